@@ -1,1 +1,49 @@
-//! .
+//! CPU kernels for ternary (BitNet b1.58) language models.
+//!
+//! A *kernel* is one operation (`gemv`, `norm`, `attend`, ...), for one weight format if it has
+//! weights, on one instruction set. All are rows of one table, [`KERNELS`]; [`select`] gives the
+//! best row for a [`Cpu`] once, when a model is loaded, and a plain function pointer with it.
+//!
+//! * [`cpu`]: instruction sets, and which of them the processor has.
+//! * [`format`]: how ternary and floating-point matrices are laid out in bytes.
+//! * [`op`]: the operations, written once, generic over the instruction set.
+//! * [`pool`]: threads that share the tiles of an output.
+//! * [`conformance`]: the suite that holds every row against a plain definition, bit for bit.
+//!
+//! The numbers contract: every operation has one definition down to the order of its roundings, so
+//! results are the same bits on every instruction set, with any number of threads, for any batch.
+//!
+//! ```
+//! use bitnet_kernels::{Cpu, Format, format, op::{GemvArgs, GemvFn, RowScale}, select};
+//!
+//! // Two rows of 128 weights, all +1 and all -1, with the scale 0.5.
+//! let weights = [[1; 128], [-1; 128]].concat();
+//! let bytes = format::encode(Format::I2S, &weights, 2, 128, 0.5)?;
+//! let scale = format::check(Format::I2S, &bytes, 2, 128)?;
+//!
+//! let gemv = select::<GemvFn>(Some(Format::I2S), &Cpu::detect())?;
+//! let (x, mut y) = ([1; 128], [0.0; 2]);
+//! (gemv.run)(GemvArgs {
+//!     weights: &bytes[..64],
+//!     scale,
+//!     x: &x,
+//!     x_scale: RowScale { scale: 1.0, sum: 128 },
+//!     y: &mut y,
+//! });
+//! assert_eq!(y, [64.0, -64.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod conformance;
+pub mod cpu;
+pub mod format;
+pub mod op;
+pub mod pool;
+mod registry;
+pub mod shapes;
+mod simd;
+
+pub use cpu::{Cpu, Isa};
+pub use format::Format;
+pub use pool::Pool;
+pub use registry::{Bound, Function, KERNELS, Kernel, NoKernel, Operation, kernels, select};

@@ -1,0 +1,398 @@
+//! Inputs for each operation: random, worst, ragged, unaligned, with guards around outputs.
+
+use super::reference;
+use crate::format::{self, Format};
+use crate::op::{
+    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn,
+    KV_BLOCK, Keys, NormArgs, NormFn, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs,
+    RopeFn, RowScale, SoftmaxArgs, SoftmaxFn,
+};
+use crate::pool::Tile;
+use crate::shapes::{RAGGED, Shape};
+
+/// Lengths of vectors: none of a register, part of one, several and a part.
+const LENGTHS: [usize; 8] = [1, 7, 15, 16, 17, 50, 256, 2567];
+
+type Outcome = Result<(), String>;
+
+/// Xorshift: the same cases on every machine.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Random {
+        Random(0x9E37_79B9_7F4A_7C15)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Uniform in `0..n`.
+    fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 33) % n
+    }
+
+    fn trits(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| self.below(3) as i8 - 1).collect()
+    }
+
+    fn bytes(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| self.below(256) as u8 as i8).collect()
+    }
+
+    /// Of both signs, over some magnitudes.
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        let mut float = || {
+            let unit = self.below(1 << 24) as f32 / (1 << 23) as f32 - 1.0;
+            unit * [0.01, 1.0, 1.0, 30.0][self.below(4) as usize]
+        };
+        (0..n).map(|_| float()).collect()
+    }
+}
+
+/// A copy at an odd address.
+struct Unaligned {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Unaligned {
+    fn new(bytes: &[u8]) -> Unaligned {
+        let mut memory = vec![0; bytes.len() + 1];
+        let start = 1 - memory.as_ptr().addr() % 2;
+        memory[start..][..bytes.len()].copy_from_slice(bytes);
+        memory.truncate(start + bytes.len());
+        Unaligned { memory, start }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+}
+
+/// Runs `f` on an output with guards on both sides, and checks what it wrote.
+fn guarded(n: usize, want: &[f32], f: impl FnOnce(&mut [f32])) -> Outcome {
+    const GUARD: usize = 24;
+    let mut out = vec![f32::from_bits(0xDEAD_BEEF); n + 2 * GUARD];
+    f(&mut out[GUARD..GUARD + n]);
+    let (front, rest) = out.split_at(GUARD);
+    let (got, back) = rest.split_at(n);
+    if front.iter().chain(back).any(|x| x.to_bits() != 0xDEAD_BEEF) {
+        return Err("wrote outside its output".to_owned());
+    }
+    same(got, want)
+}
+
+fn same(got: &[f32], want: &[f32]) -> Outcome {
+    let differs = |(got, want): (&f32, &f32)| got.to_bits() != want.to_bits();
+    match got.iter().zip(want).position(differs) {
+        _ if got.len() != want.len() => Err(format!("{} results, not {}", got.len(), want.len())),
+        None => Ok(()),
+        Some(i) => Err(format!("result {i} is {:e}, not {:e}", got[i], want[i])),
+    }
+}
+
+/// `outcome`, with the case it belongs to.
+fn case(outcome: Outcome, what: impl FnOnce() -> String) -> Outcome {
+    outcome.map_err(|error| format!("{}: {error}", what()))
+}
+
+/// A ternary matrix and some rows of activations.
+struct Product {
+    shape: Shape,
+    weights: Vec<i8>,
+    tokens: usize,
+    x: Vec<i8>,
+    scales: Vec<RowScale>,
+}
+
+const D: f32 = 0.375;
+
+impl Product {
+    fn new(shape: Shape, weights: Vec<i8>, x: Vec<i8>) -> Product {
+        let scale = |(i, x): (usize, &[i8])| RowScale {
+            scale: 3.7 + i as f32,
+            sum: x.iter().map(|&x| i32::from(x)).sum(),
+        };
+        let scales: Vec<_> = x.chunks(shape.cols).enumerate().map(scale).collect();
+        Product { shape, weights, tokens: scales.len(), x, scales }
+    }
+
+    /// Random and worst cases for `tokens` rows of activations.
+    fn all(format: Format, tokens: usize) -> Vec<Product> {
+        let mut random = Random::new();
+        let mut shapes = RAGGED.to_vec();
+        if format == Format::I2S {
+            shapes.push(Shape { rows: 3, cols: 384 });
+        }
+        let mut cases = Vec::new();
+        for shape in shapes {
+            let weights = random.trits(shape.rows * shape.cols);
+            cases.push(Product::new(shape, weights, random.bytes(tokens * shape.cols)));
+        }
+        // The greatest and the least sums there are.
+        let worst = Shape { rows: 2, cols: 32768 };
+        for weight in [1, -1] {
+            for x in [127, -128] {
+                let weights = vec![weight; worst.rows * worst.cols];
+                cases.push(Product::new(worst, weights, vec![x; tokens * worst.cols]));
+            }
+        }
+        cases
+    }
+
+    /// `[tokens, rows]`.
+    fn expected(&self) -> Vec<f32> {
+        let Shape { cols, .. } = self.shape;
+        let mut y = Vec::new();
+        for (x, scale) in self.x.chunks(cols).zip(&self.scales) {
+            let rows = self.weights.chunks(cols);
+            y.extend(rows.map(|row| reference::ternary(row, x, *scale, D)));
+        }
+        y
+    }
+
+    fn name(&self) -> String {
+        format!("{} x {}, {} tokens", self.shape.rows, self.shape.cols, self.tokens)
+    }
+
+    /// The encoded rows, without a tail.
+    fn encode(&self, format: Format) -> Result<Unaligned, String> {
+        let Shape { rows, cols } = self.shape;
+        let fail = |e: format::FormatError| e.to_string();
+        let bytes = format::encode(format, &self.weights, rows, cols, D).map_err(fail)?;
+        if format::check(format, &bytes, rows, cols).map_err(fail)? != D {
+            return Err("scale does not come back".to_owned());
+        }
+        Ok(Unaligned::new(&bytes[..format.row_bytes(cols).map_err(fail)? * rows]))
+    }
+}
+
+pub(super) fn gemv(run: GemvFn, format: Format) -> Outcome {
+    for product in Product::all(format, 1) {
+        let weights = product.encode(format)?;
+        let got = guarded(product.shape.rows, &product.expected(), |y| {
+            run(GemvArgs {
+                weights: weights.bytes(),
+                scale: D,
+                x: &product.x,
+                x_scale: product.scales[0],
+                y,
+            });
+        });
+        case(got, || product.name())?;
+    }
+    Ok(())
+}
+
+pub(super) fn gemm(run: GemmFn, format: Format) -> Outcome {
+    for tokens in [1, 3, 4, 6] {
+        for product in Product::all(format, tokens) {
+            let weights = product.encode(format)?;
+            let (rows, want) = (product.shape.rows, product.expected());
+            let got = guarded(tokens * rows, &want, |y| {
+                run(GemmArgs {
+                    weights: weights.bytes(),
+                    scale: D,
+                    x: &product.x,
+                    x_scales: &product.scales,
+                    y: Tile::new(y, rows),
+                });
+            });
+            case(got, || product.name())?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn head(run: HeadFn, format: Format) -> Outcome {
+    let mut random = Random::new();
+    for (rows, cols, tokens) in [(1, 256, 1), (4, 512, 3), (7, 768, 2), (13, 2560, 1)] {
+        let row_bytes = format.row_bytes(cols).map_err(|e| e.to_string())?;
+        let weights = Unaligned::new(&float_rows(format, rows, row_bytes, &mut random));
+        let x = random.floats(tokens * cols);
+        let table: Vec<_> =
+            weights.bytes().chunks(row_bytes).map(|row| reference::widen(format, row)).collect();
+        let mut want = Vec::new();
+        for x in x.chunks(cols) {
+            want.extend(table.iter().map(|row| reference::dot(row, x)));
+        }
+        let got = guarded(tokens * rows, &want, |y| {
+            let y = Tile::new(y, rows);
+            run(HeadArgs { weights: weights.bytes(), x: &x, cols, y });
+        });
+        case(got, || format!("{rows} x {cols}, {tokens} tokens"))?;
+
+        let mut widened = vec![0.0; cols];
+        format::widen(format, &weights.bytes()[..row_bytes], &mut widened);
+        case(same(&widened, &table[0]), || format!("widening a row of {cols}"))?;
+    }
+    Ok(())
+}
+
+/// Random bytes of a format whose numbers are finite.
+fn float_rows(format: Format, rows: usize, row_bytes: usize, random: &mut Random) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        random.bytes(rows * row_bytes).into_iter().map(i8::cast_unsigned).collect();
+    let (_, block) = format.block();
+    for block in bytes.chunks_mut(block) {
+        match format {
+            // Exponents that are not all ones, and not so great that sums overflow.
+            Format::F32 => block.chunks_mut(4).for_each(|b| b[3] = b[3] & 0x80 | 0x3E),
+            Format::Bf16 => block.chunks_mut(2).for_each(|b| b[1] = b[1] & 0x80 | 0x3E),
+            Format::F16 => block.chunks_mut(2).for_each(|b| b[1] &= 0xBF),
+            Format::Q8_0 => block[1] &= 0xBF,
+            _ => block[209] &= 0xBF,
+        }
+    }
+    bytes
+}
+
+pub(super) fn quantize(run: QuantizeFn) -> Outcome {
+    let mut random = Random::new();
+    for n in LENGTHS {
+        let halves: Vec<f32> = (0..n).map(|i| i as f32 % 127.0 - 63.5).collect();
+        let zeros = vec![0.0; n];
+        let one = [vec![0.0; n - 1], vec![127.0]].concat();
+        for x in [random.floats(n), halves, zeros, one] {
+            let (want, want_scale) = reference::quantize(&x);
+            let (mut q, mut scale) = (vec![99; n + 32], RowScale::default());
+            run(QuantizeArgs { x: &x, q: &mut q[16..16 + n], scale: &mut scale });
+            let guards = q[..16].iter().chain(&q[16 + n..]).all(|&q| q == 99);
+            if !guards || q[16..16 + n] != want || scale != want_scale {
+                return Err(format!("{n} activations"));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn norm(run: NormFn) -> Outcome {
+    let mut random = Random::new();
+    for n in LENGTHS {
+        for x in [random.floats(n), vec![0.0; n]] {
+            let weight = random.floats(n);
+            let want = reference::norm(&x, &weight, 1e-5);
+            let got = guarded(n, &want, |y| {
+                run(NormArgs { x: &x, weight: &weight, eps: 1e-5, y });
+            });
+            case(got, || format!("{n} numbers"))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn rope(run: RopeFn) -> Outcome {
+    let mut random = Random::new();
+    for (heads, half) in [(1, 16), (3, 32), (2, 64), (5, 48), (2, 50), (1, 7)] {
+        let (x, n) = (random.floats(heads * 2 * half), heads * 2 * half);
+        let (cos, sin) = (random.floats(half), random.floats(half));
+        let got = guarded(n, &reference::rope(&x, &cos, &sin), |out| {
+            out.copy_from_slice(&x);
+            run(RopeArgs { x: out, cos: &cos, sin: &sin });
+        });
+        case(got, || format!("{heads} heads of {}", 2 * half))?;
+    }
+    Ok(())
+}
+
+pub(super) fn softmax(run: SoftmaxFn) -> Outcome {
+    let mut random = Random::new();
+    for n in LENGTHS {
+        let far: Vec<f32> = (0..n).map(|i| i as f32 * -3.0).collect();
+        for x in [random.floats(n), far, vec![-5.5; n]] {
+            let got = guarded(n, &reference::softmax(&x), |out| {
+                out.copy_from_slice(&x);
+                run(SoftmaxArgs { x: out });
+            });
+            case(got, || format!("{n} numbers"))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn relu2(run: Relu2Fn) -> Outcome {
+    let mut random = Random::new();
+    for n in LENGTHS {
+        let (gate, up) = (random.floats(n), random.floats(n));
+        let got = guarded(n, &reference::relu2(&gate, &up), |out| {
+            out.copy_from_slice(&gate);
+            run(Relu2Args { gate: out, up: &up });
+        });
+        case(got, || format!("{n} numbers"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn add(run: AddFn) -> Outcome {
+    let mut random = Random::new();
+    for n in LENGTHS {
+        let (x, y) = (random.floats(n), random.floats(n));
+        let got = guarded(n, &reference::add(&x, &y), |out| {
+            out.copy_from_slice(&x);
+            run(AddArgs { x: out, y: &y });
+        });
+        case(got, || format!("{n} numbers"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn attend(run: AttendFn) -> Outcome {
+    let mut random = Random::new();
+    let layers = 2;
+    for (head_size, heads) in [(32, 2), (64, 2), (96, 1), (128, 3), (100, 1)] {
+        let stride = head_size * heads;
+        let size = layers * 2 * KV_BLOCK * stride;
+        let blocks: Vec<Box<[f32]>> = (0..5).map(|_| random.floats(size).into()).collect();
+        // Layer 1 of a sequence whose blocks lie about in the cache.
+        let table = [3, 0, 4, 2];
+        let keys = 2 * KV_BLOCK * stride;
+        let values = keys + KV_BLOCK * stride;
+        let kv = Keys { blocks: &blocks, table: &table, keys, values, stride };
+        for positions in [1, 2, 15, 16, 17, 40, 64] {
+            let (q, head) = (random.floats(head_size), (heads - 1) * head_size);
+            let want = reference::attend(&q, kv, head, positions, 0.125);
+            let got = guarded(head_size, &want, |out| {
+                run(AttendArgs { q: &q, kv, head, positions, scale: 0.125, out });
+            });
+            case(got, || format!("{positions} positions, head of {head_size}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unaligned_copies_are_unaligned_copies() {
+        for n in 0..70 {
+            let bytes: Vec<u8> = (0..n).collect();
+            let copy = Unaligned::new(&bytes);
+            assert_eq!(copy.bytes(), bytes);
+            assert_eq!(copy.bytes().as_ptr().addr() % 2, 1);
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_is_wrong_in_one_bit_or_place_is_caught() {
+        fn off_by_a_bit(args: AddArgs<'_>) {
+            for (x, y) in args.x.iter_mut().zip(args.y) {
+                *x += y;
+            }
+            args.x[0] = f32::from_bits(args.x[0].to_bits() ^ 1);
+        }
+        assert!(add(off_by_a_bit).unwrap_err().contains("1 numbers: result 0"));
+
+        fn unscaled(args: GemvArgs<'_>) {
+            args.y.fill(0.0);
+        }
+        assert!(gemv(unscaled, Format::I2S).is_err());
+        let overrun = guarded(4, &[0.0; 4], |y| y.fill(1.0)).unwrap_err();
+        assert!(overrun.contains("result 0"), "{overrun}");
+    }
+}

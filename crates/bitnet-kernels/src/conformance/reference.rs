@@ -1,0 +1,155 @@
+//! What each operation is, in plain loops.
+
+use half::f16;
+
+use crate::Format;
+use crate::op::{KV_BLOCK, Keys, RowScale};
+
+/// The number of partial sums of every floating-point sum.
+const LANES: usize = 16;
+
+/// Adds sixteen partial sums: `i` with `i + 8`, `i + 4`, `i + 2`, `i + 1`.
+fn tree(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+/// `Σ a b`, term `i` fused into partial sum `i % 16`.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        lanes[i % LANES] = a.mul_add(*b, lanes[i % LANES]);
+    }
+    tree(lanes)
+}
+
+/// One result of a ternary matrix: weights and activations of one row.
+pub(super) fn ternary(weights: &[i8], x: &[i8], x_scale: RowScale, d: f32) -> f32 {
+    let products = weights.iter().zip(x).map(|(&w, &x)| i64::from(w) * i64::from(x));
+    products.sum::<i64>() as f32 / x_scale.scale * d
+}
+
+pub(super) fn quantize(x: &[f32]) -> (Vec<i8>, RowScale) {
+    let greatest = x.iter().fold(0.0_f32, |greatest, x| greatest.max(x.abs()));
+    let scale = 127.0 / greatest.max(1e-5);
+    let q: Vec<i8> = x.iter().map(|x| (x * scale).round_ties_even() as i8).collect();
+    let sum = q.iter().map(|&q| i32::from(q)).sum();
+    (q, RowScale { scale, sum })
+}
+
+pub(super) fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let factor = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    x.iter().zip(weight).map(|(x, w)| w * (x * factor)).collect()
+}
+
+pub(super) fn rope(x: &[f32], cos: &[f32], sin: &[f32]) -> Vec<f32> {
+    let half = cos.len();
+    let mut out = x.to_vec();
+    for (head, out) in x.chunks(2 * half).zip(out.chunks_mut(2 * half)) {
+        for i in 0..half {
+            let (a, b) = (head[i], head[i + half]);
+            out[i] = a.mul_add(cos[i], -(b * sin[i]));
+            out[i + half] = b.mul_add(cos[i], a * sin[i]);
+        }
+    }
+    out
+}
+
+/// `e^x`: argument reduction by `ln 2` in two parts, Taylor polynomial of degree 7 by Horner.
+pub(super) fn exp(x: f32) -> f32 {
+    let x = x.max(-87.0);
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let r = (-n).mul_add(0.693_359_4, x);
+    let r = (-n).mul_add(-2.121_944_4e-4, r);
+    let factorials = [5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0];
+    let power = factorials.into_iter().map(|f: f32| 1.0 / f);
+    let power = power.reduce(|power, c| power.mul_add(r, c)).unwrap_or(0.0);
+    power * 2.0_f32.powi(n as i32)
+}
+
+pub(super) fn softmax(x: &[f32]) -> Vec<f32> {
+    let greatest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let e: Vec<f32> = x.iter().map(|x| exp(x - greatest)).collect();
+    let mut lanes = [0.0; LANES];
+    for (i, e) in e.iter().enumerate() {
+        lanes[i % LANES] += e;
+    }
+    let factor = 1.0 / tree(lanes);
+    e.iter().map(|e| e * factor).collect()
+}
+
+pub(super) fn relu2(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    gate.iter().zip(up).map(|(g, u)| g.max(0.0) * g.max(0.0) * u).collect()
+}
+
+pub(super) fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
+    x.iter().zip(y).map(|(x, y)| x + y).collect()
+}
+
+/// Attention in blocks of sixteen positions, with the softmax corrected from block to block.
+pub(super) fn attend(q: &[f32], kv: Keys<'_>, head: usize, positions: usize, scale: f32) -> Vec<f32> {
+    let at = |start: usize, position: usize| {
+        let block = &kv.blocks[kv.table[position / KV_BLOCK] as usize];
+        &block[start + position % KV_BLOCK * kv.stride + head..][..q.len()]
+    };
+    let (mut greatest, mut sum) = (f32::NEG_INFINITY, 0.0);
+    let mut out = vec![0.0_f32; q.len()];
+    for first in (0..positions).step_by(KV_BLOCK) {
+        let block = first..positions.min(first + KV_BLOCK);
+        let scores: Vec<f32> = block.clone().map(|p| dot(q, at(kv.keys, p)) * scale).collect();
+        let before = greatest;
+        greatest = scores.iter().copied().fold(greatest, f32::max);
+        if greatest > before {
+            let shrink = exp(before - greatest);
+            sum *= shrink;
+            out.iter_mut().for_each(|x| *x *= shrink);
+        }
+        let mut weights = [0.0; LANES];
+        for (weight, score) in weights.iter_mut().zip(&scores) {
+            *weight = exp(score - greatest);
+        }
+        sum += tree(weights);
+        for (position, weight) in block.zip(weights) {
+            for (x, value) in out.iter_mut().zip(at(kv.values, position)) {
+                *x = weight.mul_add(*value, *x);
+            }
+        }
+    }
+    out.iter().map(|x| x * (1.0 / sum)).collect()
+}
+
+/// The numbers of a row of a floating-point format.
+pub(super) fn widen(format: Format, row: &[u8]) -> Vec<f32> {
+    let f16_at = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+    match format {
+        Format::F32 => row.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Format::F16 => row.chunks(2).map(f16_at).collect(),
+        Format::Bf16 => {
+            let bits = row.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)));
+            bits.map(|bits| f32::from_bits(bits << 16)).collect()
+        }
+        Format::Q8_0 => row
+            .chunks(34)
+            .flat_map(|b| b[2..].iter().map(move |&q| f16_at(b) * f32::from(q.cast_signed())))
+            .collect(),
+        Format::Q6K => row.chunks(210).flat_map(q6_k).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn q6_k(block: &[u8]) -> Vec<f32> {
+    let d = f16::from_le_bytes([block[208], block[209]]).to_f32();
+    let number = |e: usize| {
+        let (half, within) = (e / 128, e % 128);
+        let (group, l) = (within / 32, within % 32);
+        let nibble = block[64 * half + 32 * (group % 2) + l] >> (4 * (group / 2)) & 15;
+        let pair = block[128 + 32 * half + l] >> (2 * group) & 3;
+        let scale = block[192 + e / 16].cast_signed();
+        d * f32::from(scale) * (f32::from(pair * 16 + nibble) - 32.0)
+    };
+    (0..256).map(number).collect()
+}

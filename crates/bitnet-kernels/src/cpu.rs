@@ -1,0 +1,203 @@
+//! Instruction sets, and which of them the running processor has.
+
+use std::fmt;
+use std::str::FromStr;
+
+#[cfg(target_arch = "aarch64")]
+use crate::simd::{neon::Neon, neondot::NeonDot};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni};
+use crate::simd::{Token, scalar::Scalar};
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Portable Rust, on every processor.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// [`Isa::Avx512`] with VNNI (8-bit dot products).
+    Avx512Vnni,
+    /// AArch64 with Advanced SIMD.
+    Neon,
+    /// [`Isa::Neon`] with `FEAT_DotProd` (8-bit dot products).
+    NeonDot,
+}
+
+impl Isa {
+    /// Every instruction set, the best of each architecture last.
+    pub const ALL: [Isa; 6] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+
+    /// The name used in kernel ids and by `--isa`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neondot",
+        }
+    }
+
+    /// The architecture the instruction set belongs to; none for [`Isa::Scalar`].
+    const fn arch(self) -> Option<&'static str> {
+        match self {
+            Isa::Scalar => None,
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => Some("x86_64"),
+            Isa::Neon | Isa::NeonDot => Some("aarch64"),
+        }
+    }
+
+    /// Whether code for `self` may run where kernels are limited to `limit`: the same set, or a
+    /// lesser one of the same architecture. Sets of different architectures do not compare.
+    #[must_use]
+    pub fn within(self, limit: Isa) -> bool {
+        let comparable = self.arch().is_none() || self.arch() == limit.arch();
+        comparable && self as u8 <= limit as u8
+    }
+
+    fn detected(self) -> bool {
+        match self {
+            Isa::Scalar => Scalar::detect(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::detect(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512::detect(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Avx512Vnni::detect(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Neon::detect(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => NeonDot::detect(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Neon | Isa::NeonDot => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => false,
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no instruction set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownIsa(pub String);
+
+impl fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Isa::ALL.map(Isa::name).join(", ");
+        write!(f, "`{}` is no instruction set; known are {names}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(name: &str) -> Result<Isa, UnknownIsa> {
+        let known = Isa::ALL.into_iter().find(|isa| isa.name() == name);
+        known.ok_or_else(|| UnknownIsa(name.to_owned()))
+    }
+}
+
+/// An instruction set that was asked for and that this processor does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingIsa {
+    /// What was asked for.
+    pub wanted: Isa,
+    /// What could be asked for instead.
+    pub available: Vec<Isa>,
+}
+
+impl fmt::Display for MissingIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.available.iter().map(|isa| isa.name()).collect();
+        write!(f, "this processor lacks {}; it has {}", self.wanted, names.join(", "))
+    }
+}
+
+impl std::error::Error for MissingIsa {}
+
+/// The instruction sets kernels may use: those the processor has, less those the user excluded.
+///
+/// There is no way to make one that claims more than [`Cpu::detect`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cpu(Vec<Isa>);
+
+impl Cpu {
+    /// What the running processor has.
+    #[must_use]
+    pub fn detect() -> Cpu {
+        Cpu(Isa::ALL.into_iter().filter(|isa| isa.detected()).collect())
+    }
+
+    /// `self` without everything better than `isa`.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingIsa`] where the processor does not have `isa`.
+    pub fn limit(&self, isa: Isa) -> Result<Cpu, MissingIsa> {
+        if !self.has(isa) {
+            return Err(MissingIsa { wanted: isa, available: self.0.clone() });
+        }
+        Ok(Cpu(self.0.iter().copied().filter(|i| i.within(isa)).collect()))
+    }
+
+    /// Whether kernels for `isa` may run.
+    #[must_use]
+    pub fn has(&self, isa: Isa) -> bool {
+        self.0.contains(&isa)
+    }
+
+    /// The instruction sets, best last.
+    #[must_use]
+    pub fn isas(&self) -> &[Isa] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_narrows_and_never_widens() {
+        let cpu = Cpu::detect();
+        let scalar = cpu.limit(Isa::Scalar).unwrap();
+        assert_eq!(scalar.isas(), [Isa::Scalar]);
+        for isa in Isa::ALL {
+            assert_eq!(cpu.limit(isa).is_ok(), cpu.has(isa), "{isa}");
+            assert!(!scalar.has(isa) || isa == Isa::Scalar);
+        }
+        assert!(scalar.limit(*cpu.isas().last().unwrap()).is_err() || cpu.isas().len() == 1);
+    }
+
+    #[test]
+    fn sets_of_different_architectures_do_not_compare() {
+        assert!(Isa::Avx2.within(Isa::Avx512Vnni));
+        assert!(!Isa::Avx512.within(Isa::Avx2));
+        assert!(!Isa::Avx2.within(Isa::NeonDot));
+        assert!(!Isa::Neon.within(Isa::Avx512));
+        assert!(Isa::Scalar.within(Isa::Neon));
+    }
+
+    #[test]
+    fn names_parse_back() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().parse(), Ok(isa));
+        }
+        assert!("sse9".parse::<Isa>().unwrap_err().to_string().contains("avx512vnni"));
+    }
+}

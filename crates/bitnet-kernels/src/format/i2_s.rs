@@ -1,0 +1,70 @@
+//! I2_S of bitnet.cpp: 128 codes in 32 bytes. Lane `p` of field `g` is element `32 g + p`; field 0
+//! is the two highest bits. Behind all blocks follow the `f32` scale and 28 bytes without meaning.
+//!
+//! Blocks run over the flattened matrix; with columns a multiple of 128 a row is whole blocks.
+
+use super::{FormatError, Ternary, invalid_crumb};
+use crate::simd::Bytes;
+
+/// Bytes behind the codes.
+pub(crate) const TAIL: usize = 32;
+
+pub(crate) struct I2S;
+
+impl I2S {
+    pub(super) fn check(bytes: &[u8]) -> Result<f32, FormatError> {
+        let (codes, tail) = bytes.split_at(bytes.len() - TAIL);
+        if let Some(offset) = invalid_crumb(codes) {
+            return Err(FormatError::Code { offset });
+        }
+        let value = f32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
+        if !value.is_finite() {
+            return Err(FormatError::Scale { offset: codes.len(), value });
+        }
+        Ok(value)
+    }
+
+    pub(super) fn encode(weights: &[i8], d: f32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(weights.len() / 4 + TAIL);
+        for block in weights.as_chunks::<128>().0 {
+            let code = |g: usize, p: usize| (block[32 * g + p] + 1).cast_unsigned();
+            bytes.extend((0..32).map(|p| {
+                code(0, p) << 6 | code(1, p) << 4 | code(2, p) << 2 | code(3, p)
+            }));
+        }
+        bytes.extend(d.to_le_bytes());
+        bytes.extend([0; TAIL - 4]);
+        bytes
+    }
+
+    pub(super) fn decode(codes: &[u8]) -> Vec<i8> {
+        let mut weights = Vec::with_capacity(codes.len() * 4);
+        for block in codes.as_chunks::<32>().0 {
+            for shift in [6, 4, 2, 0] {
+                weights.extend(block.iter().map(|b| ((b >> shift) & 3).cast_signed() - 1));
+            }
+        }
+        weights
+    }
+}
+
+impl Ternary for I2S {
+    type Block = [u8; 32];
+    type Loaded<S: Bytes> = S::Vec;
+    const PLANES: usize = 4;
+
+    #[inline(always)]
+    fn blocks(bytes: &[u8]) -> &[[u8; 32]] {
+        bytes.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn load<S: Bytes>(s: S, first: &[u8; 32], second: &[u8; 32]) -> S::Vec {
+        s.load(first, second)
+    }
+
+    #[inline(always)]
+    fn plane<S: Bytes>(s: S, block: &mut S::Vec, plane: usize) -> S::Vec {
+        s.crumbs(*block, 6 - 2 * plane as u32)
+    }
+}

@@ -1,0 +1,34 @@
+//! Operations: what a kernel computes, written once for every instruction set.
+//!
+//! Each operation has an arguments struct and a function type; the functions in
+//! [`KERNELS`](crate::KERNELS) have these types. Shapes are checked by `debug_assert` and by the
+//! bounds of slices: whoever binds a kernel checks shapes when the model is loaded.
+
+mod add;
+mod attend;
+mod gemm;
+mod head;
+mod norm;
+mod quantize;
+mod relu2;
+mod rope;
+mod softmax;
+
+pub(crate) use add::Add;
+pub use add::{AddArgs, AddFn};
+pub(crate) use attend::Attend;
+pub use attend::{AttendArgs, AttendFn, KV_BLOCK, Keys};
+pub use gemm::{GemmArgs, GemmFn, GemvArgs, GemvFn};
+pub(crate) use gemm::{Gemm, Gemv};
+pub(crate) use head::Head;
+pub use head::{HeadArgs, HeadFn};
+pub(crate) use norm::Norm;
+pub use norm::{NormArgs, NormFn};
+pub(crate) use quantize::Quantize;
+pub use quantize::{QuantizeArgs, QuantizeFn, RowScale};
+pub(crate) use relu2::Relu2;
+pub use relu2::{Relu2Args, Relu2Fn};
+pub(crate) use rope::Rope;
+pub use rope::{RopeArgs, RopeFn};
+pub(crate) use softmax::Softmax;
+pub use softmax::{SoftmaxArgs, SoftmaxFn};

@@ -1,0 +1,397 @@
+//! Threads: cut an output into tiles, compute each once, join.
+//!
+//! Workers live as long as the pool. Between jobs they spin for a moment, because the next job of
+//! a token is microseconds away, and then park, because the processor may be wanted elsewhere.
+//! Which thread computes a tile is chance; what it computes is not.
+#![expect(unsafe_code, reason = "disjoint parts of one output are handed to several threads")]
+
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::{hint, io};
+
+/// Turns of waiting before a thread parks: some tens of microseconds.
+const SPINS: u32 = 4000;
+
+/// A rectangle of a row-major matrix that one thread may write.
+#[derive(Debug)]
+pub struct Tile<'a, T> {
+    /// The first element of the matrix.
+    matrix: *mut T,
+    stride: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a tile is a mutable borrow of its own elements, which no other tile of the matrix has.
+unsafe impl<T: Send> Send for Tile<'_, T> {}
+
+impl<'a, T> Tile<'a, T> {
+    /// All of a matrix with `stride` columns.
+    ///
+    /// # Panics
+    ///
+    /// If `matrix` is not whole rows.
+    pub fn new(matrix: &'a mut [T], stride: usize) -> Tile<'a, T> {
+        assert!(stride > 0 && matrix.len().is_multiple_of(stride), "whole rows");
+        let rows = 0..matrix.len() / stride;
+        Tile { matrix: matrix.as_mut_ptr(), stride, rows, cols: 0..stride, borrow: PhantomData }
+    }
+
+    /// The rows of the matrix it covers.
+    #[must_use]
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The columns of the matrix it covers.
+    #[must_use]
+    pub fn cols(&self) -> Range<usize> {
+        self.cols.clone()
+    }
+
+    /// Its part of row `row` of the matrix.
+    ///
+    /// # Panics
+    ///
+    /// If the tile does not cover that row.
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(self.rows.contains(&row), "row {row} outside {:?}", self.rows);
+        // SAFETY: row and columns are within the matrix, which is borrowed for `'a`; no other tile
+        // covers these elements, and `&mut self` keeps this one from giving them out twice.
+        unsafe {
+            let start = self.matrix.add(row * self.stride + self.cols.start);
+            std::slice::from_raw_parts_mut(start, self.cols.len())
+        }
+    }
+
+    /// The part of `self` that is `rows` x `cols` of the matrix.
+    ///
+    /// # Safety
+    ///
+    /// The ranges must be within those of `self`, and no element may be in two tiles in use.
+    unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Tile<'a, T> {
+        Tile { matrix: self.matrix, stride: self.stride, rows, cols, borrow: PhantomData }
+    }
+}
+
+/// Threads that share the work of a kernel.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    /// One job at a time.
+    turn: Mutex<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// A job is a function of nothing: each thread calls it once.
+type Job<'a> = &'a (dyn Fn() + Sync);
+
+#[derive(Debug)]
+struct Shared {
+    /// The job in progress; points into the stack of the thread that waits in `Pool::run`.
+    job: AtomicPtr<Job<'static>>,
+    /// Counts jobs. A change tells the workers that there is one.
+    epoch: AtomicUsize,
+    /// Workers that have not finished the job.
+    busy: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    /// For each worker, whether it is parked or about to park.
+    parked: Vec<AtomicBool>,
+    /// The thread in `Pool::run`, once it is parked or about to park.
+    waiter: Mutex<Option<Thread>>,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the calling one included.
+    ///
+    /// # Errors
+    ///
+    /// Where the operating system refuses a thread.
+    pub fn new(threads: NonZeroUsize) -> io::Result<Pool> {
+        let extra = threads.get() - 1;
+        let shared = Arc::new(Shared {
+            job: AtomicPtr::new(ptr::null_mut()),
+            epoch: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            parked: (0..extra).map(|_| AtomicBool::new(false)).collect(),
+            waiter: Mutex::new(None),
+        });
+        let mut pool = Pool { shared, turn: Mutex::new(()), workers: Vec::new() };
+        for index in 0..extra {
+            let shared = Arc::clone(&pool.shared);
+            let worker = thread::Builder::new().name(format!("bitnet-{}", index + 1));
+            // On failure the pool is dropped, which ends the workers there are.
+            pool.workers.push(worker.spawn(move || shared.work(index))?);
+        }
+        Ok(pool)
+    }
+
+    /// The number of threads, the calling one included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f` once for each tile of a matrix with `stride` columns, cut every `grain` rows and
+    /// columns.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does, or `out` is not whole rows, or the grain is zero.
+    pub fn tiles<T: Send>(
+        &self,
+        out: &mut [T],
+        stride: usize,
+        grain: (usize, usize),
+        f: impl Fn(Tile<'_, T>) + Sync,
+    ) {
+        let whole = Whole(Tile::new(out, stride));
+        let (rows, cols) = (whole.0.rows.end, stride);
+        let across = cols.div_ceil(grain.1);
+        self.each(rows.div_ceil(grain.0) * across, |i| {
+            let (row, col) = (i / across * grain.0, i % across * grain.1);
+            // SAFETY: `each` gives every index once, and different indices are different tiles.
+            f(unsafe {
+                whole.part(row..rows.min(row + grain.0), col..cols.min(col + grain.1))
+            });
+        });
+    }
+
+    /// Calls `f` once for each row of two matrices with as many rows.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does, or the matrices are not whole rows, as many of each.
+    pub fn rows<A: Send, B: Send>(
+        &self,
+        (a, a_cols): (&mut [A], usize),
+        (b, b_cols): (&mut [B], usize),
+        f: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+    ) {
+        let (a, b) = (Whole(Tile::new(a, a_cols)), Whole(Tile::new(b, b_cols)));
+        let rows = a.0.rows.end;
+        assert_eq!(rows, b.0.rows.end, "as many rows in both");
+        self.each(rows, |row| {
+            // SAFETY: `each` gives every row once.
+            let (mut a, mut b) = unsafe {
+                (a.part(row..row + 1, 0..a_cols), b.part(row..row + 1, 0..b_cols))
+            };
+            f(row, a.row(row), b.row(row));
+        });
+    }
+
+    /// Calls `f` for `0..n`, each once.
+    fn each(&self, n: usize, f: impl Fn(usize) + Sync) {
+        if n <= 1 || self.workers.is_empty() {
+            return (0..n).for_each(f);
+        }
+        let next = AtomicUsize::new(0);
+        self.run(&|| {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= n {
+                    break;
+                }
+                f(i);
+            }
+        });
+    }
+
+    /// Calls `job` once on every thread and waits for all of them.
+    fn run(&self, job: Job<'_>) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes. Workers use the job between the change of `epoch` and
+        // their decrement of `busy`, and this function does not return before `busy` is zero.
+        let mut job: Job<'static> = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
+        shared.job.store(&raw mut job, Ordering::Relaxed);
+        shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (parked, worker) in shared.parked.iter().zip(&self.workers) {
+            if parked.load(Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+        let mine = catch_unwind(AssertUnwindSafe(job));
+        shared.wait();
+        let theirs = shared.panicked.swap(false, Ordering::Relaxed);
+        if let Err(panic) = mine {
+            resume_unwind(panic);
+        }
+        assert!(!theirs, "a worker thread panicked; its message is above");
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker catches the panics of jobs; it has no others.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a worker.
+    fn work(&self, index: usize) {
+        let mut seen = 0;
+        loop {
+            let mut spins = 0;
+            while self.epoch.load(Ordering::SeqCst) == seen {
+                if spins < SPINS {
+                    spins += 1;
+                    hint::spin_loop();
+                    continue;
+                }
+                // Either the next job sees the flag and unparks, or this sees the job.
+                self.parked[index].store(true, Ordering::SeqCst);
+                if self.epoch.load(Ordering::SeqCst) == seen {
+                    thread::park();
+                }
+                self.parked[index].store(false, Ordering::SeqCst);
+            }
+            seen = seen.wrapping_add(1);
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            // SAFETY: `Pool::run` stored the job before it changed `epoch`, and keeps it alive
+            // until `busy` is zero.
+            let job = unsafe { *self.job.load(Ordering::Relaxed) };
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
+                let waiter = self.waiter.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(thread) = waiter {
+                    thread.unpark();
+                }
+            }
+        }
+    }
+
+    /// Returns when no worker is busy.
+    fn wait(&self) {
+        let mut spins = 0;
+        while self.busy.load(Ordering::SeqCst) > 0 {
+            if spins < SPINS {
+                spins += 1;
+                hint::spin_loop();
+                continue;
+            }
+            let me = Some(thread::current());
+            *self.waiter.lock().unwrap_or_else(PoisonError::into_inner) = me;
+            if self.busy.load(Ordering::SeqCst) > 0 {
+                thread::park();
+            }
+        }
+        *self.waiter.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A whole matrix, shared by the threads that take parts of it.
+struct Whole<'a, T>(Tile<'a, T>);
+
+// SAFETY: nothing is read or written through it; parts of it are made, and those are `Send`.
+unsafe impl<T: Send> Sync for Whole<'_, T> {}
+
+impl<'a, T> Whole<'a, T> {
+    /// See [`Tile::part`].
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Tile<'a, T> {
+        // SAFETY: the caller's.
+        unsafe { self.0.part(rows, cols) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(threads: usize) -> Pool {
+        Pool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_element_is_computed_once() {
+        for threads in [1, 2, 5] {
+            let pool = pool(threads);
+            for (rows, cols, grain) in [(1, 1, (1, 1)), (7, 13, (2, 5)), (3, 64, (3, 1))] {
+                let mut out = vec![0; rows * cols];
+                for _ in 0..50 {
+                    pool.tiles(&mut out, cols, grain, |mut tile| {
+                        for row in tile.rows() {
+                            tile.row(row).iter_mut().for_each(|x| *x += 1);
+                        }
+                    });
+                }
+                assert!(out.iter().all(|&x| x == 50), "{threads} threads, {rows} x {cols}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_two_outputs_go_together() {
+        let (mut a, mut b) = (vec![0; 9 * 4], vec![0; 9]);
+        pool(3).rows((&mut a, 4), (&mut b, 1), |row, a, b| {
+            a.fill(row);
+            b[0] = row * 10;
+        });
+        assert!(a.chunks(4).enumerate().all(|(row, a)| a.iter().all(|&x| x == row)));
+        assert!(b.iter().enumerate().all(|(row, &b)| b == row * 10));
+    }
+
+    #[test]
+    fn jobs_after_a_pause_wake_parked_workers() {
+        let pool = pool(3);
+        for _ in 0..20 {
+            thread::sleep(std::time::Duration::from_millis(2));
+            let mut out = [0; 64];
+            pool.tiles(&mut out, 64, (1, 1), |mut tile| tile.row(0)[0] = 1);
+            assert_eq!(out, [1; 64]);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = pool(2);
+        let mut out = [0; 64];
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.tiles(&mut out, 64, (1, 1), |tile| assert!(tile.cols().start != 40));
+        }));
+        assert!(result.is_err());
+        pool.tiles(&mut out, 64, (1, 1), |mut tile| tile.row(0)[0] = 1);
+        assert_eq!(out, [1; 64]);
+    }
+
+    #[test]
+    fn threads_of_a_process_share_a_pool() {
+        let pool = pool(2);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let mut out = [0; 16];
+                        pool.tiles(&mut out, 16, (1, 1), |mut tile| tile.row(0)[0] += 1);
+                        assert_eq!(out, [1; 16]);
+                    }
+                });
+            }
+        });
+    }
+}

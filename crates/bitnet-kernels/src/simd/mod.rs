@@ -1,0 +1,219 @@
+//! Instruction sets as types, and the vector operations kernels are written in.
+//!
+//! A token (`Avx2`, `NeonDot`, ...) is a zero-size value that can only be had where the processor
+//! has its instructions, so its methods are safe to call. [`Floats`] is sixteen lanes of `f32`,
+//! [`Bytes`] is 8-bit codes against 8-bit activations. Every implementation of `Floats` rounds the
+//! same way in the same order: that is what makes results equal to the last bit on every processor.
+//!
+//! All methods are `#[inline(always)]`: they have to end up inside [`Token::run`], whose body is
+//! compiled with the features of the token.
+#![expect(unsafe_code, reason = "processor intrinsics")]
+
+use crate::cpu::{Cpu, Isa};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neondot;
+pub(crate) mod scalar;
+
+/// Proof that the running processor has an instruction set.
+pub(crate) trait Token: Copy + Send + Sync + 'static {
+    /// The instruction set.
+    const ISA: Isa;
+    /// Whether the running processor has it.
+    fn detect() -> bool;
+    /// The token, taken on trust.
+    ///
+    /// # Safety
+    ///
+    /// `Self::detect()` must be true on the running processor.
+    unsafe fn assume() -> Self;
+    /// Evaluates `O` in a function compiled with the features of the instruction set.
+    fn run<O: Op<Self>>(self, args: O::Args<'_>);
+}
+
+/// A computation, written once for every instruction set.
+pub(crate) trait Op<S: Token> {
+    /// What it reads and writes.
+    type Args<'a>;
+    /// The computation. Must be `#[inline(always)]`.
+    fn eval(s: S, args: Self::Args<'_>);
+}
+
+/// Lanes of the vectors of [`Floats`].
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen lanes of `f32`. No operation depends on how many a register really holds.
+pub(crate) trait Floats: Token {
+    /// Sixteen `f32`.
+    type F: Copy;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::F;
+    /// Sixteen numbers.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// Sixteen little-endian IEEE half-precision numbers, widened.
+    fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::F;
+    /// Sixteen little-endian bfloat16 numbers, widened.
+    fn load_bf16(self, x: &[u8; 2 * LANES]) -> Self::F;
+    /// Sixteen signed bytes, converted.
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F;
+    /// Writes the lanes.
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// Writes the lanes as bytes. Each must be an integer in `-128..=127`.
+    fn store_i8(self, v: Self::F, out: &mut [i8; LANES]);
+
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The greater of `a` and `b`; lanes must not be NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `|a|`.
+    fn abs(self, a: Self::F) -> Self::F;
+    /// To the nearest integer, halves to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for integers `n` in `-126..=127`.
+    fn exp2(self, n: Self::F) -> Self::F;
+
+    /// The sum of all lanes: `i` with `i + 8`, then with `i + 4`, `i + 2`, `i + 1`.
+    fn sum(self, v: Self::F) -> f32;
+    /// The greatest lane; lanes must not be NaN.
+    fn greatest(self, v: Self::F) -> f32;
+}
+
+/// 8-bit codes of ternary weights against 8-bit activations.
+///
+/// A register holds 32 columns of [`Bytes::ROWS`] matrix rows, so that every instruction set works
+/// on the same 32-byte pieces of a format, and wide registers on several rows of it.
+pub(crate) trait Bytes: Token {
+    /// 32 bytes of each of `ROWS` rows.
+    type Vec: Copy;
+    /// Partial sums that are full after [`Bytes::FULL`] products of a lane.
+    type Narrow: Copy;
+    /// Partial sums in `i32` lanes.
+    type Sums: Copy;
+    /// Matrix rows in one register: 1 or 2.
+    const ROWS: usize;
+    /// How often [`Bytes::dot`] may add to one `Narrow` before it has to be widened.
+    const FULL: usize;
+
+    /// 32 bytes of a row, and of the next one where `ROWS` is 2.
+    fn load(self, first: &[u8; 32], second: &[u8; 32]) -> Self::Vec;
+    /// The same 32 activations for every row.
+    fn splat(self, x: &[i8; 32]) -> Self::Vec;
+    /// `(v >> shift) & 3` in each byte.
+    fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec;
+    /// `3 * v` in each byte, modulo 256.
+    fn triple(self, v: Self::Vec) -> Self::Vec;
+    /// `3 * v / 256` in each byte: the first base-3 digit of a byte that holds five.
+    fn trits(self, v: Self::Vec) -> Self::Vec;
+
+    /// Zero.
+    fn narrow(self) -> Self::Narrow;
+    /// `acc + code * x`, codes unsigned in `0..=3`, activations signed.
+    fn dot(self, acc: Self::Narrow, codes: Self::Vec, x: Self::Vec) -> Self::Narrow;
+    /// Zero.
+    fn sums(self) -> Self::Sums;
+    /// `acc + narrow`.
+    fn widen(self, acc: Self::Sums, narrow: Self::Narrow) -> Self::Sums;
+    /// The sum over the columns, for each row; the second is of no use where `ROWS` is 1.
+    fn totals(self, sums: Self::Sums) -> [i32; 2];
+}
+
+/// A function compiled for one instruction set, that is only given out where it can run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gated<F> {
+    isa: Isa,
+    run: F,
+}
+
+/// `O` compiled for `S`.
+pub(crate) const fn gate<S: Token, O: Op<S>>() -> Gated<for<'a> fn(O::Args<'a>)> {
+    fn enter<S: Token, O: Op<S>>(args: O::Args<'_>) {
+        // SAFETY: only `Gated::bind` gives out this function, and only for a `Cpu` that has
+        // `S::ISA`; a `Cpu` holds nothing that `S::detect` did not find.
+        unsafe { S::assume() }.run::<O>(args);
+    }
+    Gated { isa: S::ISA, run: enter::<S, O> }
+}
+
+impl<F: Copy> Gated<F> {
+    /// The instruction set.
+    pub(crate) const fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The function, if `cpu` has its instruction set.
+    pub(crate) fn bind(&self, cpu: &Cpu) -> Option<F> {
+        cpu.has(self.isa).then_some(self.run)
+    }
+}
+
+/// Up to sixteen numbers, the missing ones zero.
+#[inline(always)]
+pub(crate) fn load_part<S: Floats>(s: S, x: &[f32]) -> S::F {
+    let mut whole = [0.0; LANES];
+    whole[..x.len()].copy_from_slice(x);
+    s.load(&whole)
+}
+
+/// Writes the first lanes, as many as `out` has.
+#[inline(always)]
+pub(crate) fn store_part<S: Floats>(s: S, v: S::F, out: &mut [f32]) {
+    let mut whole = [0.0; LANES];
+    s.store(v, &mut whole);
+    let n = out.len();
+    out.copy_from_slice(&whole[..n]);
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use std::arch::is_aarch64_feature_detected as detected;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use std::arch::is_x86_feature_detected as detected;
+
+/// Declares a token. Its features are written here once, for detection and for code generation.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! token {
+    ($(#[$meta:meta])* $name:ident = $isa:expr, [$($feature:tt)+]) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name(());
+
+        impl $crate::simd::Token for $name {
+            const ISA: $crate::cpu::Isa = $isa;
+
+            fn detect() -> bool {
+                true $(&& $crate::simd::detected!($feature))+
+            }
+
+            #[inline(always)]
+            unsafe fn assume() -> Self {
+                $name(())
+            }
+
+            #[inline(always)]
+            fn run<O: $crate::simd::Op<Self>>(self, args: O::Args<'_>) {
+                $(#[target_feature(enable = $feature)])+
+                fn featured<O: $crate::simd::Op<$name>>(s: $name, args: O::Args<'_>) {
+                    O::eval(s, args);
+                }
+                // SAFETY: the token proves every feature that `featured` is compiled with.
+                unsafe { featured::<O>(self, args) }
+            }
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use token;

@@ -1,0 +1,191 @@
+//! Portable Rust: what every other instruction set is compared with.
+
+use half::{bf16, f16};
+
+use super::{Bytes, Floats, LANES, Op, Token};
+use crate::cpu::Isa;
+
+/// Every processor has this.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar;
+
+impl Token for Scalar {
+    const ISA: Isa = Isa::Scalar;
+
+    fn detect() -> bool {
+        true
+    }
+
+    unsafe fn assume() -> Self {
+        Scalar
+    }
+
+    fn run<O: Op<Self>>(self, args: O::Args<'_>) {
+        O::eval(self, args);
+    }
+}
+
+/// `f` of each lane of `a` and `b`.
+#[inline(always)]
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// Lane `i` with lane `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
+#[inline(always)]
+fn fold(mut v: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            v[i] = f(v[i], v[i + half]);
+        }
+    }
+    v[0]
+}
+
+impl Floats for Scalar {
+    type F = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F {
+        *x
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::F {
+        std::array::from_fn(|i| f16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u8; 2 * LANES]) -> Self::F {
+        std::array::from_fn(|i| bf16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+        x.map(f32::from)
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::F, out: &mut [f32; LANES]) {
+        *out = v;
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: Self::F, out: &mut [i8; LANES]) {
+        *out = v.map(|x| x as i8);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, f32::max)
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        a.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        a.map(f32::round_ties_even)
+    }
+
+    #[inline(always)]
+    fn exp2(self, n: Self::F) -> Self::F {
+        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn sum(self, v: Self::F) -> f32 {
+        fold(v, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn greatest(self, v: Self::F) -> f32 {
+        fold(v, f32::max)
+    }
+}
+
+impl Bytes for Scalar {
+    type Vec = [u8; 32];
+    type Narrow = i32;
+    type Sums = i32;
+    const ROWS: usize = 1;
+    const FULL: usize = usize::MAX;
+
+    #[inline(always)]
+    fn load(self, first: &[u8; 32], _second: &[u8; 32]) -> [u8; 32] {
+        *first
+    }
+
+    #[inline(always)]
+    fn splat(self, x: &[i8; 32]) -> [u8; 32] {
+        x.map(i8::cast_unsigned)
+    }
+
+    #[inline(always)]
+    fn crumbs(self, v: [u8; 32], shift: u32) -> [u8; 32] {
+        v.map(|b| (b >> shift) & 3)
+    }
+
+    #[inline(always)]
+    fn triple(self, v: [u8; 32]) -> [u8; 32] {
+        v.map(|b| b.wrapping_mul(3))
+    }
+
+    #[inline(always)]
+    fn trits(self, v: [u8; 32]) -> [u8; 32] {
+        v.map(|b| ((u16::from(b) * 3) >> 8) as u8)
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> i32 {
+        0
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: i32, codes: [u8; 32], x: [u8; 32]) -> i32 {
+        let products = codes.iter().zip(x).map(|(&c, x)| i32::from(c) * i32::from(x.cast_signed()));
+        acc + products.sum::<i32>()
+    }
+
+    #[inline(always)]
+    fn sums(self) -> i32 {
+        0
+    }
+
+    #[inline(always)]
+    fn widen(self, acc: i32, narrow: i32) -> i32 {
+        acc + narrow
+    }
+
+    #[inline(always)]
+    fn totals(self, sums: i32) -> [i32; 2] {
+        [sums, 0]
+    }
+}
