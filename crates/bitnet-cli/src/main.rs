@@ -1,2 +1,39 @@
-//! .
-fn main() {}
+//! The `bitnet` command.
+//!
+//! stdout is what was asked for and nothing else; everything else goes to stderr.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod exit;
+mod interrupt;
+mod logits;
+mod memory;
+mod model;
+mod run;
+
+/// Runs ternary (BitNet b1.58) language models.
+#[derive(Debug, Parser)]
+#[command(name = "bitnet", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Continue a text. The continuation goes to stdout, figures to stderr.
+    Run(Box<run::Args>),
+    /// Write the logits after each token, to compare with other engines.
+    Logits(logits::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Logits(args) => logits::run(&args),
+    };
+    exit::code(result)
+}

@@ -1,1 +1,26 @@
-//! .
+//! An inference engine for ternary (BitNet b1.58) language models.
+//!
+//! [`Engine`] is a loaded model, [`Generation`] continues a text with it, [`Session`] is what lies
+//! beneath: sequences of tokens in, logits out. A forward pass is [`arch::forward`], written once
+//! over the operations of [`backend::Backend`].
+#![forbid(unsafe_code)]
+
+pub mod arch;
+pub mod backend;
+mod config;
+mod engine;
+mod error;
+mod generate;
+pub mod linear;
+mod sample;
+mod session;
+pub mod source;
+pub mod state;
+pub mod tokenizer;
+
+pub use config::Config;
+pub use engine::{Engine, Options};
+pub use error::{Error, Notice};
+pub use generate::{Finish, Generation, Timings};
+pub use sample::{Sampler, Sampling};
+pub use session::{CHUNK, Input, Session};

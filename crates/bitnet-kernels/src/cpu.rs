@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-#[cfg(target_arch = "aarch64")]
-use crate::simd::{neon::Neon, neondot::NeonDot};
+use crate::simd::{Token, scalar::Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni};
-use crate::simd::{Token, scalar::Scalar};
+#[cfg(target_arch = "aarch64")]
+use crate::simd::{neon::Neon, neondot::NeonDot};
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

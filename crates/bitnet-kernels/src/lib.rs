@@ -8,6 +8,7 @@
 //! * [`format`]: how ternary and floating-point matrices are laid out in bytes.
 //! * [`op`]: the operations, written once, generic over the instruction set.
 //! * [`pool`]: threads that share the tiles of an output.
+//! * [`limits`]: what the machine can do at best.
 //! * [`conformance`]: the suite that holds every row against a plain definition, bit for bit.
 //!
 //! The numbers contract: every operation has one definition down to the order of its roundings, so
@@ -37,6 +38,7 @@
 pub mod conformance;
 pub mod cpu;
 pub mod format;
+pub mod limits;
 pub mod op;
 pub mod pool;
 mod registry;
@@ -46,4 +48,4 @@ mod simd;
 pub use cpu::{Cpu, Isa};
 pub use format::Format;
 pub use pool::Pool;
-pub use registry::{Bound, Function, KERNELS, Kernel, NoKernel, Operation, kernels, select};
+pub use registry::{Bound, Calls, Function, KERNELS, Kernel, NoKernel, Operation, kernels, select};

@@ -161,9 +161,7 @@ impl Pool {
         self.each(rows.div_ceil(grain.0) * across, |i| {
             let (row, col) = (i / across * grain.0, i % across * grain.1);
             // SAFETY: `each` gives every index once, and different indices are different tiles.
-            f(unsafe {
-                whole.part(row..rows.min(row + grain.0), col..cols.min(col + grain.1))
-            });
+            f(unsafe { whole.part(row..rows.min(row + grain.0), col..cols.min(col + grain.1)) });
         });
     }
 
@@ -183,9 +181,8 @@ impl Pool {
         assert_eq!(rows, b.0.rows.end, "as many rows in both");
         self.each(rows, |row| {
             // SAFETY: `each` gives every row once.
-            let (mut a, mut b) = unsafe {
-                (a.part(row..row + 1, 0..a_cols), b.part(row..row + 1, 0..b_cols))
-            };
+            let (mut a, mut b) =
+                unsafe { (a.part(row..row + 1, 0..a_cols), b.part(row..row + 1, 0..b_cols)) };
             f(row, a.row(row), b.row(row));
         });
     }

@@ -5,12 +5,12 @@ use std::fmt;
 use crate::cpu::{Cpu, Isa};
 use crate::format::{Bf16, F16, F32, Format, I2S, Q6K, Q8_0, Tq1_0, Tq2_0};
 use crate::op::{
-    Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, Norm, NormFn, Quantize,
-    QuantizeFn, Relu2, Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn,
+    Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, Norm, NormFn, Peak,
+    PeakFn, Quantize, QuantizeFn, Relu2, Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn,
 };
+use crate::simd::{Gated, gate, scalar::Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni};
-use crate::simd::{Gated, gate, scalar::Scalar};
 #[cfg(target_arch = "aarch64")]
 use crate::simd::{neon::Neon, neondot::NeonDot};
 
@@ -38,6 +38,8 @@ pub enum Operation {
     Add,
     /// Floating-point matrix times hidden states: the output layer.
     Head,
+    /// Multiply-adds from registers, to measure the limit of the machine.
+    Peak,
 }
 
 impl Operation {
@@ -54,6 +56,7 @@ impl Operation {
             Operation::Attend => ("attend", "f32"),
             Operation::Add => ("add", "f32"),
             Operation::Head => ("head", "f32"),
+            Operation::Peak => ("peak", "q8"),
         }
     }
 }
@@ -159,6 +162,7 @@ functions! {
     Attend: AttendFn,
     Add: AddFn,
     Head: HeadFn,
+    Peak: PeakFn,
 }
 
 /// A row for each token, the least first.
@@ -175,26 +179,44 @@ macro_rules! rows {
 /// Rows of an operation on [`Bytes`](crate::simd::Bytes).
 macro_rules! on_bytes {
     ($operation:ident, $format:expr, $op:ty) => {
-        rows!($operation, $format, $op, [
-            Scalar,
-            #[cfg(target_arch = "x86_64")] Avx2,
-            #[cfg(target_arch = "x86_64")] Avx512,
-            #[cfg(target_arch = "x86_64")] Avx512Vnni,
-            #[cfg(target_arch = "aarch64")] Neon,
-            #[cfg(target_arch = "aarch64")] NeonDot
-        ])
+        rows!(
+            $operation,
+            $format,
+            $op,
+            [
+                Scalar,
+                #[cfg(target_arch = "x86_64")]
+                Avx2,
+                #[cfg(target_arch = "x86_64")]
+                Avx512,
+                #[cfg(target_arch = "x86_64")]
+                Avx512Vnni,
+                #[cfg(target_arch = "aarch64")]
+                Neon,
+                #[cfg(target_arch = "aarch64")]
+                NeonDot
+            ]
+        )
     };
 }
 
 /// Rows of an operation on [`Floats`](crate::simd::Floats).
 macro_rules! on_floats {
     ($operation:ident, $format:expr, $op:ty) => {
-        rows!($operation, $format, $op, [
-            Scalar,
-            #[cfg(target_arch = "x86_64")] Avx2,
-            #[cfg(target_arch = "x86_64")] Avx512,
-            #[cfg(target_arch = "aarch64")] Neon
-        ])
+        rows!(
+            $operation,
+            $format,
+            $op,
+            [
+                Scalar,
+                #[cfg(target_arch = "x86_64")]
+                Avx2,
+                #[cfg(target_arch = "x86_64")]
+                Avx512,
+                #[cfg(target_arch = "aarch64")]
+                Neon
+            ]
+        )
     };
 }
 
@@ -219,6 +241,7 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Head, Some(Format::Bf16), Head<Bf16>),
     &on_floats!(Head, Some(Format::Q8_0), Head<Q8_0>),
     &on_floats!(Head, Some(Format::Q6K), Head<Q6K>),
+    &on_bytes!(Peak, None, Peak),
 ];
 
 /// All rows of [`KERNELS`].
@@ -233,6 +256,27 @@ pub struct Bound<F> {
     pub kernel: &'static Kernel,
     /// Its function.
     pub run: F,
+    /// Which of [`kernels`] it is.
+    index: usize,
+}
+
+/// How often each kernel was called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls(Vec<u64>);
+
+impl Calls {
+    /// Adds `n` calls of a kernel.
+    pub fn add<F>(&mut self, kernel: &Bound<F>, n: u64) {
+        if self.0.len() <= kernel.index {
+            self.0.resize(kernel.index + 1, 0);
+        }
+        self.0[kernel.index] += n;
+    }
+
+    /// The kernels that were called, in the order of the table, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Kernel, u64)> {
+        kernels().zip(self.0.iter().copied()).filter(|&(_, calls)| calls > 0)
+    }
 }
 
 /// There is no kernel for what was asked.
@@ -265,8 +309,9 @@ impl std::error::Error for NoKernel {}
 /// [`NoKernel`] where the table has no such row.
 pub fn select<F: Function>(format: Option<Format>, cpu: &Cpu) -> Result<Bound<F>, NoKernel> {
     kernels()
-        .filter(|kernel| kernel.operation == F::OPERATION && kernel.format == format)
-        .filter_map(|kernel| Some(Bound { kernel, run: kernel.bind(cpu)? }))
+        .enumerate()
+        .filter(|(_, kernel)| kernel.operation == F::OPERATION && kernel.format == format)
+        .filter_map(|(index, kernel)| Some(Bound { kernel, run: kernel.bind(cpu)?, index }))
         .last()
         .ok_or(NoKernel { operation: F::OPERATION, format })
 }
@@ -309,5 +354,17 @@ mod tests {
         }
         let none = select::<GemvFn>(Some(Format::F16), &cpu).unwrap_err();
         assert_eq!(none.to_string(), "no gemv kernel for f16 weights");
+    }
+
+    #[test]
+    fn calls_are_counted_by_kernel() {
+        let cpu = Cpu::detect();
+        let (norm, add) = (select::<NormFn>(None, &cpu), select::<AddFn>(None, &cpu));
+        let mut calls = Calls::default();
+        calls.add(&add.unwrap(), 2);
+        calls.add(&norm.unwrap(), 3);
+        calls.add(&add.unwrap(), 1);
+        let counted: Vec<_> = calls.iter().map(|(kernel, n)| (kernel.operation, n)).collect();
+        assert_eq!(counted, [(Operation::Norm, 3), (Operation::Add, 3)]);
     }
 }

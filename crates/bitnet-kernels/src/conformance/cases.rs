@@ -4,8 +4,8 @@ use super::reference;
 use crate::format::{self, Format};
 use crate::op::{
     AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn,
-    KV_BLOCK, Keys, NormArgs, NormFn, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs,
-    RopeFn, RowScale, SoftmaxArgs, SoftmaxFn,
+    KV_BLOCK, Keys, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, Relu2Args,
+    Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs, SoftmaxFn,
 };
 use crate::pool::Tile;
 use crate::shapes::{RAGGED, Shape};
@@ -362,6 +362,17 @@ pub(super) fn attend(run: AttendFn) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// It must do the work that it counts: with every operand 1, sums are the number of products.
+pub(super) fn peak(run: PeakFn) -> Outcome {
+    let (mut few, mut many) = (0, 0);
+    run(PeakArgs { repeats: 64, products: &mut few });
+    run(PeakArgs { repeats: 640, products: &mut many });
+    match few > 0 && many == 10 * few {
+        true => Ok(()),
+        false => Err(format!("{few} products, then {many}")),
+    }
 }
 
 #[cfg(test)]

@@ -90,6 +90,7 @@ fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
         (Operation::Relu2, _) => cases::relu2(kernel.bind(cpu)?),
         (Operation::Attend, _) => cases::attend(kernel.bind(cpu)?),
         (Operation::Add, _) => cases::add(kernel.bind(cpu)?),
+        (Operation::Peak, _) => cases::peak(kernel.bind(cpu)?),
         (operation, None) => Err(format!("{operation:?} without a weight format has no cases")),
     })
 }

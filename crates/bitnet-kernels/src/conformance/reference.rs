@@ -91,7 +91,13 @@ pub(super) fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
 }
 
 /// Attention in blocks of sixteen positions, with the softmax corrected from block to block.
-pub(super) fn attend(q: &[f32], kv: Keys<'_>, head: usize, positions: usize, scale: f32) -> Vec<f32> {
+pub(super) fn attend(
+    q: &[f32],
+    kv: Keys<'_>,
+    head: usize,
+    positions: usize,
+    scale: f32,
+) -> Vec<f32> {
     let at = |start: usize, position: usize| {
         let block = &kv.blocks[kv.table[position / KV_BLOCK] as usize];
         &block[start + position % KV_BLOCK * kv.stride + head..][..q.len()]

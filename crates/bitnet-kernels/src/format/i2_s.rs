@@ -28,9 +28,9 @@ impl I2S {
         let mut bytes = Vec::with_capacity(weights.len() / 4 + TAIL);
         for block in weights.as_chunks::<128>().0 {
             let code = |g: usize, p: usize| (block[32 * g + p] + 1).cast_unsigned();
-            bytes.extend((0..32).map(|p| {
-                code(0, p) << 6 | code(1, p) << 4 | code(2, p) << 2 | code(3, p)
-            }));
+            bytes.extend(
+                (0..32).map(|p| code(0, p) << 6 | code(1, p) << 4 | code(2, p) << 2 | code(3, p)),
+            );
         }
         bytes.extend(d.to_le_bytes());
         bytes.extend([0; TAIL - 4]);

@@ -66,6 +66,21 @@ impl Format {
         }
     }
 
+    /// The name that ggml and its tools give the format.
+    #[must_use]
+    pub const fn ggml_name(self) -> &'static str {
+        match self {
+            Format::I2S => "I2_S",
+            Format::Tq1_0 => "TQ1_0",
+            Format::Tq2_0 => "TQ2_0",
+            Format::F32 => "F32",
+            Format::F16 => "F16",
+            Format::Bf16 => "BF16",
+            Format::Q8_0 => "Q8_0",
+            Format::Q6K => "Q6_K",
+        }
+    }
+
     /// Weights in a block and bytes of a block.
     #[must_use]
     pub const fn block(self) -> (usize, usize) {
@@ -91,9 +106,11 @@ impl Format {
         if cols == 0 || !cols.is_multiple_of(weights) {
             return Err(FormatError::Columns { format: self, cols, multiple: weights });
         }
-        (cols / weights)
-            .checked_mul(bytes)
-            .ok_or(FormatError::Columns { format: self, cols, multiple: weights })
+        (cols / weights).checked_mul(bytes).ok_or(FormatError::Columns {
+            format: self,
+            cols,
+            multiple: weights,
+        })
     }
 }
 
@@ -159,21 +176,28 @@ impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FormatError::Columns { format, cols, multiple } => {
-                write!(f, "{cols} columns: {format} needs a multiple of {multiple}")
+                write!(f, "{cols} columns; kernels for {format} need a multiple of {multiple}")
             }
             FormatError::Length { format, expected, found } => {
-                write!(f, "{found} bytes: the shape needs {expected} in {format}")
+                write!(f, "{found} bytes; the shape needs {expected} in {format}")
             }
             FormatError::Code { offset } => {
-                write!(f, "invalid ternary code 0b11 in byte {offset}")
+                write!(
+                    f,
+                    "byte {offset} holds the code 0b11, which is no ternary weight: the file is \
+                     damaged, or was written with another layout"
+                )
             }
             FormatError::Scale { offset, value } => {
-                write!(f, "scale {value} at byte {offset} is not a finite number")
+                write!(
+                    f,
+                    "scale {value} at byte {offset} is not a finite number: the file is damaged"
+                )
             }
             FormatError::Scales { offset, first, second } => write!(
                 f,
-                "block scale {second} at byte {offset} differs from {first} before it; \
-                 only one scale a matrix is supported"
+                "block scale {second} at byte {offset} differs from {first} before it: only one \
+                 scale a matrix is supported, as ternary training gives it"
             ),
             FormatError::Weight { index, value } => {
                 write!(f, "weight {value} at index {index} is not ternary")

@@ -14,8 +14,7 @@ use crate::simd::Bytes;
 
 const BLOCK: usize = 54;
 /// First element, first byte, bytes and digits of each part of a block.
-const PARTS: [(usize, usize, usize, usize); 3] =
-    [(0, 0, 32, 5), (160, 32, 16, 5), (240, 48, 4, 4)];
+const PARTS: [(usize, usize, usize, usize); 3] = [(0, 0, 32, 5), (160, 32, 16, 5), (240, 48, 4, 4)];
 
 pub(crate) struct Tq1_0;
 

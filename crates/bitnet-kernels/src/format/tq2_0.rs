@@ -29,9 +29,10 @@ impl Tq2_0 {
         for block in weights.as_chunks::<256>().0 {
             for half in block.as_chunks::<128>().0 {
                 let code = |g: usize, p: usize| (half[32 * g + p] + 1).cast_unsigned();
-                bytes.extend((0..32).map(|p| {
-                    code(0, p) | code(1, p) << 2 | code(2, p) << 4 | code(3, p) << 6
-                }));
+                bytes.extend(
+                    (0..32)
+                        .map(|p| code(0, p) | code(1, p) << 2 | code(2, p) << 4 | code(3, p) << 6),
+                );
             }
             bytes.extend(f16::from_f32(d).to_le_bytes());
         }

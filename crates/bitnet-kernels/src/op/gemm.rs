@@ -92,11 +92,7 @@ impl<S: Bytes, F: Ternary> Op<S> for Gemm<F> {
 
 /// All rows for tokens `token .. token + N`.
 #[inline(always)]
-fn some_tokens<S: Bytes, F: Ternary, const N: usize>(
-    s: S,
-    args: &mut GemmArgs<'_>,
-    token: usize,
-) {
+fn some_tokens<S: Bytes, F: Ternary, const N: usize>(s: S, args: &mut GemmArgs<'_>, token: usize) {
     let cols = args.x.len() / args.x_scales.len();
     let mut x: [&[[i8; 32]]; N] = [&[]; N];
     for (n, x) in x.iter_mut().enumerate() {
@@ -115,6 +111,9 @@ fn some_tokens<S: Bytes, F: Ternary, const N: usize>(
         }
     }
 }
+
+/// The blocks of a row, and of the one that shares its register.
+type Pair<'a, F> = (&'a [<F as Ternary>::Block], &'a [<F as Ternary>::Block]);
 
 /// Rows of blocks.
 struct Matrix<'a, F: Ternary> {
@@ -148,7 +147,7 @@ fn tile<S: Bytes, F: Ternary, const R: usize, const N: usize>(
     x: [&[[i8; 32]]; N],
 ) -> [[[i32; 2]; R]; N] {
     let width = matrix.width;
-    let mut rows: [(&[F::Block], &[F::Block]); R] = [(&[], &[]); R];
+    let mut rows: [Pair<'_, F>; R] = [(&[], &[]); R];
     for (r, pair) in rows.iter_mut().enumerate() {
         let row = first + r * S::ROWS;
         *pair = (matrix.row(row), matrix.row(row + S::ROWS - 1));
@@ -185,7 +184,7 @@ fn tile<S: Bytes, F: Ternary, const R: usize, const N: usize>(
 #[inline(always)]
 fn add_block<S: Bytes, F: Ternary, const R: usize, const N: usize>(
     s: S,
-    rows: &[(&[F::Block], &[F::Block]); R],
+    rows: &[Pair<'_, F>; R],
     x: &[&[[i8; 32]]; N],
     block: usize,
     narrow: &mut [[S::Narrow; R]; N],

@@ -24,8 +24,7 @@ pub(crate) fn exp<S: Floats>(s: S, x: S::F) -> S::F {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     /// `1 / 6!` down to `1 / 0!`.
-    const COEFFICIENTS: [f32; 7] =
-        [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    const COEFFICIENTS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
     let x = s.max(x, s.splat(-87.0));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let minus_n = s.sub(s.splat(0.0), n);

@@ -97,8 +97,7 @@ impl Floats for Avx2 {
             let (low, high) = (_mm256_cvtps_epi32(v.0), _mm256_cvtps_epi32(v.1));
             // `packs` works in 128-bit halves: quarters 0 2 1 3 come out, and are put in order.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
-            let (low, high) =
-                (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_packs_epi16(low, high));
         }
     }

@@ -221,9 +221,8 @@ impl Bytes for Avx512 {
     #[inline(always)]
     fn totals(self, sums: __m512i) -> [i32; 2] {
         // SAFETY: `self` proves AVX-512F; registers only.
-        let (first, second) = unsafe {
-            (_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums))
-        };
+        let (first, second) =
+            unsafe { (_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums)) };
         [self.avx2().total(first), self.avx2().total(second)]
     }
 }

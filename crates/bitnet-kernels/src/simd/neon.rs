@@ -177,9 +177,7 @@ impl Bytes for Neon {
     #[inline(always)]
     fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec {
         // SAFETY: `self` proves NEON; registers only.
-        v.map(|v| unsafe {
-            vandq_u8(vshlq_u8(v, vdupq_n_s8(-(shift as i8))), vdupq_n_u8(3))
-        })
+        v.map(|v| unsafe { vandq_u8(vshlq_u8(v, vdupq_n_s8(-(shift as i8))), vdupq_n_u8(3)) })
     }
 
     #[inline(always)]

@@ -1,0 +1,70 @@
+# Sourced by the scripts beside it: Debian packages and Debian's Rust compiler, which has what
+# rustup's usual installation lacks: a standard library for aarch64, and the library's source.
+# For Debian 12 on x86-64, as root.
+
+toolchain=${BITNET_TOOLCHAIN:-$HOME/.cache/bitnet-toolchain}
+target=${CARGO_TARGET_DIR:-$PWD/target}
+mkdir -p "$toolchain"
+
+# apt_install PACKAGE...: installs those that are missing.
+apt_install() {
+    local package missing=()
+    for package; do
+        if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>&1)" != installed ]; then
+            missing+=("$package")
+        fi
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    fi
+}
+
+# apt_unpack FOLDER PACKAGE...: unpacks packages into a folder without installing them. The folder
+# appears when it is complete.
+apt_unpack() {
+    local folder=$1 deb
+    shift
+    rm -rf "$folder.part"
+    mkdir -p "$folder.part/debs"
+    (cd "$folder.part/debs" && apt-get download -qq "$@")
+    for deb in "$folder.part"/debs/*.deb; do
+        dpkg -x "$deb" "$folder.part"
+    done
+    rm -r "$folder.part/debs"
+    mv "$folder.part" "$folder"
+}
+
+# rust_web: makes cargo compile with Debian's rustc. It is unpacked only, so that `rustc` and rustup
+# stay what they are; just its LLVM library is installed, for that library's own dependencies.
+rust_web() {
+    local rust=$toolchain/rust-web version llvm tool
+    if [ ! -d "$rust" ]; then
+        dpkg --add-architecture arm64
+        apt-get update -qq
+        version=$(apt-cache show --no-all-versions rustc-web |
+            sed -n 's/^Version: \([0-9]*\.[0-9]*\).*/\1/p')
+        llvm=$(apt-cache depends "libstd-rust-web-$version" |
+            sed -n 's/.*Depends: \(libllvm[0-9]*\)$/\1/p')
+        apt_install "$llvm"
+        apt_unpack "$rust" rustc-web rust-web-src "libstd-rust-web-$version" \
+            libstd-rust-web-dev libstd-rust-web-dev:arm64
+    fi
+    for tool in rustc rustdoc; do
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' \
+            "$rust/usr/lib/x86_64-linux-gnu" "$rust/usr/bin/$tool" >"$rust/$tool"
+        chmod +x "$rust/$tool"
+    done
+    export RUSTC=$rust/rustc RUSTDOC=$rust/rustdoc
+}
+
+# rust_aarch64: makes `cargo --target aarch64-unknown-linux-gnu` work, and run what it builds under
+# qemu. Its own target folder, since a change of compiler rebuilds everything.
+rust_aarch64() {
+    apt_install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+    rust_web
+    export CARGO_TARGET_DIR=$target/aarch64
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+}

@@ -1,0 +1,68 @@
+//! Exit codes, and how errors are shown.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed while running |
+//! | 2 | wrong usage |
+//! | 3 | model not found, unreadable or unsupported |
+//! | 4 | out of memory, or the context is too small |
+//! | 130 | interrupted by Ctrl-C |
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use bitnet_inference::Error;
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It did all it was asked to.
+    Done,
+    /// Ctrl-C stopped it.
+    Interrupted,
+}
+
+/// Wrong usage that the argument parser cannot see.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Shows the error, if there is one, and gives the exit code.
+pub(crate) fn code(result: anyhow::Result<End>) -> ExitCode {
+    match result {
+        Ok(End::Done) => ExitCode::SUCCESS,
+        Ok(End::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            // A stderr that is gone is no reason for another error.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() {
+        return 2;
+    }
+    match error.downcast_ref::<Error>() {
+        Some(
+            Error::Isa(_)
+            | Error::Device { .. }
+            | Error::Threads { .. }
+            | Error::EmptyPrompt
+            | Error::Sampling { .. }
+            | Error::Token { .. },
+        ) => 2,
+        Some(Error::Memory { .. } | Error::Context { .. }) => 4,
+        Some(Error::NotFinite) | None => 1,
+        Some(_) => 3,
+    }
+}

@@ -1,0 +1,48 @@
+//! `bitnet logits`: the raw output of a model.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use bitnet_inference::{CHUNK, Input};
+use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest, Sha256};
+
+use crate::exit::{End, Usage};
+use crate::model;
+
+/// Flags of `bitnet logits`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: model::Args,
+    /// Token ids, separated by commas. Nothing is added to them.
+    #[arg(long, value_name = "ID,ID,...", required = true, value_delimiter = ',')]
+    ids: Vec<u32>,
+    /// Where to write the tensor `logits`, f32 [tokens, vocabulary] (safetensors).
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<End> {
+    if args.ids.is_empty() {
+        return Err(Usage("no token ids: give some, such as --ids 1,2,3".to_owned()).into());
+    }
+    let engine = args.model.load()?;
+    let mut session = engine.session(1)?;
+    let mut bytes = Vec::new();
+    for chunk in args.ids.chunks(CHUNK) {
+        let inputs: Vec<_> =
+            chunk.iter().map(|&token| Input { sequence: 0, token, logits: true }).collect();
+        bytes.extend(session.run(&inputs)?.iter().flat_map(|logit| logit.to_le_bytes()));
+    }
+    let shape = vec![args.ids.len(), engine.model().embedding.rows];
+    let digest = Sha256::digest(&bytes);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let tensor = TensorView::new(Dtype::F32, shape.clone(), &bytes)?;
+    safetensors::serialize_to_file([("logits", tensor)], None, &args.out)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    let (out, [tokens, vocabulary]) = (args.out.display(), [shape[0], shape[1]]);
+    eprintln!("{out}: logits f32 [{tokens}, {vocabulary}], sha256 of the numbers {digest}");
+    Ok(End::Done)
+}

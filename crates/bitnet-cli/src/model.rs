@@ -1,0 +1,60 @@
+//! Which model, and what it runs on.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bitnet_gguf::Gguf;
+use bitnet_inference::{Engine, Error, Options};
+use bitnet_kernels::Isa;
+
+/// The demo model: see `models/MODEL_CARD.md`.
+static DEMO: &[u8] = include_bytes!("../../../models/bitnet-tales-i2_s.gguf");
+
+/// Flags of every command that loads a model.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    /// Model file (GGUF); the small demo model inside this program if not given.
+    #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
+    model: Option<PathBuf>,
+    /// Tokens of context; 0 is what the model was trained for.
+    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNET_CTX_SIZE")]
+    ctx_size: usize,
+    /// Threads; -1 is one for each core that may be used.
+    #[arg(
+        short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
+        env = "BITNET_THREADS"
+    )]
+    threads: i64,
+    /// Use no better instruction set: scalar, avx2, avx512, avx512vnni, neon or neondot.
+    #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
+    isa: Option<Isa>,
+    /// Device to run on.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "BITNET_DEVICE")]
+    device: String,
+}
+
+impl Args {
+    /// Loads the model, and says on stderr what its user should know.
+    pub(crate) fn load(&self) -> Result<Engine> {
+        if self.device != "cpu" {
+            return Err(Error::Device { device: self.device.clone() }.into());
+        }
+        let options = Options {
+            isa: self.isa,
+            // Negative is automatic. Zero is passed on, and refused.
+            threads: usize::try_from(self.threads).ok(),
+            context: Some(self.ctx_size).filter(|&n| n > 0),
+        };
+        let engine = match &self.model {
+            Some(path) => Engine::open(path, &options),
+            None => Gguf::from_static("the demo model", DEMO)
+                .map_err(Error::from)
+                .and_then(|gguf| Engine::load(gguf, &options)),
+        }?;
+        for notice in engine.notices() {
+            eprintln!("note: {notice}");
+        }
+        Ok(engine)
+    }
+}

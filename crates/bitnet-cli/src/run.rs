@@ -1,0 +1,297 @@
+//! `bitnet run`: a prompt in, its continuation out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bitnet_inference::{Engine, Finish, Generation, Sampling, Timings};
+use serde::Serialize;
+
+use crate::exit::{End, Usage};
+use crate::interrupt::Interrupt;
+use crate::{memory, model};
+
+/// Flags of `bitnet run`. Names and defaults are those of llama.cpp.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: model::Args,
+    /// Text to continue; `-` or nothing reads it from stdin.
+    #[arg(value_name = "PROMPT", group = "source")]
+    text: Option<String>,
+    /// Text to continue.
+    #[arg(short, long, value_name = "PROMPT", group = "source", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// File with the text to continue.
+    #[arg(short, long, value_name = "FILE", group = "source")]
+    file: Option<PathBuf>,
+    /// Tokens to generate at most; -1 and -2 go on to the end of the text or of the context.
+    #[arg(
+        short = 'n', long = "predict", alias = "n-predict", value_name = "N", default_value_t = -1,
+        allow_negative_numbers = true, env = "BITNET_PREDICT"
+    )]
+    predict: i64,
+    /// Seed of the random numbers; -1 takes a new one.
+    #[arg(
+        short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
+        env = "BITNET_SEED"
+    )]
+    seed: i64,
+    /// Temperature; 0 always takes the likeliest token.
+    #[arg(
+        long = "temp",
+        alias = "temperature",
+        value_name = "T",
+        default_value_t = 0.8,
+        allow_negative_numbers = true,
+        env = "BITNET_TEMP"
+    )]
+    temperature: f32,
+    /// Draw from the K likeliest tokens; 0 is all.
+    #[arg(long, value_name = "K", default_value_t = 40, env = "BITNET_TOP_K")]
+    top_k: usize,
+    /// Draw from the likeliest tokens that together have probability P; 1 is all.
+    #[arg(long, value_name = "P", default_value_t = 0.95, env = "BITNET_TOP_P")]
+    top_p: f32,
+    /// Draw from tokens at least P times as likely as the likeliest; 0 is all.
+    #[arg(long, value_name = "P", default_value_t = 0.05, env = "BITNET_MIN_P")]
+    min_p: f32,
+    /// Make recent tokens less likely; 1 is off.
+    #[arg(long, value_name = "X", default_value_t = 1.0, env = "BITNET_REPEAT_PENALTY")]
+    repeat_penalty: f32,
+    /// Recent tokens that the penalty looks at.
+    #[arg(long, value_name = "N", default_value_t = 64, env = "BITNET_REPEAT_LAST_N")]
+    repeat_last_n: usize,
+    /// Known from llama.cpp; the prompt is never part of the output.
+    #[arg(long)]
+    no_display_prompt: bool,
+    /// Print one JSON object instead of the text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    text: &'a str,
+    tokens: &'a [u32],
+    prompt_tokens: &'a [u32],
+    seed: u64,
+    finish_reason: &'static str,
+    timings: Figures,
+    kernels: BTreeMap<String, u64>,
+    model: ModelReport,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelReport {
+    sha256: String,
+    architecture: String,
+    #[serde(rename = "type")]
+    weights: String,
+}
+
+/// Durations in milliseconds, speeds in tokens per second, memory in bytes.
+#[derive(Debug, Serialize)]
+struct Figures {
+    load_ms: f64,
+    prompt_ms: f64,
+    first_token_ms: f64,
+    decode_ms: f64,
+    prompt_per_second: Option<f64>,
+    decode_per_second: Option<f64>,
+    peak_memory_bytes: Option<u64>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<End> {
+    let interrupt = Interrupt::listen()?;
+    let prompt = args.read_prompt()?;
+    let sampling = args.sampling()?;
+    let start = Instant::now();
+    let engine = args.model.load()?;
+    let load = start.elapsed();
+
+    // A negative limit is none.
+    let limit = usize::try_from(args.predict).unwrap_or(usize::MAX);
+    let tokens = engine.encode(&prompt)?;
+    let mut generation = Generation::new(&engine, tokens, sampling, engine.context(), limit)?;
+    let Some(text) = write_text(&engine, &mut generation, &interrupt, args.json)? else {
+        return Ok(End::Done);
+    };
+
+    let finish = generation.finish().unwrap_or(Finish::Cancelled);
+    let counts = (generation.prompt().len(), generation.generated().len());
+    let figures = Figures::new(load, counts, generation.timings());
+    if args.json {
+        let report = Report {
+            text: &text,
+            tokens: generation.generated(),
+            prompt_tokens: generation.prompt(),
+            seed: sampling.seed,
+            finish_reason: finish.name(),
+            kernels: kernels(&generation),
+            model: ModelReport::new(&engine),
+            timings: figures,
+        };
+        let json = serde_json::to_string(&report)?;
+        if !print(&mut io::stdout(), &format!("{json}\n"))? {
+            return Ok(End::Done);
+        }
+        show(&report.timings, counts, sampling.seed);
+    } else {
+        show(&figures, counts, sampling.seed);
+    }
+    Ok(if finish == Finish::Cancelled { End::Interrupted } else { End::Done })
+}
+
+impl Args {
+    /// The text to continue, from wherever it comes.
+    fn read_prompt(&self) -> Result<String> {
+        if let Some(prompt) = &self.prompt {
+            return Ok(prompt.clone());
+        }
+        if let Some(path) = &self.file {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read the prompt from {}", path.display()))?;
+            return Ok(without_newline(text));
+        }
+        match &self.text {
+            Some(text) if text != "-" => Ok(text.clone()),
+            None if io::stdin().is_terminal() => {
+                let what = "no prompt: give one as an argument, with -f FILE, or on stdin";
+                Err(Usage(what.to_owned()).into())
+            }
+            _ => {
+                let text = io::read_to_string(io::stdin().lock());
+                Ok(without_newline(text.context("cannot read the prompt from stdin")?))
+            }
+        }
+    }
+
+    fn sampling(&self) -> Result<Sampling> {
+        let seed = match u64::try_from(self.seed) {
+            Ok(seed) => seed,
+            // 32 bits, so that it is easily typed again.
+            Err(_) => u64::from(getrandom::u32().context("no random numbers for a seed")?),
+        };
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            repeat_last_n: self.repeat_last_n,
+            seed,
+        };
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
+/// Editors end files with a newline that is not part of the text.
+fn without_newline(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+/// Generates and prints the text as it comes, or keeps it if `quiet`. Nothing if the reader of
+/// stdout went away.
+fn write_text(
+    engine: &Engine,
+    generation: &mut Generation<'_>,
+    interrupt: &Interrupt,
+    quiet: bool,
+) -> Result<Option<String>> {
+    let mut out = io::stdout().lock();
+    let mut stream = engine.tokenizer()?.stream();
+    let mut text = String::new();
+    while let Some(token) = generation.next(|| interrupt.pressed())? {
+        let piece = stream.push(token);
+        if quiet {
+            text.push_str(piece);
+        } else if !print(&mut out, piece)? {
+            return Ok(None);
+        }
+    }
+    let rest = stream.finish();
+    if quiet {
+        text.push_str(rest);
+    } else if !print(&mut out, &format!("{rest}\n"))? {
+        return Ok(None);
+    }
+    Ok(Some(text))
+}
+
+/// Writes at once; false if nobody reads any more.
+fn print(out: &mut impl Write, text: &str) -> Result<bool> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to stdout"),
+    }
+}
+
+/// Calls of each kernel, by its id.
+fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
+    let mut kernels = BTreeMap::new();
+    for (kernel, calls) in generation.calls().into_iter().flat_map(|calls| calls.iter()) {
+        *kernels.entry(kernel.to_string()).or_default() += calls;
+    }
+    kernels
+}
+
+impl ModelReport {
+    fn new(engine: &Engine) -> ModelReport {
+        ModelReport {
+            sha256: engine.sha256(),
+            architecture: engine.config().architecture.clone(),
+            weights: engine.model().weight_formats().join("+"),
+        }
+    }
+}
+
+impl Figures {
+    fn new(load: Duration, (prompt, generated): (usize, usize), timings: Timings) -> Figures {
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let speed = |tokens: usize, duration: Duration| {
+            (tokens > 0 && !duration.is_zero()).then(|| tokens as f64 / duration.as_secs_f64())
+        };
+        Figures {
+            load_ms: milliseconds(load),
+            prompt_ms: milliseconds(timings.prompt),
+            first_token_ms: milliseconds(timings.first_token),
+            decode_ms: milliseconds(timings.decode),
+            prompt_per_second: speed(prompt, timings.prompt),
+            // The first token comes with the prompt.
+            decode_per_second: speed(generated.saturating_sub(1), timings.decode),
+            peak_memory_bytes: memory::peak(),
+        }
+    }
+}
+
+/// The line of figures that ends stderr.
+fn show(figures: &Figures, (prompt, generated): (usize, usize), seed: u64) {
+    let speed =
+        |speed: Option<f64>| speed.map_or("- tok/s".to_owned(), |s| format!("{s:.1} tok/s"));
+    let memory = figures.peak_memory_bytes.map_or("unknown".to_owned(), |bytes| {
+        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    });
+    let line = format!(
+        "prompt {prompt} tok {}, generated {generated} tok {}, first token {:.1} ms, \
+         peak memory {memory}, seed {seed}\n",
+        speed(figures.prompt_per_second),
+        speed(figures.decode_per_second),
+        figures.first_token_ms,
+    );
+    // Figures that nobody reads are no failure.
+    let _ = io::stderr().write_all(line.as_bytes());
+}

@@ -1,0 +1,182 @@
+//! Writes GGUF files.
+
+use std::io::{self, Write};
+
+use crate::header::{self, ALIGNMENT_KEY, DEFAULT_ALIGNMENT, align};
+use crate::types::TensorType;
+use crate::value::Value;
+use crate::{Bytes, Error};
+
+/// What errors call the file that is being written.
+const NAME: &str = "the GGUF being written";
+
+/// Collects metadata and tensors and writes them as one GGUF file.
+///
+/// The descriptions are kept in memory, the data wherever the caller has them; nothing is copied
+/// before it is written.
+pub struct Writer<'a> {
+    version: u32,
+    metadata: Vec<(String, Value)>,
+    tensors: Vec<Input<'a>>,
+}
+
+struct Input<'a> {
+    name: String,
+    dims: Vec<u64>,
+    type_id: u32,
+    payload: Box<dyn AsRef<[u8]> + Send + 'a>,
+}
+
+impl Input<'_> {
+    fn data(&self) -> &[u8] {
+        (*self.payload).as_ref()
+    }
+}
+
+impl Default for Writer<'_> {
+    fn default() -> Self {
+        Writer::new()
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// An empty file of version 3 with an alignment of 32 bytes.
+    pub fn new() -> Writer<'a> {
+        Writer { version: 3, metadata: Vec::new(), tensors: Vec::new() }
+    }
+
+    /// The version of the format: 2 or 3, which differ in this number only.
+    #[must_use]
+    pub fn version(mut self, version: u32) -> Writer<'a> {
+        self.version = version;
+        self
+    }
+
+    /// Tensor data start at multiples of this many bytes, a power of two from 8 on. It is the
+    /// metadata key `general.alignment`; setting that key is the same.
+    #[must_use]
+    pub fn alignment(self, alignment: u32) -> Writer<'a> {
+        self.metadata(ALIGNMENT_KEY, alignment)
+    }
+
+    /// Adds a key and its value.
+    #[must_use]
+    pub fn metadata(mut self, key: &str, value: impl Into<Value>) -> Writer<'a> {
+        self.metadata.push((key.to_owned(), value.into()));
+        self
+    }
+
+    /// Adds a tensor: dimensions fastest first (`[K, M]`), the type id as in the file
+    /// ([`TensorType::id`]), and the data, scales included.
+    #[must_use]
+    pub fn tensor(
+        mut self,
+        name: &str,
+        dims: &[u64],
+        type_id: u32,
+        payload: impl AsRef<[u8]> + Send + 'a,
+    ) -> Writer<'a> {
+        self.tensors.push(Input {
+            name: name.to_owned(),
+            dims: dims.to_owned(),
+            type_id,
+            payload: Box::new(payload),
+        });
+        self
+    }
+
+    /// Writes the file. The tensors stand in the order they were added, each padded with zeros to
+    /// the alignment.
+    ///
+    /// # Errors
+    ///
+    /// Before the first byte is written, the errors that [`Gguf::open`](crate::Gguf::open) would
+    /// give for the result, and [`Error::Payload`] for data that do not fit a shape; data of type
+    /// 36, which has several layouts, and of unknown types may have any length but zero.
+    /// [`Error::Write`] when `out` fails.
+    pub fn write_to(&self, out: &mut impl Write) -> Result<(), Error> {
+        let value = self.metadata.iter().find(|(key, _)| key == ALIGNMENT_KEY);
+        // What does not stand for an alignment is refused by the check below.
+        let alignment =
+            value.and_then(|(_, value)| header::alignment(value)).unwrap_or(DEFAULT_ALIGNMENT);
+        let (head, data_length) = self.head(alignment);
+        let head = Bytes::from(head);
+        let start = align(head.len() as u64, alignment);
+        header::parse(NAME, &head, start.saturating_add(data_length))?;
+        for tensor in &self.tensors {
+            check_payload(tensor)?;
+        }
+
+        write_padded(out, &head, alignment)
+            .and_then(|()| {
+                let mut tensors = self.tensors.iter();
+                tensors.try_for_each(|tensor| write_padded(out, tensor.data(), alignment))
+            })
+            .map_err(|source| Error::Write { source })
+    }
+
+    /// The header without its padding, and the length of the padded data.
+    fn head(&self, alignment: u64) -> (Vec<u8>, u64) {
+        let mut head = b"GGUF".to_vec();
+        put_u32(&mut head, self.version);
+        put_u64(&mut head, self.tensors.len() as u64);
+        put_u64(&mut head, self.metadata.len() as u64);
+        for (key, value) in &self.metadata {
+            put_str(&mut head, key);
+            put_u32(&mut head, value.kind() as u32);
+            value.encode(&mut head);
+        }
+        let mut offset = 0u64;
+        for tensor in &self.tensors {
+            put_str(&mut head, &tensor.name);
+            put_u32(&mut head, tensor.dims.len() as u32);
+            for &dim in &tensor.dims {
+                put_u64(&mut head, dim);
+            }
+            put_u32(&mut head, tensor.type_id);
+            put_u64(&mut head, offset);
+            offset += align(tensor.data().len() as u64, alignment);
+        }
+        (head, offset)
+    }
+}
+
+/// Holds the data of a tensor to its shape, where the id says the type. The header check before has
+/// made sure that the number of elements fits in 64 bits.
+fn check_payload(tensor: &Input<'_>) -> Result<(), Error> {
+    let Some(kind) = TensorType::unambiguous(tensor.type_id) else {
+        return Ok(());
+    };
+    let found = tensor.data().len() as u64;
+    let expected = kind.payload(tensor.dims.iter().product());
+    if expected == Some(found) {
+        return Ok(());
+    }
+    Err(Error::Payload {
+        tensor: tensor.name.clone(),
+        type_name: kind.name(),
+        expected: expected.unwrap_or(0),
+        found,
+    })
+}
+
+fn write_padded(out: &mut impl Write, bytes: &[u8], alignment: u64) -> io::Result<()> {
+    out.write_all(bytes)?;
+    let length = bytes.len() as u64;
+    let padding = align(length, alignment) - length;
+    io::copy(&mut io::Read::take(io::repeat(0), padding), out)?;
+    Ok(())
+}
+
+fn put_u32(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_str(out: &mut Vec<u8>, text: &str) {
+    put_u64(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}

@@ -1,0 +1,115 @@
+//! BitNet b1.58 (Ma et al. 2024; 2B-4T technical report, 2025): a pre-norm transformer whose linear
+//! layers have ternary weights and 8-bit activations, with a norm before each of them.
+//!
+//! Grouped-query attention, rotary positions (NeoX), squared ReLU gate, no biases, the output layer
+//! is the embedding table. GGUF architectures `bitnet-b1.58` and `bitnet-25`.
+
+use crate::Config;
+use crate::backend::{Backend, Heads, Norm, Row};
+use crate::linear::{FloatMatrix, QuantizedLinear};
+use crate::state::Scratch;
+
+/// The weights of a model. `hidden`, `ffn`, `q` and `kv` are the widths in [`Config`].
+#[derive(Clone, Debug)]
+pub struct BitNet {
+    /// Hyper-parameters.
+    pub config: Config,
+    /// Embeddings and output layer `[vocabulary, hidden]`.
+    pub embedding: FloatMatrix,
+    /// The transformer blocks.
+    pub layers: Vec<Layer>,
+    /// Final norm `[hidden]`.
+    pub output_norm: Vec<f32>,
+    /// Rotary angle of a step in position, for each pair of a head `[head size / 2]`.
+    pub frequencies: Vec<f32>,
+}
+
+/// The weights of a transformer block.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Norm before queries, keys and values `[hidden]`.
+    pub attn_norm: Vec<f32>,
+    /// Queries `[q, hidden]`.
+    pub attn_q: QuantizedLinear,
+    /// Keys `[kv, hidden]`.
+    pub attn_k: QuantizedLinear,
+    /// Values `[kv, hidden]`.
+    pub attn_v: QuantizedLinear,
+    /// Norm before the output of attention `[q]`.
+    pub attn_sub_norm: Vec<f32>,
+    /// Output of attention `[hidden, q]`.
+    pub attn_output: QuantizedLinear,
+    /// Norm before gate and up `[hidden]`.
+    pub ffn_norm: Vec<f32>,
+    /// Gate `[ffn, hidden]`.
+    pub ffn_gate: QuantizedLinear,
+    /// What is gated `[ffn, hidden]`.
+    pub ffn_up: QuantizedLinear,
+    /// Norm before down `[ffn]`.
+    pub ffn_sub_norm: Vec<f32>,
+    /// Back to the residual stream `[hidden, ffn]`.
+    pub ffn_down: QuantizedLinear,
+}
+
+impl BitNet {
+    /// The names of the formats of the linear layers, each once.
+    #[must_use]
+    pub fn weight_formats(&self) -> Vec<&'static str> {
+        let linears = self.layers.iter().flat_map(Layer::linears);
+        let mut names: Vec<_> = linears.map(|linear| linear.format.ggml_name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+impl Layer {
+    fn linears(&self) -> [&QuantizedLinear; 7] {
+        let (q, k, v, output) = (&self.attn_q, &self.attn_k, &self.attn_v, &self.attn_output);
+        [q, k, v, output, &self.ffn_gate, &self.ffn_up, &self.ffn_down]
+    }
+}
+
+/// Runs `rows` through the model and adds them to the key-value cache.
+///
+/// Writes the logits of the rows in `outputs`, one after another, to `logits`
+/// `[outputs, vocabulary]`. The cache must have room and the scratch be large enough for all rows;
+/// rows of one sequence must be in order and follow what the cache has.
+pub fn forward<B: Backend>(
+    b: &mut B,
+    model: &BitNet,
+    s: &mut Scratch<B>,
+    rows: &[Row],
+    (outputs, logits): (&[usize], &mut [f32]),
+) {
+    let c = &model.config;
+    let n = rows.len();
+    let heads = Heads { size: c.head_size, group: c.heads / c.kv_heads };
+
+    b.embed(&model.embedding, rows, &mut s.x);
+    b.angles(&model.frequencies, rows, &mut s.angles);
+    for (index, layer) in model.layers.iter().enumerate() {
+        let norm = |weight| Norm { weight, eps: c.eps };
+
+        b.norm_quantize(&s.x, norm(&layer.attn_norm), n, &mut s.input);
+        let (q, k, v) = (&mut s.q, &mut s.k, &mut s.v);
+        b.linear(&s.input, n, [(&layer.attn_q, q), (&layer.attn_k, k), (&layer.attn_v, v)]);
+        b.rope(&mut s.q, n, &s.angles);
+        b.rope(&mut s.k, n, &s.angles);
+        b.append(index, rows, &s.k, &s.v);
+        b.attend(index, rows, heads, &s.q, &mut s.attended);
+        b.norm_quantize(&s.attended, norm(&layer.attn_sub_norm), n, &mut s.input);
+        b.linear(&s.input, n, [(&layer.attn_output, &mut s.delta)]);
+        b.add(&mut s.x, &s.delta, n);
+
+        b.norm_quantize(&s.x, norm(&layer.ffn_norm), n, &mut s.input);
+        b.linear(&s.input, n, [(&layer.ffn_gate, &mut s.gate), (&layer.ffn_up, &mut s.up)]);
+        b.relu2(&mut s.gate, &s.up, n);
+        b.norm_quantize(&s.gate, norm(&layer.ffn_sub_norm), n, &mut s.hidden);
+        b.linear(&s.hidden, n, [(&layer.ffn_down, &mut s.delta)]);
+        b.add(&mut s.x, &s.delta, n);
+    }
+    let norm = Norm { weight: &model.output_norm, eps: c.eps };
+    b.norm_rows(&s.x, norm, outputs, &mut s.last);
+    b.head(&model.embedding, &s.last, logits);
+}

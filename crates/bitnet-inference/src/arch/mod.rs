@@ -1,0 +1,5 @@
+//! Architectures: one file each, the forward pass from top to bottom.
+
+mod bitnet;
+
+pub use bitnet::{BitNet, Layer, forward};

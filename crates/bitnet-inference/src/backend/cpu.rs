@@ -1,0 +1,243 @@
+//! The processor: every operation is a bound kernel, run on the tiles of its output.
+
+use std::sync::Arc;
+
+use bitnet_kernels::op::{
+    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, NormArgs, NormFn,
+    QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn,
+};
+use bitnet_kernels::{Bound, Calls, Cpu, NoKernel, Pool, format, select};
+
+use super::{Backend, Heads, Norm, Row};
+use crate::Error;
+use crate::linear::{FloatMatrix, QuantizedLinear};
+use crate::state::{Floats, KvCache, Quantized};
+
+/// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
+const TILE: usize = 1 << 17;
+/// Matrix rows of a tile are a multiple of this, the most that kernels take at once.
+const TILE_ROWS: usize = 8;
+
+/// Computes on the processor.
+#[derive(Debug)]
+pub struct CpuBackend {
+    kernels: Kernels,
+    pool: Arc<Pool>,
+    /// Keys and values.
+    pub(crate) cache: KvCache,
+    /// Kernels called so far. A matrix operation is one call, however many tiles it has; the
+    /// others are counted by rows, attention by rows and heads.
+    pub(crate) calls: Calls,
+}
+
+/// The kernels that do not depend on a matrix.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernels {
+    quantize: Bound<QuantizeFn>,
+    norm: Bound<NormFn>,
+    rope: Bound<RopeFn>,
+    attend: Bound<AttendFn>,
+    add: Bound<AddFn>,
+    relu2: Bound<Relu2Fn>,
+}
+
+impl Kernels {
+    /// The best that `cpu` can run.
+    pub(crate) fn select(cpu: &Cpu) -> Result<Kernels, NoKernel> {
+        Ok(Kernels {
+            quantize: select(None, cpu)?,
+            norm: select(None, cpu)?,
+            rope: select(None, cpu)?,
+            attend: select(None, cpu)?,
+            add: select(None, cpu)?,
+            relu2: select(None, cpu)?,
+        })
+    }
+}
+
+impl CpuBackend {
+    pub(crate) fn new(kernels: Kernels, pool: Arc<Pool>, cache: KvCache) -> CpuBackend {
+        CpuBackend { kernels, pool, cache, calls: Calls::default() }
+    }
+}
+
+/// Matrix rows of a tile whose rows cost `work` multiply-adds each.
+fn tile_rows(work: usize) -> usize {
+    (TILE / work.max(1)).next_multiple_of(TILE_ROWS)
+}
+
+impl Backend for CpuBackend {
+    type Floats = Floats;
+    type Quantized = Quantized;
+
+    fn floats(&self, rows: usize, cols: usize) -> Result<Floats, Error> {
+        Floats::new(rows, cols)
+    }
+
+    fn quantized(&self, rows: usize, cols: usize) -> Result<Quantized, Error> {
+        Quantized::new(rows, cols)
+    }
+
+    fn embed(&mut self, table: &FloatMatrix, rows: &[Row], out: &mut Floats) {
+        let cols = out.cols;
+        for (row, out) in rows.iter().zip(out.data.chunks_mut(cols)) {
+            let token = row.token as usize;
+            format::widen(table.format, table.weights(token..token + 1), out);
+        }
+    }
+
+    /// As the reference implementation: the angle is rounded to `f32`, and its cosine and sine to
+    /// `f32`. Both functions are computed in `f64` by code that is the same on every platform.
+    fn angles(&mut self, frequencies: &[f32], rows: &[Row], out: &mut (Floats, Floats)) {
+        let half = frequencies.len();
+        let (cos, sin) = (out.0.data.chunks_mut(half), out.1.data.chunks_mut(half));
+        for (row, (cos, sin)) in rows.iter().zip(cos.zip(sin)) {
+            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
+                let angle = f64::from(row.position as f32 * frequency);
+                *cos = libm::cos(angle) as f32;
+                *sin = libm::sin(angle) as f32;
+            }
+        }
+    }
+
+    fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Quantized) {
+        let Kernels { norm: normalize, quantize, .. } = &self.kernels;
+        let cols = out.cols;
+        self.pool.tiles(&mut out.normed[..rows * cols], cols, (1, cols), |mut tile| {
+            let row = tile.rows().start;
+            let (x, y) = (x.row(row), tile.row(row));
+            (normalize.run)(NormArgs { x, weight: norm.weight, eps: norm.eps, y });
+        });
+        let normed = &out.normed;
+        self.pool.rows(
+            (&mut out.data[..rows * cols], cols),
+            (&mut out.scales[..rows], 1),
+            |row, q, scale| {
+                let x = &normed[row * cols..][..cols];
+                (quantize.run)(QuantizeArgs { x, q, scale: &mut scale[0] });
+            },
+        );
+        self.calls.add(normalize, rows as u64);
+        self.calls.add(quantize, rows as u64);
+    }
+
+    fn linear<const N: usize>(
+        &mut self,
+        x: &Quantized,
+        rows: usize,
+        outputs: [(&QuantizedLinear, &mut Floats); N],
+    ) {
+        for (linear, out) in outputs {
+            let grain = (rows, tile_rows(linear.cols * rows));
+            let y = out.rows_mut(rows);
+            if rows == 1 {
+                self.pool.tiles(y, linear.rows, grain, |mut y| {
+                    (linear.gemv.run)(GemvArgs {
+                        weights: linear.weights(y.cols()),
+                        scale: linear.scale,
+                        x: &x.data[..x.cols],
+                        x_scale: x.scales[0],
+                        y: y.row(0),
+                    });
+                });
+                self.calls.add(&linear.gemv, 1);
+            } else {
+                self.pool.tiles(y, linear.rows, grain, |y| {
+                    (linear.gemm.run)(GemmArgs {
+                        weights: linear.weights(y.cols()),
+                        scale: linear.scale,
+                        x: &x.data[..rows * x.cols],
+                        x_scales: &x.scales[..rows],
+                        y,
+                    });
+                });
+                self.calls.add(&linear.gemm, 1);
+            }
+        }
+    }
+
+    fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {
+        let rope = &self.kernels.rope;
+        let cols = x.cols;
+        self.pool.tiles(x.rows_mut(rows), cols, (1, cols), |mut tile| {
+            let row = tile.rows().start;
+            (rope.run)(RopeArgs { x: tile.row(row), cos: cos.row(row), sin: sin.row(row) });
+        });
+        self.calls.add(rope, rows as u64);
+    }
+
+    fn append(&mut self, layer: usize, rows: &[Row], k: &Floats, v: &Floats) {
+        for (i, row) in rows.iter().enumerate() {
+            self.cache.store(layer, (row.sequence, row.position), k.row(i), v.row(i));
+        }
+    }
+
+    fn attend(&mut self, layer: usize, rows: &[Row], heads: Heads, q: &Floats, out: &mut Floats) {
+        let attend = &self.kernels.attend;
+        let cache = &self.cache;
+        let cols = out.cols;
+        // Heads of a tile: as many as make work worth handing over.
+        let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
+        let together = (TILE / (2 * longest * heads.size)).clamp(1, cols / heads.size);
+        let grain = (1, together * heads.size);
+        self.pool.tiles(out.rows_mut(rows.len()), cols, grain, |mut tile| {
+            let (row, first) = (tile.rows().start, tile.cols().start);
+            let kv = cache.keys(layer, rows[row].sequence);
+            for (i, out) in tile.row(row).chunks_mut(heads.size).enumerate() {
+                let at = first + i * heads.size;
+                (attend.run)(AttendArgs {
+                    q: &q.row(row)[at..][..heads.size],
+                    kv,
+                    head: at / heads.size / heads.group * heads.size,
+                    positions: rows[row].position + 1,
+                    scale: 1.0 / (heads.size as f32).sqrt(),
+                    out,
+                });
+            }
+        });
+        self.calls.add(attend, (rows.len() * cols / heads.size) as u64);
+    }
+
+    fn add(&mut self, x: &mut Floats, y: &Floats, rows: usize) {
+        let add = &self.kernels.add;
+        let cols = x.cols;
+        self.pool.tiles(x.rows_mut(rows), cols, (1, cols), |mut tile| {
+            let row = tile.rows().start;
+            (add.run)(AddArgs { x: tile.row(row), y: y.row(row) });
+        });
+        self.calls.add(add, rows as u64);
+    }
+
+    fn relu2(&mut self, gate: &mut Floats, up: &Floats, rows: usize) {
+        let relu2 = &self.kernels.relu2;
+        let cols = gate.cols;
+        self.pool.tiles(gate.rows_mut(rows), cols, (1, cols), |mut tile| {
+            let row = tile.rows().start;
+            (relu2.run)(Relu2Args { gate: tile.row(row), up: up.row(row) });
+        });
+        self.calls.add(relu2, rows as u64);
+    }
+
+    fn norm_rows(&mut self, x: &Floats, norm: Norm<'_>, which: &[usize], out: &mut Floats) {
+        let normalize = &self.kernels.norm;
+        let cols = out.cols;
+        for (&row, y) in which.iter().zip(out.data.chunks_mut(cols)) {
+            (normalize.run)(NormArgs { x: x.row(row), weight: norm.weight, eps: norm.eps, y });
+        }
+        self.calls.add(normalize, which.len() as u64);
+    }
+
+    fn head(&mut self, head: &FloatMatrix, x: &Floats, logits: &mut [f32]) {
+        let rows = logits.len() / head.rows;
+        let grain = (rows, tile_rows(head.cols * rows));
+        self.pool.tiles(logits, head.rows, grain, |y| {
+            (head.head.run)(HeadArgs {
+                weights: head.weights(y.cols()),
+                x: x.rows(rows),
+                cols: head.cols,
+                y,
+            });
+        });
+        self.calls.add(&head.head, 1);
+    }
+}

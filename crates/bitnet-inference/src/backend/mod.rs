@@ -1,0 +1,116 @@
+//! What an architecture asks of whatever computes it.
+
+use crate::Error;
+use crate::linear::{FloatMatrix, QuantizedLinear};
+
+pub mod cpu;
+
+/// One token of one sequence in a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The sequence it belongs to.
+    pub sequence: usize,
+    /// Its place in the sequence, from 0.
+    pub position: usize,
+    /// Its id.
+    pub token: u32,
+}
+
+/// The operations of a forward pass, each on all rows at once.
+///
+/// Shapes are `[rows, cols]`, row-major; the first `rows` rows of a buffer are used.
+pub trait Backend {
+    /// Rows of floats.
+    type Floats;
+    /// Rows of quantised activations.
+    type Quantized;
+
+    /// A buffer for `[rows, cols]` floats.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`].
+    fn floats(&self, rows: usize, cols: usize) -> Result<Self::Floats, Error>;
+
+    /// A buffer for `[rows, cols]` quantised activations.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`].
+    fn quantized(&self, rows: usize, cols: usize) -> Result<Self::Quantized, Error>;
+
+    /// The embedding of each row's token.
+    fn embed(&mut self, table: &FloatMatrix, rows: &[Row], out: &mut Self::Floats);
+
+    /// Cosines and sines of `position * frequency`.
+    fn angles(&mut self, frequencies: &[f32], rows: &[Row], out: &mut (Self::Floats, Self::Floats));
+
+    /// RMSNorm of the first `rows` rows, then to 8 bits.
+    fn norm_quantize(
+        &mut self,
+        x: &Self::Floats,
+        norm: Norm<'_>,
+        rows: usize,
+        out: &mut Self::Quantized,
+    );
+
+    /// `out = x W^T`, for each of some matrices on the same input.
+    fn linear<const N: usize>(
+        &mut self,
+        x: &Self::Quantized,
+        rows: usize,
+        outputs: [(&QuantizedLinear, &mut Self::Floats); N],
+    );
+
+    /// Turns the heads of `x` by their angles.
+    fn rope(&mut self, x: &mut Self::Floats, rows: usize, angles: &(Self::Floats, Self::Floats));
+
+    /// Stores keys and values of all rows in the cache.
+    fn append(&mut self, layer: usize, rows: &[Row], k: &Self::Floats, v: &Self::Floats);
+
+    /// Attention of each row over its sequence up to and including itself.
+    fn attend(
+        &mut self,
+        layer: usize,
+        rows: &[Row],
+        heads: Heads,
+        q: &Self::Floats,
+        out: &mut Self::Floats,
+    );
+
+    /// `x += y`.
+    fn add(&mut self, x: &mut Self::Floats, y: &Self::Floats, rows: usize);
+
+    /// `gate = max(gate, 0)^2 * up`.
+    fn relu2(&mut self, gate: &mut Self::Floats, up: &Self::Floats, rows: usize);
+
+    /// RMSNorm of some rows of `x`, one after another into `out`.
+    fn norm_rows(
+        &mut self,
+        x: &Self::Floats,
+        norm: Norm<'_>,
+        which: &[usize],
+        out: &mut Self::Floats,
+    );
+
+    /// Logits of the first rows of `x`, as many as `logits` has: `[rows, vocabulary]`.
+    fn head(&mut self, head: &FloatMatrix, x: &Self::Floats, logits: &mut [f32]);
+}
+
+/// The weights of an RMSNorm.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// One for each column.
+    pub weight: &'a [f32],
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+/// How attention is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Numbers of a head.
+    pub size: usize,
+    /// Query heads that share a key and value head.
+    pub group: usize,
+}

@@ -1,0 +1,208 @@
+//! A loaded model, ready to run.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::{fmt, fs, io, thread};
+
+use bitnet_gguf::Gguf;
+use bitnet_kernels::{Cpu, Isa, Pool};
+use sha2::{Digest, Sha256};
+
+use crate::arch::BitNet;
+use crate::backend::cpu::{CpuBackend, Kernels};
+use crate::session::Session;
+use crate::source;
+use crate::state::KvCache;
+use crate::tokenizer::{Special, Tokenizer};
+use crate::{Config, Error, Notice};
+
+/// How to run a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Nothing better than this instruction set; the best there is if not given.
+    pub isa: Option<Isa>,
+    /// Threads; as many as the process may use cores if not given.
+    pub threads: Option<usize>,
+    /// Tokens of context; as many as the model was trained for if not given.
+    pub context: Option<usize>,
+}
+
+/// A loaded model: weights bound to kernels, tokenizer, threads.
+///
+/// ```no_run
+/// use bitnet_inference::{Engine, Generation, Options, Sampling};
+///
+/// let engine = Engine::open("model.gguf", &Options::default())?;
+/// let prompt = engine.encode("Once upon a time")?;
+/// let context = engine.context();
+/// let mut text = engine.tokenizer()?.stream();
+/// let mut story = Generation::new(&engine, prompt, Sampling::default(), context, 64)?;
+/// while let Some(token) = story.next(|| false)? {
+///     print!("{}", text.push(token));
+/// }
+/// # Ok::<(), bitnet_inference::Error>(())
+/// ```
+pub struct Engine {
+    gguf: Gguf,
+    pub(crate) model: Arc<BitNet>,
+    tokenizer: Option<Tokenizer>,
+    cpu: Cpu,
+    kernels: Kernels,
+    pool: Arc<Pool>,
+    context: usize,
+    notices: Vec<Notice>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("model", &self.gguf.name()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Maps a model file and loads it.
+    ///
+    /// # Errors
+    ///
+    /// Where the file is not a complete and sound model of a supported kind, or the options ask
+    /// for what the machine does not have.
+    pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Engine, Error> {
+        let path = path.as_ref();
+        if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Error::Folder { path: path.to_owned() });
+        }
+        Engine::load(Gguf::open(path)?, options)
+    }
+
+    /// Loads a parsed model file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub fn load(gguf: Gguf, options: &Options) -> Result<Engine, Error> {
+        let detected = Cpu::detect();
+        let cpu = match options.isa {
+            Some(isa) => detected.limit(isa)?,
+            None => detected,
+        };
+        let pool = Arc::new(pool(options.threads)?);
+        let model = source::gguf::model(&gguf, &cpu)?;
+        let (tokenizer, mut notices) = source::gguf::tokenizer(&gguf)?;
+        let rows = model.embedding.rows;
+        let tokens = tokenizer.as_ref().map(Tokenizer::len);
+        if let Some(tokens) = tokens.filter(|&tokens| tokens != rows) {
+            let what = format!(
+                "the tokenizer has {tokens} tokens, the embedding table {rows} rows; the file is \
+                 damaged or mislabelled"
+            );
+            return Err(Error::Variant { file: gguf.name().to_owned(), what });
+        }
+        let trained = model.config.context;
+        let asked = options.context.unwrap_or(trained);
+        if asked > trained {
+            notices.push(Notice::Context { asked, used: trained });
+        }
+        let kernels = Kernels::select(&cpu)?;
+        let (model, context) = (Arc::new(model), asked.min(trained));
+        Ok(Engine { gguf, model, tokenizer, cpu, kernels, pool, context, notices })
+    }
+
+    /// Hyper-parameters of the model.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.model.config
+    }
+
+    /// The weights of the model.
+    #[must_use]
+    pub fn model(&self) -> &BitNet {
+        &self.model
+    }
+
+    /// Text to tokens and back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTokenizer`] where the model file has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
+        let none = || Error::NoTokenizer { file: self.gguf.name().to_owned() };
+        self.tokenizer.as_ref().ok_or_else(none)
+    }
+
+    /// The tokens of a prompt: the model's first token if it wants one, special tokens that are
+    /// written out taken as such. Nothing for an empty prompt.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::tokenizer`].
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
+        let tokenizer = self.tokenizer()?;
+        Ok(match prompt {
+            "" => Vec::new(),
+            _ => tokenizer.encode(prompt, Special { bos: true, parse: true }),
+        })
+    }
+
+    /// Whether a token ends a text.
+    pub(crate) fn is_end(&self, token: u32) -> bool {
+        self.tokenizer.as_ref().is_some_and(|tokenizer| tokenizer.is_end(token))
+    }
+
+    /// The instruction sets in use.
+    #[must_use]
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// The number of threads in use.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Tokens a sequence can hold.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// What the user should know about this model and these options.
+    #[must_use]
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// SHA-256 of the model file, in hexadecimal. Reads all of it.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let digest = Sha256::digest(&**self.gguf.bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Empty sequences that share forward passes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`].
+    pub fn session(&self, sequences: usize) -> Result<Session, Error> {
+        Session::new(self, sequences, self.context)
+    }
+
+    pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
+        let cache = KvCache::new(&self.model.config, sequences);
+        CpuBackend::new(self.kernels.clone(), Arc::clone(&self.pool), cache)
+    }
+}
+
+/// A pool of as many threads as asked for, or as the process may use physical cores.
+fn pool(asked: Option<usize>) -> Result<Pool, Error> {
+    let threads = asked.unwrap_or_else(|| {
+        // The first knows quotas and affinity, the second that two threads can share a core.
+        let allowed = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        allowed.min(num_cpus::get_physical()).max(1)
+    });
+    let none = || io::Error::new(io::ErrorKind::InvalidInput, "at least one is needed");
+    let pool = NonZeroUsize::new(threads).ok_or_else(none).and_then(Pool::new);
+    pool.map_err(|source| Error::Threads { threads, source })
+}

@@ -1,0 +1,242 @@
+//! What can go wrong, said so that the reader knows what to do next.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use bitnet_kernels::NoKernel;
+use bitnet_kernels::cpu::MissingIsa;
+use bitnet_kernels::format::FormatError;
+
+use crate::tokenizer::TokenizerError;
+
+/// Why a model did not load or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The GGUF file is damaged or not one.
+    #[error(transparent)]
+    Gguf(#[from] bitnet_gguf::Error),
+    /// The path is a folder.
+    #[error(
+        "{}: this is a folder; Hugging Face model folders are not supported yet: \
+         convert the model to GGUF and name the .gguf file", path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file's architecture is not one this engine knows.
+    #[error(
+        "{file}: architecture `{found}` is not supported; supported are bitnet-b1.58 and bitnet-25"
+    )]
+    Architecture {
+        /// The file.
+        file: String,
+        /// Its `general.architecture`.
+        found: String,
+    },
+    /// The file is of a known architecture, in a variant that would give wrong results.
+    #[error("{file}: {what}")]
+    Variant {
+        /// The file.
+        file: String,
+        /// What is different, and what to do.
+        what: String,
+    },
+    /// A number in the file's metadata makes no sense.
+    #[error("{file}: metadata `{key}` is {value}: {expected}; the file is damaged or mislabelled")]
+    Config {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// What it says.
+        value: String,
+        /// What would make sense.
+        expected: String,
+    },
+    /// A tensor that the architecture needs is not in the file.
+    #[error("{file}: tensor `{tensor}` is missing; the file is incomplete or mislabelled")]
+    MissingTensor {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor that this engine would have to ignore.
+    #[error(
+        "{file}: tensor `{tensor}` at byte {offset} is not part of architecture {architecture}; \
+         running without it would give wrong results"
+    )]
+    UnknownTensor {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Where its data starts.
+        offset: u64,
+        /// The file's architecture.
+        architecture: String,
+    },
+    /// A tensor of another shape than the metadata says.
+    #[error(
+        "{file}: tensor `{tensor}` at byte {offset} has shape {found:?}, the metadata asks for \
+         {expected:?}; the file is damaged or mislabelled"
+    )]
+    Shape {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Where its data starts.
+        offset: u64,
+        /// Its dimensions, fastest first.
+        found: Vec<u64>,
+        /// What they should be.
+        expected: Vec<u64>,
+    },
+    /// A tensor of a type that cannot be used in its place.
+    #[error(
+        "{file}: tensor `{tensor}` at byte {offset} has type {found}, which is not supported \
+         here; supported are {expected}: convert the model"
+    )]
+    TensorType {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Where its data starts.
+        offset: u64,
+        /// Its type.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The bytes of a tensor are not of its type.
+    #[error("{file}: tensor `{tensor}`, which starts at byte {offset}: {source}")]
+    Tensor {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Where its data starts.
+        offset: u64,
+        /// What is wrong; offsets count from there.
+        source: FormatError,
+    },
+    /// The file's tokenizer is unusable.
+    #[error("{file}: tokenizer: {source}")]
+    Tokenizer {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: TokenizerError,
+    },
+    /// The file has no tokenizer, which text needs.
+    #[error(
+        "{file}: the file has no tokenizer (metadata `tokenizer.ggml.model`): it can only run \
+         token ids"
+    )]
+    NoTokenizer {
+        /// The file.
+        file: String,
+    },
+    /// No kernel for a weight format.
+    #[error(transparent)]
+    Kernel(#[from] NoKernel),
+    /// The processor lacks the instruction set that was asked for.
+    #[error("{0}")]
+    Isa(#[from] MissingIsa),
+    /// A device that this build cannot use.
+    #[error("device `{device}` is not available: this build runs on `cpu` only")]
+    Device {
+        /// What was asked for.
+        device: String,
+    },
+    /// No threads, or none to be had.
+    #[error("cannot use {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nothing to continue.
+    #[error("the prompt is empty: give some text to continue")]
+    EmptyPrompt,
+    /// More tokens than the context holds.
+    #[error(
+        "{tokens} tokens do not fit the context of {context}: \
+         shorten the prompt, or raise -c up to what the model was trained for"
+    )]
+    Context {
+        /// Tokens needed.
+        tokens: usize,
+        /// Tokens there is room for.
+        context: usize,
+    },
+    /// A token id that the vocabulary does not have.
+    #[error("token id {id} is not in the vocabulary of {vocabulary} tokens")]
+    Token {
+        /// The id.
+        id: u32,
+        /// The size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// Memory that the system does not give.
+    #[error("not enough memory for {bytes} bytes of {what}: use a smaller context (-c)")]
+    Memory {
+        /// What it was for.
+        what: &'static str,
+        /// How much.
+        bytes: usize,
+    },
+    /// Logits that are no numbers: the weights are damaged.
+    #[error("the model gave logits that are not finite; its weights are damaged")]
+    NotFinite,
+    /// A sampling setting out of its range.
+    #[error("sampling setting {name} = {value} is out of range: {expected}")]
+    Sampling {
+        /// The setting.
+        name: &'static str,
+        /// What it was set to.
+        value: f32,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+/// Something the user should know that is no error: said once, by whoever shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The file does not say how its tokenizer splits text.
+    NoSplitter {
+        /// The file.
+        file: String,
+    },
+    /// A greater context was asked for than the model was trained for.
+    Context {
+        /// What was asked for.
+        asked: usize,
+        /// What it is.
+        used: usize,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::NoSplitter { file } => write!(
+                f,
+                "{file}: tokenizer.ggml.pre is missing: splitting text as Llama 3 does (llama-bpe)"
+            ),
+            Notice::Context { asked, used } => write!(
+                f,
+                "a context of {asked} is more than the {used} tokens the model was trained for: \
+                 using {used}"
+            ),
+        }
+    }
+}

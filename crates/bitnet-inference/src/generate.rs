@@ -1,0 +1,161 @@
+//! From a prompt to tokens, one after another.
+
+use std::time::{Duration, Instant};
+
+use bitnet_kernels::Calls;
+
+use crate::sample::{Sampler, Sampling};
+use crate::session::Session;
+use crate::{Engine, Error};
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model gave a token that ends the text.
+    Stop,
+    /// The limit of tokens, or the context, is reached.
+    Length,
+    /// The caller stopped it.
+    Cancelled,
+}
+
+impl Finish {
+    /// The name clients of inference servers know.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A text being continued.
+#[derive(Debug)]
+pub struct Generation<'a> {
+    engine: &'a Engine,
+    session: Session,
+    sampler: Sampler,
+    /// Prompt and generated tokens.
+    tokens: Vec<u32>,
+    prompt: usize,
+    /// Generated tokens at most.
+    limit: usize,
+    finish: Option<Finish>,
+    timings: Timings,
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// From the start to the logits after the prompt.
+    pub prompt: Duration,
+    /// From the start to the first token.
+    pub first_token: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}
+
+impl<'a> Generation<'a> {
+    /// Continues `prompt` by at most `limit` tokens, in a context of `context` tokens.
+    ///
+    /// # Errors
+    ///
+    /// Where the prompt is empty or does not fit, a setting is out of range, or memory runs out.
+    pub fn new(
+        engine: &'a Engine,
+        prompt: Vec<u32>,
+        sampling: Sampling,
+        context: usize,
+        limit: usize,
+    ) -> Result<Generation<'a>, Error> {
+        if prompt.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if prompt.len() > context {
+            return Err(Error::Context { tokens: prompt.len(), context });
+        }
+        Ok(Generation {
+            engine,
+            session: Session::new(engine, 1, context)?,
+            sampler: Sampler::new(sampling, engine.cpu())?,
+            prompt: prompt.len(),
+            tokens: prompt,
+            limit,
+            finish: None,
+            timings: Timings::default(),
+        })
+    }
+
+    /// The next token. `stop` is asked before each forward pass; true ends generation.
+    ///
+    /// Nothing once the model ended the text, the limit is reached, or `stop` said so;
+    /// [`Generation::finish`] then says which. A token that ends the text is not given.
+    ///
+    /// # Errors
+    ///
+    /// Where the logits are not finite or memory runs out.
+    pub fn next(&mut self, mut stop: impl FnMut() -> bool) -> Result<Option<u32>, Error> {
+        if self.finish.is_some() {
+            return Ok(None);
+        }
+        let done = self.tokens.len() - self.prompt;
+        if done >= self.limit || self.session.len(0) == self.session.context() {
+            return Ok(self.end(Finish::Length));
+        }
+        let start = Instant::now();
+        let input = &self.tokens[self.session.len(0)..];
+        let Some(logits) = self.session.extend(input, &mut stop)? else {
+            return Ok(self.end(Finish::Cancelled));
+        };
+        if done == 0 {
+            self.timings.prompt = start.elapsed();
+        }
+        let token = self.sampler.sample(logits, &self.tokens)?;
+        match done {
+            0 => self.timings.first_token = start.elapsed(),
+            _ => self.timings.decode += start.elapsed(),
+        }
+        if self.engine.is_end(token) {
+            return Ok(self.end(Finish::Stop));
+        }
+        self.tokens.push(token);
+        Ok(Some(token))
+    }
+
+    fn end(&mut self, finish: Finish) -> Option<u32> {
+        self.finish = Some(finish);
+        None
+    }
+
+    /// Why it ended, once it did.
+    #[must_use]
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    /// The tokens generated so far.
+    #[must_use]
+    pub fn generated(&self) -> &[u32] {
+        &self.tokens[self.prompt..]
+    }
+
+    /// The tokens of the prompt.
+    #[must_use]
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prompt]
+    }
+
+    /// Where the time went so far.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// Kernels called so far: those of the forward pass, then those of the sampler.
+    #[must_use]
+    pub fn calls(&self) -> [&Calls; 2] {
+        [self.session.calls(), self.sampler.calls()]
+    }
+}

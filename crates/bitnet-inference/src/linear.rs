@@ -1,0 +1,84 @@
+//! Matrices, bound to the kernels that multiply by them.
+
+use bitnet_gguf::Bytes;
+use bitnet_kernels::op::{GemmFn, GemvFn, HeadFn};
+use bitnet_kernels::{Bound, Cpu, Format, NoKernel, select};
+
+/// A ternary weight matrix `[rows, cols]`, in the bytes of the file.
+#[derive(Clone, Debug)]
+pub struct QuantizedLinear {
+    bytes: Bytes,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// The layout of the bytes.
+    pub format: Format,
+    /// The scale of all weights.
+    pub scale: f32,
+    /// For one row of activations.
+    pub(crate) gemv: Bound<GemvFn>,
+    /// For several.
+    pub(crate) gemm: Bound<GemmFn>,
+}
+
+/// A ternary matrix before it has kernels: checked bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct TernaryMatrix {
+    pub(crate) bytes: Bytes,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) format: Format,
+    pub(crate) scale: f32,
+}
+
+impl QuantizedLinear {
+    /// Binds a matrix to the best kernels of `cpu`.
+    pub(crate) fn new(matrix: TernaryMatrix, cpu: &Cpu) -> Result<QuantizedLinear, NoKernel> {
+        let TernaryMatrix { bytes, rows, cols, format, scale } = matrix;
+        let (gemv, gemm) = (select(Some(format), cpu)?, select(Some(format), cpu)?);
+        Ok(QuantizedLinear { bytes, rows, cols, format, scale, gemv, gemm })
+    }
+
+    /// The bytes of some rows.
+    pub(crate) fn weights(&self, rows: std::ops::Range<usize>) -> &[u8] {
+        slice_rows(&self.bytes, self.format, self.cols, rows)
+    }
+}
+
+/// A floating-point matrix `[rows, cols]`, in the bytes of the file: embeddings and output layer.
+#[derive(Clone, Debug)]
+pub struct FloatMatrix {
+    bytes: Bytes,
+    /// Rows: tokens of the vocabulary.
+    pub rows: usize,
+    /// Numbers of a row.
+    pub cols: usize,
+    /// The layout of the bytes.
+    pub format: Format,
+    /// Multiplies by it.
+    pub(crate) head: Bound<HeadFn>,
+}
+
+impl FloatMatrix {
+    /// Binds a matrix to the best kernel of `cpu`.
+    pub(crate) fn new(
+        bytes: Bytes,
+        (rows, cols): (usize, usize),
+        format: Format,
+        cpu: &Cpu,
+    ) -> Result<FloatMatrix, NoKernel> {
+        Ok(FloatMatrix { bytes, rows, cols, format, head: select(Some(format), cpu)? })
+    }
+
+    /// The bytes of some rows.
+    pub(crate) fn weights(&self, rows: std::ops::Range<usize>) -> &[u8] {
+        slice_rows(&self.bytes, self.format, self.cols, rows)
+    }
+}
+
+fn slice_rows(bytes: &[u8], format: Format, cols: usize, rows: std::ops::Range<usize>) -> &[u8] {
+    let (weights, size) = format.block();
+    let row = cols / weights * size;
+    &bytes[rows.start * row..rows.end * row]
+}

@@ -1,0 +1,150 @@
+//! Sequences in progress: tokens in, logits out.
+
+use std::sync::Arc;
+
+use bitnet_kernels::Calls;
+
+use crate::arch::{BitNet, forward};
+use crate::backend::{Row, cpu::CpuBackend};
+use crate::state::Scratch;
+use crate::{Engine, Error};
+
+/// Rows of a forward pass at most: enough to use each weight often, few enough to stop between.
+pub const CHUNK: usize = 128;
+
+/// A token to run, and whether its logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The sequence it continues.
+    pub sequence: usize,
+    /// Its id.
+    pub token: u32,
+    /// Whether to give the logits after it.
+    pub logits: bool,
+}
+
+/// One or more sequences, with their keys and values.
+///
+/// What comes out for a sequence depends on its tokens alone, not on how they are cut into calls
+/// or on the other sequences.
+#[derive(Debug)]
+pub struct Session {
+    model: Arc<BitNet>,
+    backend: CpuBackend,
+    scratch: Scratch<CpuBackend>,
+    /// Tokens in each sequence.
+    lengths: Vec<usize>,
+    context: usize,
+    rows: Vec<Row>,
+    /// Indices of rows whose logits are wanted.
+    outputs: Vec<usize>,
+    logits: Vec<f32>,
+}
+
+impl Session {
+    /// Empty sequences of up to `context` tokens each.
+    pub(crate) fn new(engine: &Engine, sequences: usize, context: usize) -> Result<Session, Error> {
+        let backend = engine.backend(sequences);
+        Ok(Session {
+            scratch: Scratch::new(&backend, &engine.model, CHUNK)?,
+            model: Arc::clone(&engine.model),
+            backend,
+            lengths: vec![0; sequences],
+            context,
+            rows: Vec::with_capacity(CHUNK),
+            outputs: Vec::with_capacity(CHUNK),
+            logits: Vec::new(),
+        })
+    }
+
+    /// Tokens a sequence can hold.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Tokens that a sequence holds.
+    #[must_use]
+    pub fn len(&self, sequence: usize) -> usize {
+        self.lengths[sequence]
+    }
+
+    /// Kernels called so far.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.backend.calls
+    }
+
+    /// Runs some tokens, at most [`CHUNK`], in one forward pass. Those of one sequence must be in
+    /// order. The result is `[inputs with logits, vocabulary]`.
+    ///
+    /// # Errors
+    ///
+    /// Where a token is not in the vocabulary, a sequence would not fit its context, or memory
+    /// runs out; then nothing has changed.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`CHUNK`] inputs, or one of a sequence that does not exist.
+    pub fn run(&mut self, inputs: &[Input]) -> Result<&[f32], Error> {
+        assert!(inputs.len() <= self.scratch.capacity, "at most {CHUNK} rows");
+        let vocabulary = self.model.embedding.rows;
+        let mut lengths = self.lengths.clone();
+        self.rows.clear();
+        self.outputs.clear();
+        for (index, input) in inputs.iter().enumerate() {
+            let Input { sequence, token, logits } = *input;
+            if token as usize >= vocabulary {
+                return Err(Error::Token { id: token, vocabulary });
+            }
+            self.rows.push(Row { sequence, position: lengths[sequence], token });
+            lengths[sequence] += 1;
+            if logits {
+                self.outputs.push(index);
+            }
+        }
+        if let Some(&tokens) = lengths.iter().find(|&&length| length > self.context) {
+            return Err(Error::Context { tokens, context: self.context });
+        }
+        for (sequence, &positions) in lengths.iter().enumerate() {
+            self.backend.cache.reserve(sequence, positions)?;
+        }
+        self.logits.resize(self.outputs.len() * vocabulary, 0.0);
+        let logits = (&self.outputs[..], &mut self.logits[..]);
+        forward(&mut self.backend, &self.model, &mut self.scratch, &self.rows, logits);
+        self.lengths = lengths;
+        Ok(&self.logits)
+    }
+
+    /// Continues sequence 0 by some tokens, in chunks of up to [`CHUNK`], and gives the logits
+    /// after the last one `[vocabulary]`. `stop` is asked between chunks; true ends early.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`]; the tokens of chunks before the failure have been added. Also where
+    /// all tokens together would not fit, before anything has run.
+    pub fn extend(
+        &mut self,
+        tokens: &[u32],
+        mut stop: impl FnMut() -> bool,
+    ) -> Result<Option<&[f32]>, Error> {
+        let total = self.lengths[0] + tokens.len();
+        if total > self.context {
+            return Err(Error::Context { tokens: total, context: self.context });
+        }
+        let mut inputs = Vec::with_capacity(CHUNK);
+        for chunk in tokens.chunks(CHUNK) {
+            if stop() {
+                return Ok(None);
+            }
+            let last = std::ptr::eq(chunk.as_ptr_range().end, tokens.as_ptr_range().end);
+            inputs.clear();
+            inputs.extend(chunk.iter().map(|&token| Input { sequence: 0, token, logits: false }));
+            if let (true, Some(input)) = (last, inputs.last_mut()) {
+                input.logits = true;
+            }
+            self.run(&inputs)?;
+        }
+        Ok(Some(&self.logits))
+    }
+}

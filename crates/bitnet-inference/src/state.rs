@@ -1,0 +1,182 @@
+//! Every buffer of a forward pass, with its shape, and the key-value cache.
+
+use bitnet_kernels::op::{KV_BLOCK, Keys, RowScale};
+
+use crate::arch::BitNet;
+use crate::backend::Backend;
+use crate::{Config, Error};
+
+/// `n` zeros, or an error where the system has no memory for them.
+fn zeros<T: Clone + Default>(n: usize, what: &'static str) -> Result<Vec<T>, Error> {
+    let bytes = n.saturating_mul(size_of::<T>());
+    let mut data = Vec::new();
+    data.try_reserve_exact(n).map_err(|_| Error::Memory { what, bytes })?;
+    data.resize(n, T::default());
+    Ok(data)
+}
+
+/// Rows of floats.
+#[derive(Debug)]
+pub struct Floats {
+    /// `[rows, cols]`.
+    pub(crate) data: Vec<f32>,
+    /// Numbers of a row.
+    pub(crate) cols: usize,
+}
+
+impl Floats {
+    /// Zeros `[rows, cols]`.
+    pub(crate) fn new(rows: usize, cols: usize) -> Result<Floats, Error> {
+        Ok(Floats { data: zeros(rows * cols, "activations")?, cols })
+    }
+
+    /// The first `n` rows.
+    pub(crate) fn rows(&self, n: usize) -> &[f32] {
+        &self.data[..n * self.cols]
+    }
+
+    /// The first `n` rows.
+    pub(crate) fn rows_mut(&mut self, n: usize) -> &mut [f32] {
+        &mut self.data[..n * self.cols]
+    }
+
+    /// Row `i`.
+    pub(crate) fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.cols..][..self.cols]
+    }
+}
+
+/// Rows of quantised activations.
+#[derive(Debug)]
+pub struct Quantized {
+    /// `[rows, cols]`.
+    pub(crate) data: Vec<i8>,
+    /// One for each row.
+    pub(crate) scales: Vec<RowScale>,
+    /// Bytes of a row.
+    pub(crate) cols: usize,
+    /// A row between norm and quantisation, for each row: `[rows, cols]`.
+    pub(crate) normed: Vec<f32>,
+}
+
+impl Quantized {
+    /// Zeros `[rows, cols]`.
+    pub(crate) fn new(rows: usize, cols: usize) -> Result<Quantized, Error> {
+        let what = "activations";
+        Ok(Quantized {
+            data: zeros(rows * cols, what)?,
+            scales: zeros(rows, what)?,
+            cols,
+            normed: zeros(rows * cols, what)?,
+        })
+    }
+}
+
+/// The buffers of a forward pass, for up to as many rows as it was made for.
+#[derive(Debug)]
+pub struct Scratch<B: Backend> {
+    /// Rows it was made for.
+    pub(crate) capacity: usize,
+    /// Residual stream `[rows, hidden]`.
+    pub(crate) x: B::Floats,
+    /// Normalised and quantised input of attention, its output and the feed-forward network
+    /// `[rows, hidden]`.
+    pub(crate) input: B::Quantized,
+    /// Queries `[rows, heads * head size]`.
+    pub(crate) q: B::Floats,
+    /// Keys `[rows, kv heads * head size]`.
+    pub(crate) k: B::Floats,
+    /// Values `[rows, kv heads * head size]`.
+    pub(crate) v: B::Floats,
+    /// Result of attention `[rows, heads * head size]`.
+    pub(crate) attended: B::Floats,
+    /// What a block adds to the residual stream `[rows, hidden]`.
+    pub(crate) delta: B::Floats,
+    /// Gate, then gated hidden state `[rows, ffn]`.
+    pub(crate) gate: B::Floats,
+    /// Ungated hidden state `[rows, ffn]`.
+    pub(crate) up: B::Floats,
+    /// Normalised and quantised input of the down projection `[rows, ffn]`.
+    pub(crate) hidden: B::Quantized,
+    /// Cosines and sines of the rotary angles `[rows, head size / 2]` each.
+    pub(crate) angles: (B::Floats, B::Floats),
+    /// Normalised residual stream of the rows whose logits are asked for `[rows, hidden]`.
+    pub(crate) last: B::Floats,
+}
+
+impl<B: Backend> Scratch<B> {
+    /// Buffers for up to `rows` rows of `model`.
+    pub(crate) fn new(backend: &B, model: &BitNet, rows: usize) -> Result<Scratch<B>, Error> {
+        let c = &model.config;
+        let floats = |cols| backend.floats(rows, cols);
+        Ok(Scratch {
+            capacity: rows,
+            x: floats(c.hidden)?,
+            input: backend.quantized(rows, c.hidden)?,
+            q: floats(c.q_size())?,
+            k: floats(c.kv_size())?,
+            v: floats(c.kv_size())?,
+            attended: floats(c.q_size())?,
+            delta: floats(c.hidden)?,
+            gate: floats(c.ffn)?,
+            up: floats(c.ffn)?,
+            hidden: backend.quantized(rows, c.ffn)?,
+            angles: (floats(c.head_size / 2)?, floats(c.head_size / 2)?),
+            last: floats(c.hidden)?,
+        })
+    }
+}
+
+/// Keys and values of several sequences, in blocks of [`KV_BLOCK`] positions that are taken from
+/// the system as sequences grow.
+#[derive(Debug)]
+pub struct KvCache {
+    /// Each `[layer][keys, values][position in the block][kv heads * head size]`.
+    blocks: Vec<Box<[f32]>>,
+    /// The blocks of each sequence.
+    tables: Vec<Vec<u32>>,
+    layers: usize,
+    /// Numbers of a position in one layer.
+    stride: usize,
+}
+
+impl KvCache {
+    /// An empty cache for `sequences` sequences.
+    pub(crate) fn new(config: &Config, sequences: usize) -> KvCache {
+        let tables = vec![Vec::new(); sequences];
+        KvCache { blocks: Vec::new(), tables, layers: config.layers, stride: config.kv_size() }
+    }
+
+    /// Makes room for `positions` positions of a sequence.
+    pub(crate) fn reserve(&mut self, sequence: usize, positions: usize) -> Result<(), Error> {
+        while self.tables[sequence].len() * KV_BLOCK < positions {
+            let size = self.layers * 2 * KV_BLOCK * self.stride;
+            self.blocks.push(zeros(size, "key-value cache")?.into_boxed_slice());
+            self.tables[sequence].push((self.blocks.len() - 1) as u32);
+        }
+        Ok(())
+    }
+
+    /// Where the keys and the values of a layer start in a block.
+    fn starts(&self, layer: usize) -> (usize, usize) {
+        let part = KV_BLOCK * self.stride;
+        (2 * layer * part, (2 * layer + 1) * part)
+    }
+
+    /// Stores the key and the value of a position.
+    pub(crate) fn store(&mut self, layer: usize, at: (usize, usize), key: &[f32], value: &[f32]) {
+        let (sequence, position) = at;
+        let block = self.tables[sequence][position / KV_BLOCK] as usize;
+        let (keys, values) = self.starts(layer);
+        let within = position % KV_BLOCK * self.stride;
+        self.blocks[block][keys + within..][..self.stride].copy_from_slice(key);
+        self.blocks[block][values + within..][..self.stride].copy_from_slice(value);
+    }
+
+    /// The keys and values of a layer of a sequence.
+    pub(crate) fn keys(&self, layer: usize, sequence: usize) -> Keys<'_> {
+        let (keys, values) = self.starts(layer);
+        let table = &self.tables[sequence];
+        Keys { blocks: &self.blocks, table, keys, values, stride: self.stride }
+    }
+}

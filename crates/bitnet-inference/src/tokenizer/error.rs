@@ -1,0 +1,92 @@
+//! What can be wrong with a model file's tokenizer.
+
+/// Why a model file's tokenizer cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The text splitter is not one we have.
+    #[error("unknown pre-tokenizer {name:?}: supported are llama-bpe, llama3 and llama-v3")]
+    UnknownSplitter {
+        /// The name in the file.
+        name: String,
+    },
+    /// A token type that GGUF does not define.
+    #[error("unknown token type {value}: GGUF defines 1 (normal) to 6 (byte)")]
+    UnknownTokenType {
+        /// The number in the file.
+        value: i32,
+    },
+    /// There are token types, but not one for each token.
+    #[error(
+        "{tokens} tokens but {types} token types: the file is damaged, or its tokenizer incomplete"
+    )]
+    TypeCount {
+        /// Number of tokens.
+        tokens: usize,
+        /// Number of types.
+        types: usize,
+    },
+    /// More tokens or merges than numbers for them.
+    #[error("{count} {what} do not fit 32-bit ids")]
+    TooMany {
+        /// `tokens` or `merges`.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// A special token's id is not that of a token.
+    #[error("the {role} token has id {id}, but there are only {tokens} tokens")]
+    IdOutOfRange {
+        /// `bos`, `eos` or `eot`.
+        role: &'static str,
+        /// The id in the file.
+        id: u32,
+        /// Number of tokens.
+        tokens: usize,
+    },
+    /// Texts are to begin with BOS, but the file does not say which token that is.
+    #[error("texts are to begin with the bos token, but the file does not name one")]
+    MissingBos,
+    /// A byte that no token stands for, so that not every text can be encoded.
+    #[error("no token stands for byte 0x{byte:02x}: this is not a complete byte-level vocabulary")]
+    MissingByte {
+        /// The byte.
+        byte: u8,
+    },
+    /// A byte token of a SentencePiece vocabulary.
+    #[error("token {id} {text:?} is of type byte: SentencePiece vocabularies are not supported")]
+    ByteToken {
+        /// Its id.
+        id: u32,
+        /// Its text.
+        text: String,
+    },
+    /// Two tokens stand for the same text, so that it has no single encoding.
+    #[error("tokens {first} and {second} both stand for {text:?}")]
+    DuplicateToken {
+        /// The smaller id.
+        first: u32,
+        /// The larger id.
+        second: u32,
+        /// The text of both.
+        text: String,
+    },
+    /// A merge that is not two texts with a space between.
+    #[error("merge {index} is {merge:?}: expected two tokens with one space between")]
+    MergeSyntax {
+        /// Its place in the list, from 0.
+        index: u32,
+        /// The merge.
+        merge: String,
+    },
+    /// A merge of texts that are no tokens, or that make no token.
+    #[error("merge {index} is {merge:?}, but {missing:?} is no token to merge")]
+    MergeToken {
+        /// Its place in the list, from 0.
+        index: u32,
+        /// The merge.
+        merge: String,
+        /// The left part, the right part or the result, whichever is no normal token.
+        missing: String,
+    },
+}

@@ -1,0 +1,154 @@
+//! The matrix kernels, in the shapes of BitNet b1.58 2B-4T, against the limits of the machine.
+//!
+//! `cargo bench -p bitnet-kernels`: gemv with weights streamed from memory in GB/s and share of the
+//! measured read bandwidth; gemm of 128 tokens in 10^9 multiply-adds a second and share of the
+//! measured peak. One thread; medians of several rounds. `-- --smoke` runs everything once, small.
+
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use bitnet_kernels::op::{GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn, RowScale};
+use bitnet_kernels::pool::Tile;
+use bitnet_kernels::shapes::{BITNET_2B_4T, Shape};
+use bitnet_kernels::{Cpu, Format, Kernel, Operation, Pool, kernels, limits};
+
+/// How much to measure.
+struct Effort {
+    /// Bytes of weights that gemv goes through, so that they come from memory.
+    streamed: usize,
+    tokens: usize,
+    rounds: usize,
+}
+
+const FULL: Effort = Effort { streamed: 256 << 20, tokens: 128, rounds: 7 };
+const SMOKE: Effort = Effort { streamed: 1 << 20, tokens: 5, rounds: 1 };
+
+struct Bench {
+    cpu: Cpu,
+    effort: Effort,
+    /// GB/s.
+    bandwidth: f64,
+}
+
+fn main() {
+    let smoke = std::env::args().any(|arg| arg == "--smoke");
+    let effort = if smoke { SMOKE } else { FULL };
+    let cpu = Cpu::detect();
+    let pool = Pool::new(NonZeroUsize::MIN).expect("a pool of one thread");
+    let bandwidth = limits::read_bandwidth(&pool, effort.streamed, effort.rounds);
+    println!("one thread, medians of {} rounds", effort.rounds);
+    println!("read bandwidth {bandwidth:.1} GB/s");
+    let bench = Bench { cpu, effort, bandwidth };
+    for kernel in kernels() {
+        match kernel.operation() {
+            Operation::Gemv => BITNET_2B_4T.into_iter().for_each(|s| bench.gemv(kernel, s)),
+            Operation::Gemm => BITNET_2B_4T.into_iter().for_each(|s| bench.gemm(kernel, s)),
+            Operation::Head => bench.head(kernel, Shape { rows: 4096, cols: 2560 }),
+            _ => {}
+        }
+    }
+}
+
+impl Bench {
+    /// The median duration of `work`, in seconds.
+    fn time(&self, mut work: impl FnMut()) -> f64 {
+        let mut seconds: Vec<_> = (0..self.effort.rounds)
+            .map(|_| {
+                let start = Instant::now();
+                work();
+                start.elapsed().as_secs_f64()
+            })
+            .collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    }
+
+    fn report_bytes(&self, kernel: &Kernel, shape: Shape, bytes: usize, seconds: f64) {
+        let speed = bytes as f64 / seconds / 1e9;
+        let share = 100.0 * speed / self.bandwidth;
+        let Shape { rows, cols } = shape;
+        println!(
+            "{:<28} {rows:>6} x {cols:<5} {speed:>8.2} GB/s   {share:>5.1} %",
+            kernel.to_string()
+        );
+    }
+
+    fn gemv(&self, kernel: &Kernel, shape: Shape) {
+        let (Some(run), Some(format)) = (kernel.bind::<GemvFn>(&self.cpu), kernel.format()) else {
+            return;
+        };
+        let weights = matrix(format, shape);
+        let copies = self.effort.streamed.div_ceil(weights.len());
+        let weights = weights.repeat(copies);
+        let x = vec![1; shape.cols];
+        let x_scale = RowScale { scale: 1.0, sum: shape.cols as i32 };
+        let mut y = vec![0.0; shape.rows];
+        let seconds = self.time(|| {
+            for weights in weights.chunks(weights.len() / copies) {
+                run(GemvArgs { weights, scale: 1.0, x: &x, x_scale, y: &mut y });
+                black_box(&y);
+            }
+        });
+        self.report_bytes(kernel, shape, weights.len(), seconds);
+    }
+
+    fn gemm(&self, kernel: &Kernel, shape: Shape) {
+        let (Some(run), Some(format)) = (kernel.bind::<GemmFn>(&self.cpu), kernel.format()) else {
+            return;
+        };
+        let tokens = self.effort.tokens;
+        let weights = matrix(format, shape);
+        let x = vec![1; tokens * shape.cols];
+        let x_scales = vec![RowScale { scale: 1.0, sum: shape.cols as i32 }; tokens];
+        let mut y = vec![0.0; tokens * shape.rows];
+        let seconds = self.time(|| {
+            let y = Tile::new(&mut y, shape.rows);
+            run(GemmArgs { weights: &weights, scale: 1.0, x: &x, x_scales: &x_scales, y });
+        });
+        black_box(&y);
+        let speed = (shape.rows * shape.cols * tokens) as f64 / seconds / 1e9;
+        let limit = self.cpu.limit(kernel.isa()).map(|cpu| self.peak(&cpu)).unwrap_or(f64::NAN);
+        let (share, Shape { rows, cols }) = (100.0 * speed / limit, shape);
+        println!(
+            "{:<28} {rows:>6} x {cols:<5} {speed:>8.2} GMAC/s {share:>5.1} % of {limit:.0}",
+            kernel.to_string()
+        );
+    }
+
+    /// The peak of an instruction set, measured beside what it is compared with.
+    fn peak(&self, cpu: &Cpu) -> f64 {
+        let pool = Pool::new(NonZeroUsize::MIN).expect("a pool of one thread");
+        limits::int8_peak(cpu, &pool, self.effort.rounds).unwrap_or(f64::NAN)
+    }
+
+    fn head(&self, kernel: &Kernel, shape: Shape) {
+        let (Some(run), Some(format)) = (kernel.bind::<HeadFn>(&self.cpu), kernel.format()) else {
+            return;
+        };
+        let row = format.row_bytes(shape.cols).expect("a width every format has");
+        let copies = self.effort.streamed.div_ceil(row * shape.rows);
+        // Bytes that are small finite numbers in every format.
+        let weights = vec![1; row * shape.rows * copies];
+        let x = vec![1.0; shape.cols];
+        let mut y = vec![0.0; shape.rows];
+        let seconds = self.time(|| {
+            for weights in weights.chunks(row * shape.rows) {
+                let y = Tile::new(&mut y, shape.rows);
+                run(HeadArgs { weights, x: &x, cols: shape.cols, y });
+            }
+            black_box(&y);
+        });
+        self.report_bytes(kernel, shape, weights.len(), seconds);
+    }
+}
+
+/// The bytes of a matrix of zeros; kernels take as long for any weights.
+fn matrix(format: Format, shape: Shape) -> Vec<u8> {
+    let Shape { rows, cols } = shape;
+    let zeros = vec![0; rows * cols];
+    let mut bytes =
+        bitnet_kernels::format::encode(format, &zeros, rows, cols, 1.0).expect("a legal shape");
+    bytes.truncate(format.row_bytes(cols).expect("a legal width") * rows);
+    bytes
+}

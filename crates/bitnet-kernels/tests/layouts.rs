@@ -1,0 +1,73 @@
+//! Weights packed by other programs decode to the weights they were made of, encode back to the
+//! same bytes, and give the same integer products through every kernel.
+//!
+//! `data/layouts.safetensors`: weights `W` i8 [128, 512], activations `x` i8 [512], their products
+//! `dot` i32 [128], and `W` in each layout, packed by the tools that define them (gguf-py for TQ1_0
+//! and TQ2_0, bitnet.cpp for I2_S).
+
+use bitnet_kernels::op::{GemvArgs, GemvFn, RowScale};
+use bitnet_kernels::{Cpu, Format, Operation, format, kernels};
+use safetensors::SafeTensors;
+
+const ROWS: usize = 128;
+const COLS: usize = 512;
+const FILE: &[u8] = include_bytes!("data/layouts.safetensors");
+const LAYOUTS: [(Format, &str); 3] =
+    [(Format::I2S, "i2_s"), (Format::Tq1_0, "tq1_0"), (Format::Tq2_0, "tq2_0")];
+
+fn signed(bytes: &[u8]) -> Vec<i8> {
+    bytes.iter().map(|b| b.cast_signed()).collect()
+}
+
+#[test]
+fn layouts_decode_and_encode_byte_for_byte() {
+    let file = SafeTensors::deserialize(FILE).unwrap();
+    let weights = signed(file.tensor("W").unwrap().data());
+    let scale = file.tensor("scale").unwrap().data().try_into().map(f32::from_le_bytes).unwrap();
+    for (format, name) in LAYOUTS {
+        let packed = file.tensor(name).unwrap().data().to_vec();
+        assert_eq!(format::decode(format, &packed, ROWS, COLS).unwrap(), weights, "{name}");
+        assert_eq!(format::check(format, &packed, ROWS, COLS), Ok(scale), "{name}");
+        let encoded = format::encode(format, &weights, ROWS, COLS, scale).unwrap();
+        // The last 28 bytes of I2_S mean nothing.
+        let meant = packed.len() - if format == Format::I2S { 28 } else { 0 };
+        assert_eq!(encoded.len(), packed.len(), "{name}");
+        assert_eq!(encoded[..meant], packed[..meant], "{name}");
+    }
+}
+
+#[test]
+fn every_gemv_gives_the_products() {
+    let file = SafeTensors::deserialize(FILE).unwrap();
+    let x = signed(file.tensor("x").unwrap().data());
+    let sum = x.iter().map(|&x| i32::from(x)).sum();
+    let dots = file.tensor("dot").unwrap();
+    let want: Vec<_> = dots.data().as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+    let cpu = Cpu::detect();
+    for (format, name) in LAYOUTS {
+        let packed = file.tensor(name).unwrap();
+        let weights = &packed.data()[..format.row_bytes(COLS).unwrap() * ROWS];
+        let gemvs =
+            kernels().filter(|k| k.operation() == Operation::Gemv && k.format() == Some(format));
+        for kernel in gemvs {
+            let Some(run) = kernel.bind::<GemvFn>(&cpu) else { continue };
+            let mut y = [0.0; ROWS];
+            let x_scale = RowScale { scale: 1.0, sum };
+            run(GemvArgs { weights, scale: 1.0, x: &x, x_scale, y: &mut y });
+            assert_eq!(y.map(|y| y as i32).as_slice(), want, "{kernel}");
+        }
+    }
+}
+
+#[test]
+fn layouts_of_other_builds_are_not_taken_for_i2_s() {
+    // Their bytes are legal codes, so only the weights tell: this is why such files are refused by
+    // whoever knows where they come from, and why nothing here guesses.
+    let file = SafeTensors::deserialize(FILE).unwrap();
+    let weights = signed(file.tensor("W").unwrap().data());
+    for name in ["i2_s_arm64x16", "i2_s_4row"] {
+        let packed = file.tensor(name).unwrap();
+        let decoded = format::decode(Format::I2S, packed.data(), ROWS, COLS).unwrap();
+        assert_ne!(decoded, weights, "{name}");
+    }
+}
