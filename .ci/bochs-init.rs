@@ -5,7 +5,7 @@ use std::arch::asm;
 use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
 use std::process::Command;
 use std::time::Duration;
-use std::{fs, ptr, thread};
+use std::{fs, panic, ptr, thread};
 
 unsafe extern "C" {
     fn mount(
@@ -20,18 +20,24 @@ unsafe extern "C" {
 }
 
 fn main() {
+    panic::set_hook(Box::new(|reason| {
+        println!("INIT: FAILED: {reason}");
+        power_off()
+    }));
     mount_all();
     let passed = run_all();
     println!("INIT: {}", if passed { "all passed" } else { "FAILED" });
     power_off();
 }
 
-/// Mounts what tests expect of a Linux system.
+/// Makes the folders that tests expect of a Linux system.
 fn mount_all() {
-    for (kind, target) in [(c"proc", c"/proc"), (c"devtmpfs", c"/dev"), (c"tmpfs", c"/tmp")] {
+    fs::create_dir_all("/tmp").expect("/tmp");
+    for (kind, target) in [(c"proc", c"/proc"), (c"devtmpfs", c"/dev")] {
         fs::create_dir_all(path(target)).expect("a folder to mount on");
         // SAFETY: the strings end with NUL, and these file systems take no data.
-        let status = unsafe { mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
+        let status =
+            unsafe { mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
         assert_eq!(status, 0, "cannot mount {target:?}");
     }
 }
@@ -69,7 +75,9 @@ fn power_off() -> ! {
     if unsafe { iopl(3) } == 0 {
         for byte in *b"Shutdown" {
             // SAFETY: the port is Bochs's; writing to it reads and changes no memory.
-            unsafe { asm!("out dx, al", in("dx") 0x8900_u16, in("al") byte, options(nomem, nostack)) };
+            unsafe {
+                asm!("out dx, al", in("dx") 0x8900_u16, in("al") byte, options(nomem, nostack))
+            };
         }
     }
     loop {

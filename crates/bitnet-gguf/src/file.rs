@@ -311,9 +311,9 @@ impl Gguf {
 
     /// Type and size of a tensor's data in bytes.
     fn resolve(&self, tensor: &Tensor) -> Result<(TensorType, u64), Error> {
-        let architecture = match TensorType::unambiguous(tensor.type_id) {
-            Some(_) => None,
-            None => self.str(ARCHITECTURE_KEY)?,
+        let architecture = match tensor.type_id == TensorType::I2S.id() {
+            true => self.architecture()?,
+            false => "",
         };
         types::resolve(&self.name, architecture, tensor, self.header.alignment)
     }
@@ -322,13 +322,8 @@ impl Gguf {
 /// The bytes of a regular file; `None` when it is something else.
 fn map(path: &Path) -> io::Result<Option<Bytes>> {
     // Before opening: opening a pipe would wait for its other end.
-    let found = fs::metadata(path)?;
-    if !found.is_file() {
+    if !fs::metadata(path)?.is_file() {
         return Ok(None);
-    }
-    // Not every system can map no bytes.
-    if found.len() == 0 {
-        return Ok(Some(Bytes::from_static(&[])));
     }
     Bytes::map(&File::open(path)?).map(Some)
 }

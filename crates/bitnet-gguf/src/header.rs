@@ -76,8 +76,8 @@ pub(crate) fn parse(file: &str, bytes: &Bytes, length: u64) -> Result<Header, Er
     Ok(Header { version, alignment, entries, keys, tensors, names })
 }
 
-/// `offset`, or the next multiple of `alignment`. Both are far from the limits of u64: an offset is at
-/// most the size of a file, an alignment fits in u32.
+/// `offset`, or the next multiple of `alignment`. Both are far from the limits of u64: an offset is
+/// at most the size of a file, an alignment fits in u32.
 pub(crate) fn align(offset: u64, alignment: u64) -> u64 {
     offset.next_multiple_of(alignment)
 }

@@ -122,14 +122,15 @@ pub(crate) fn least_bytes(id: u32, elements: u64) -> u64 {
     (elements / layout.elements).saturating_mul(layout.bytes).max(1)
 }
 
-/// What the bytes of `tensor` are, and how many of them there are.
+/// What the bytes of `tensor` are, and how many of them there are. The architecture matters for the
+/// id of I2_S only.
 ///
 /// Between tensors there is padding to the alignment and nothing else, as llama.cpp writes and
 /// demands it. The same is asked of the end of the file: it may be padded or not, but other bytes
 /// there would make the size of the last tensor, which decides its type, a guess.
 pub(crate) fn resolve(
     file: &str,
-    architecture: Option<&str>,
+    architecture: &str,
     tensor: &Tensor,
     alignment: u64,
 ) -> Result<(TensorType, u64), Error> {
@@ -140,7 +141,7 @@ pub(crate) fn resolve(
     let fits = |bytes: u64| bytes <= tensor.room && tensor.room - bytes < alignment;
     let payload = kind.payload(tensor.elements());
     if kind == TensorType::I2S {
-        if !architecture.is_some_and(uses_i2s) {
+        if !uses_i2s(architecture) {
             return Err(unsupported(file, tensor, "I2_S or IQ4_NL_4_4", I2S_UNKNOWN));
         }
         if !payload.is_some_and(fits)
@@ -172,8 +173,8 @@ fn uses_i2s(architecture: &str) -> bool {
         || ["llama", "falcon", "qwen3", "gemma3"].contains(&architecture)
 }
 
-const I2S_UNKNOWN: &str = "type 36 is I2_S in files of architecture bitnet*, llama, falcon, qwen3 and \
-     gemma3 only; use a file of one of these, or convert the model to TQ1_0 or TQ2_0";
+const I2S_UNKNOWN: &str = "type 36 is I2_S in files of architecture bitnet*, llama, falcon, qwen3 \
+     and gemma3 only; use a file of one of these, or convert the model to TQ1_0 or TQ2_0";
 
 /// Other layouts written under the id of I2_S, known by their size. Up to 512 elements the padding
 /// hides some of the differences; a model has larger tensors, which tell.

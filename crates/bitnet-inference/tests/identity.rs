@@ -1,0 +1,102 @@
+//! The same bits, whatever computes them: every instruction set, any number of threads, any cut of
+//! the prompt, alone or beside other sequences; and the same on every machine.
+
+mod common;
+
+use bitnet_inference::{Engine, Input, Options};
+use bitnet_kernels::Cpu;
+use common::{DEMO, load, logits};
+use sha2::{Digest, Sha256};
+
+/// Of the logits after each token of [`prompt`], on every machine.
+const LOGITS_SHA256: &str = "4f984d07563dd6ca8e5af6d690924d20e0fb32f399a78ad340ae1d5d36156d71";
+
+/// Long enough for several blocks of the key-value cache and more than one chunk.
+fn prompt() -> Vec<u32> {
+    let mut ids = vec![2040];
+    ids.extend((0..149).map(|i: u32| (i * i * 7 + i * 131) % 2040));
+    ids
+}
+
+fn hash(logits: &[f32]) -> String {
+    let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn engine(isa: bitnet_kernels::Isa, threads: usize) -> Engine {
+    load(DEMO, &Options { isa: Some(isa), threads: Some(threads), context: None })
+}
+
+#[test]
+fn every_instruction_set_and_number_of_threads_gives_the_same_logits() {
+    for &isa in Cpu::detect().isas() {
+        for threads in [1, 2] {
+            let found = hash(&logits(&engine(isa, threads), &prompt()));
+            println!("{isa}, {threads} threads: logits {found}");
+            assert_eq!(found, LOGITS_SHA256, "{isa}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn any_cut_of_the_prompt_gives_the_same_logits() {
+    let best = *Cpu::detect().isas().last().unwrap();
+    let engine = engine(best, 2);
+    let ids = prompt();
+    let mixed = [1, 2, 30, 1, 90, 5, 21];
+    for sizes in [&[1; 150][..], &[3; 50], &[17; 9], &[128, 22], &mixed] {
+        let mut session = engine.session(1).unwrap();
+        let (mut all, mut rest) = (Vec::new(), &ids[..]);
+        for &size in sizes {
+            let (chunk, after) = rest.split_at(size.min(rest.len()));
+            rest = after;
+            let inputs = chunk.iter().map(|&token| Input { sequence: 0, token, logits: true });
+            all.extend_from_slice(session.run(&inputs.collect::<Vec<_>>()).unwrap());
+        }
+        assert!(rest.is_empty());
+        assert_eq!(hash(&all), LOGITS_SHA256, "cut into {} of {}", sizes.len(), sizes[0]);
+    }
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_its_neighbours() {
+    let best = *Cpu::detect().isas().last().unwrap();
+    let engine = engine(best, 2);
+    let ids = prompt();
+    let vocabulary = engine.model().embedding.rows;
+    let mut session = engine.session(3).unwrap();
+    let mut all = Vec::new();
+    // Sequence 1 is the prompt; 0 and 2 start later or earlier, with other tokens and speeds.
+    for (step, &token) in ids.iter().enumerate() {
+        let mut inputs = Vec::new();
+        if step > 20 {
+            inputs.extend((0..step % 3).map(|i| (0, (step * 5 + i) as u32)));
+        }
+        inputs.push((1, token));
+        if step < 110 {
+            inputs.push((2, (step * 11) as u32 % 2040));
+        }
+        let inputs: Vec<_> = inputs
+            .into_iter()
+            .map(|(sequence, token)| Input { sequence, token, logits: sequence != 2 })
+            .collect();
+        let logits = session.run(&inputs).unwrap();
+        // Sequence 2 gives none, so the last row is that of sequence 1.
+        all.extend_from_slice(&logits[logits.len() - vocabulary..]);
+    }
+    assert_eq!(hash(&all), LOGITS_SHA256);
+}
+
+#[test]
+fn a_refused_call_changes_nothing() {
+    let best = *Cpu::detect().isas().last().unwrap();
+    let engine = engine(best, 1);
+    let mut session = engine.session(1).unwrap();
+    let mut all = Vec::new();
+    for &token in &prompt() {
+        let input = Input { sequence: 0, token, logits: true };
+        assert!(session.run(&[input, Input { token: 2048, ..input }]).is_err());
+        all.extend_from_slice(session.run(&[input]).unwrap());
+    }
+    assert_eq!(hash(&all), LOGITS_SHA256);
+}
