@@ -203,51 +203,63 @@ fn i2s_lookalike(
     }
 }
 
-/// Names of types that are known but not read, and what to do about them.
+/// Ternary types that are not read yet; where two names are given, programs disagree.
+const TERNARY: [(u32, &str); 9] = [
+    (37, "I8_S or IQ4_NL_4_8"),
+    (38, "TL1 or IQ4_NL_8_8"),
+    (39, "TL2 or MXFP4"),
+    (42, "Q2_0"),
+    (134, "IQ1_BN"),
+    (135, "IQ2_BN"),
+    (142, "PQ2_0"),
+    (143, "PTQ1_0"),
+    (335, "IQ2_BN_R4"),
+];
+
+/// Other types that are not read.
+const QUANTISED: [(u32, &str); 29] = [
+    (2, "Q4_0"),
+    (3, "Q4_1"),
+    (6, "Q5_0"),
+    (7, "Q5_1"),
+    (9, "Q8_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (12, "Q4_K"),
+    (13, "Q5_K"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (31, "Q4_0_4_4, removed from llama.cpp"),
+    (32, "Q4_0_4_8, removed from llama.cpp"),
+    (33, "Q4_0_8_8, removed from llama.cpp"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+];
+
+/// The name of a type that is not read, and what to do about it.
 fn public_name(id: u32) -> (&'static str, &'static str) {
-    const QUANTISED: &str = "convert the model again to F16, BF16, Q8_0 or Q6_K";
-    const TERNARY: &str = "convert the model again to I2_S, TQ1_0 or TQ2_0";
-    const UNKNOWN: &str = "download the file again, or update this program if the type is new";
-    match id {
-        2 => ("Q4_0", QUANTISED),
-        3 => ("Q4_1", QUANTISED),
-        6 => ("Q5_0", QUANTISED),
-        7 => ("Q5_1", QUANTISED),
-        9 => ("Q8_1", QUANTISED),
-        10 => ("Q2_K", QUANTISED),
-        11 => ("Q3_K", QUANTISED),
-        12 => ("Q4_K", QUANTISED),
-        13 => ("Q5_K", QUANTISED),
-        15 => ("Q8_K", QUANTISED),
-        16 => ("IQ2_XXS", QUANTISED),
-        17 => ("IQ2_XS", QUANTISED),
-        18 => ("IQ3_XXS", QUANTISED),
-        19 => ("IQ1_S", QUANTISED),
-        20 => ("IQ4_NL", QUANTISED),
-        21 => ("IQ3_S", QUANTISED),
-        22 => ("IQ2_S", QUANTISED),
-        23 => ("IQ4_XS", QUANTISED),
-        24 => ("I8", QUANTISED),
-        25 => ("I16", QUANTISED),
-        26 => ("I32", QUANTISED),
-        27 => ("I64", QUANTISED),
-        28 => ("F64", QUANTISED),
-        29 => ("IQ1_M", QUANTISED),
-        31 => ("Q4_0_4_4, removed from llama.cpp", QUANTISED),
-        32 => ("Q4_0_4_8, removed from llama.cpp", QUANTISED),
-        33 => ("Q4_0_8_8, removed from llama.cpp", QUANTISED),
-        37 => ("I8_S or IQ4_NL_4_8", TERNARY),
-        38 => ("TL1 or IQ4_NL_8_8", TERNARY),
-        39 => ("TL2 or MXFP4", TERNARY),
-        40 => ("NVFP4", QUANTISED),
-        41 => ("Q1_0", QUANTISED),
-        42 => ("Q2_0", TERNARY),
-        134 => ("IQ1_BN", TERNARY),
-        135 => ("IQ2_BN", TERNARY),
-        142 => ("PQ2_0", TERNARY),
-        143 => ("PTQ1_0", TERNARY),
-        335 => ("IQ2_BN_R4", TERNARY),
-        _ => ("a type without a known name", UNKNOWN),
+    let find =
+        |table: &[(u32, &'static str)]| table.iter().find(|row| row.0 == id).map(|&(_, name)| name);
+    if let Some(name) = find(&TERNARY) {
+        (name, "convert the model again to I2_S, TQ1_0 or TQ2_0")
+    } else if let Some(name) = find(&QUANTISED) {
+        (name, "convert the model again to F16, BF16, Q8_0 or Q6_K")
+    } else {
+        let next = "download the file again, or update this program if the type is new";
+        ("a type without a known name", next)
     }
 }
 

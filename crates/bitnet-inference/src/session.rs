@@ -110,6 +110,9 @@ impl Session {
             self.backend.cache.reserve(sequence, positions)?;
         }
         self.logits.resize(self.outputs.len() * vocabulary, 0.0);
+        if inputs.is_empty() {
+            return Ok(&self.logits);
+        }
         let logits = (&self.outputs[..], &mut self.logits[..]);
         forward(&mut self.backend, &self.model, &mut self.scratch, &self.rows, logits);
         self.lengths = lengths;

@@ -109,6 +109,9 @@ pub fn forward<B: Backend>(
         b.linear(&s.hidden, n, [(&layer.ffn_down, &mut s.delta)]);
         b.add(&mut s.x, &s.delta, n);
     }
+    if outputs.is_empty() {
+        return;
+    }
     let norm = Norm { weight: &model.output_norm, eps: c.eps };
     b.norm_rows(&s.x, norm, outputs, &mut s.last);
     b.head(&model.embedding, &s.last, logits);

@@ -1,0 +1,193 @@
+//! The `bitnet` command as people and programs use it.
+
+use std::fs;
+use std::process::{Command as Process, Output, Stdio};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn bitnet() -> Command {
+    let mut command = Command::cargo_bin("bitnet").expect("the program under test");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).expect("stdout is UTF-8")
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).expect("stderr is UTF-8")
+}
+
+const GREEDY: &str = " there lived a king who had three sons";
+const GREEDY_TOKENS: [u32; 8] = [437, 1024, 258, 530, 394, 342, 752, 1968];
+
+#[test]
+fn run_continues_a_prompt_of_the_demo_model() {
+    let output = bitnet().args(["run", "Once upon a time", "--temp", "0", "-n", "8"]).unwrap();
+    assert_eq!(stdout(&output), format!("{GREEDY}\n"));
+    let last = stderr(&output).lines().last().unwrap();
+    for figure in ["prompt 6 tok", "generated 8 tok", "tok/s", "first token", "peak memory", "seed"]
+    {
+        assert!(last.contains(figure), "{last:?} lacks {figure}");
+    }
+}
+
+#[test]
+fn the_prompt_comes_from_wherever_people_put_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompt.txt");
+    fs::write(&file, "Once upon a time\n").unwrap();
+    let greedy = ["run", "--temp", "0", "-n", "8", "--no-display-prompt"];
+    let ways: [(&[&str], &str); 5] = [
+        (&["-p", "Once upon a time"], ""),
+        (&["--prompt", "Once upon a time"], ""),
+        (&["-f", file.to_str().unwrap()], ""),
+        (&[], "Once upon a time\r\n"),
+        (&["-"], "Once upon a time"),
+    ];
+    for (args, stdin) in ways {
+        let output = bitnet().args(greedy).args(args).write_stdin(stdin).unwrap();
+        assert_eq!(stdout(&output), format!("{GREEDY}\n"), "{args:?}");
+    }
+}
+
+#[test]
+fn json_is_one_object_with_everything_in_it() {
+    let args = ["run", "-p", "Once upon a time", "--temp", "0", "-n", "8", "--json", "-s", "11"];
+    let output = bitnet().args(args).args(["-t", "1", "--isa", "scalar"]).unwrap();
+    let json: Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(json["text"], GREEDY);
+    assert_eq!(json["tokens"], serde_json::json!(GREEDY_TOKENS));
+    assert_eq!(json["prompt_tokens"][0], 2040);
+    assert_eq!(json["seed"], 11);
+    assert_eq!(json["finish_reason"], "length");
+    assert_eq!(json["model"]["architecture"], "bitnet-b1.58");
+    assert_eq!(json["model"]["type"], "I2_S");
+    assert_eq!(json["model"]["sha256"].as_str().unwrap().len(), 64);
+    assert!(json["timings"]["decode_per_second"].as_f64().unwrap() > 0.0);
+    assert!(json["timings"]["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
+
+    // One prompt of 6 tokens and 7 of the 8 tokens are run, through 4 layers of 7 matrices.
+    let kernels = &json["kernels"];
+    assert_eq!(kernels["gemm_i2s_q8_scalar"], 4 * 7);
+    assert_eq!(kernels["gemv_i2s_q8_scalar"], 7 * 4 * 7);
+    assert_eq!(kernels["attend_f32_scalar"], 13 * 4 * 4);
+    assert_eq!(kernels["norm_f32_scalar"], 13 * 4 * 4 + 8);
+    assert_eq!(kernels["head_f16_f32_scalar"], 8);
+    assert!(kernels.as_object().unwrap().keys().all(|id| id.ends_with("_scalar")), "{kernels}");
+}
+
+#[test]
+fn a_seed_repeats_a_story_and_another_gives_another() {
+    let run = |seed: &str, more: &[&str]| {
+        let args = ["run", "Once upon a time", "-n", "30", "--seed", seed];
+        stdout(&bitnet().args(args).args(more).unwrap()).to_owned()
+    };
+    let story = run("7", &[]);
+    assert_eq!(story, run("7", &["-t", "2"]));
+    assert_eq!(story, run("7", &["--isa", "scalar", "-t", "1"]));
+    assert_ne!(story, run("8", &[]));
+}
+
+#[test]
+fn logits_are_written_for_other_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (name, isa) in [("best", None), ("scalar", Some("scalar"))] {
+        let out = folder.path().join(name);
+        let mut command = bitnet();
+        command.args(["logits", "--ids", "2040,1450,326", "--out"]).arg(&out);
+        isa.map(|isa| command.args(["--isa", isa]));
+        let output = command.unwrap();
+        assert_eq!(stdout(&output), "");
+        files.push(fs::read(&out).unwrap());
+    }
+    assert_eq!(files[0], files[1]);
+    let tensors = safetensors::SafeTensors::deserialize(&files[0]).unwrap();
+    let logits = tensors.tensor("logits").unwrap();
+    assert_eq!(logits.dtype(), safetensors::Dtype::F32);
+    assert_eq!(logits.shape(), [3, 2048]);
+}
+
+#[test]
+fn errors_name_the_cause_and_have_their_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.gguf");
+    fs::write(&broken, b"GGUF but not really").unwrap();
+    let (folder, broken) = (folder.path().to_str().unwrap(), broken.to_str().unwrap());
+    let long = "word ".repeat(600);
+    let cases: [(&[&str], i32, &str); 14] = [
+        (&["run", "hello", "-m", "missing.gguf"], 3, "missing.gguf"),
+        (&["run", "hello", "-m", broken], 3, "broken.gguf"),
+        (&["run", "hello", "-m", folder], 3, "folder"),
+        (&["run", ""], 2, "empty"),
+        (&["run", "hello", "-t", "0"], 2, "0 threads"),
+        (&["run", "hello", "--isa", "sse9"], 2, "avx512vnni"),
+        (&["run", "hello", "--device", "cuda"], 2, "cuda"),
+        (&["run", "hello", "--top-p", "3"], 2, "top-p"),
+        (&["run", "hello", "-p", "twice"], 2, "cannot be used with"),
+        (&["run", "hello", "--no-such-flag"], 2, "--no-such-flag"),
+        (&["run", &long], 4, "context"),
+        (&["run", "hello there", "-c", "2"], 4, "context of 2"),
+        (&["logits", "--ids", "4096", "--out", "unwritten"], 2, "4096"),
+        (&["run", "-f", "missing.txt"], 1, "missing.txt"),
+    ];
+    for (args, code, words) in cases {
+        let output = bitnet().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+    // Whichever instruction set this machine lacks.
+    let lacking = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+    let output = bitnet().args(["run", "hello", "--isa", lacking]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("it has scalar"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_context_beyond_the_model_is_cut_and_said() {
+    let output = bitnet().args(["run", "Once", "-c", "100000", "-n", "1"]).unwrap();
+    let notes: Vec<_> = stderr(&output).lines().filter(|line| line.starts_with("note:")).collect();
+    assert!(notes.len() == 1 && notes[0].contains("using 512"), "{notes:?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = Process::new(assert_cmd::cargo::cargo_bin("bitnet"))
+        .args(["run", "Once upon a time", "-n", "400", "--seed", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_cleanly_with_what_there_is() {
+    use std::io::Read;
+
+    // Scalar code, so that the story is long enough to interrupt.
+    let mut child = Process::new(assert_cmd::cargo::cargo_bin("bitnet"))
+        .args(["run", "Once upon a time", "--isa", "scalar", "-t", "1", "--seed", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 1];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let id = child.id().to_string();
+    assert!(Process::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stdout(&output).ends_with('\n'));
+    assert!(stderr(&output).lines().last().unwrap().contains("generated"), "{}", stderr(&output));
+}

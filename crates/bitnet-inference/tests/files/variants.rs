@@ -1,0 +1,131 @@
+//! The demo model in other types, versions and dialects of GGUF gives the same logits, or close
+//! ones where the type cannot hold the same numbers.
+
+use bitnet_gguf::TensorType;
+use bitnet_inference::{Error, Notice, Options};
+use bitnet_kernels::Format;
+use half::{bf16, f16};
+
+use crate::common::{DEMO, load, logits};
+use crate::parts::Parts;
+
+const IDS: [u32; 12] = [2040, 1450, 326, 638, 258, 516, 437, 309, 258, 414, 394, 342];
+
+fn run(parts: Parts) -> Vec<f32> {
+    logits(&parts.load().unwrap(), &IDS)
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn what_holds_the_same_numbers_gives_the_same_bits() {
+    let demo = bits(&run(Parts::demo()));
+    let to_f32 = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let to_bf16 = |x: &[f32]| x.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
+    let mut version_2 = Parts::demo();
+    version_2.version = 2;
+    let ones = [1.0_f32; 32].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let table = Parts::demo().tensors.remove(0).data;
+    let mut dirty = Parts::demo();
+    for t in dirty.tensors.iter_mut().filter(|t| t.type_id == TensorType::I2S.id()) {
+        // What the C++ writer leaves behind the scale is whatever was in memory.
+        let end = t.data.len();
+        t.data[end - 28..].fill(0xA5);
+    }
+    for (what, parts) in [
+        ("TQ1_0", Parts::demo().ternary(Format::Tq1_0, TensorType::Tq1_0.id())),
+        ("TQ2_0", Parts::demo().ternary(Format::Tq2_0, TensorType::Tq2_0.id())),
+        ("F32 embeddings", Parts::demo().embedding(TensorType::F32.id(), to_f32)),
+        ("BF16 embeddings", Parts::demo().embedding(TensorType::Bf16.id(), to_bf16)),
+        ("bitnet-25", Parts::demo().architecture("bitnet-25")),
+        ("GGUF version 2", version_2),
+        ("bytes behind the scales", dirty),
+        ("no size of the vocabulary", Parts::demo().without("bitnet-b1.58.vocab_size")),
+        ("rotary factors of 1", Parts::demo().add("rope_freqs.weight", &[32], 0, ones)),
+        ("the table as output", Parts::demo().add("output.weight", &[256, 2048], 1, table)),
+    ] {
+        assert_eq!(bits(&run(parts)), demo, "{what}");
+    }
+}
+
+/// Q8_0: the scale is the greatest magnitude of a block of 32 over 127.
+fn q8_0(x: &[f32]) -> Vec<u8> {
+    let block = |x: &[f32]| {
+        let d = f16::from_f32(x.iter().fold(0.0_f32, |m, x| m.max(x.abs())) / 127.0);
+        let q = x.iter().map(|x| (x / d.to_f32()).round().clamp(-127.0, 127.0) as i8 as u8);
+        d.to_le_bytes().into_iter().chain(q).collect::<Vec<_>>()
+    };
+    x.chunks(32).flat_map(block).collect()
+}
+
+/// Q6_K: blocks of 256 with a scale for every sixteen.
+fn q6_k(x: &[f32]) -> Vec<u8> {
+    x.chunks(256).flat_map(q6_k_block).collect()
+}
+
+fn q6_k_block(x: &[f32]) -> Vec<u8> {
+    let scales = x.chunks(16).map(|x| x.iter().fold(1e-9_f32, |m, x| m.max(x.abs())) / 31.0);
+    let scales: Vec<f32> = scales.collect();
+    let d = f16::from_f32(scales.iter().fold(0.0_f32, |m, s| m.max(*s)) / 127.0);
+    let steps: Vec<i8> =
+        scales.iter().map(|s| (s / d.to_f32()).round().clamp(1.0, 127.0) as i8).collect();
+    let mut block = vec![0_u8; 210];
+    for (e, x) in x.iter().enumerate() {
+        let step = d.to_f32() * f32::from(steps[e / 16]);
+        let q = ((x / step).round().clamp(-32.0, 31.0) + 32.0) as u8;
+        let (half, group, l) = (e / 128, e % 128 / 32, e % 32);
+        block[64 * half + 32 * (group % 2) + l] |= (q & 15) << (4 * (group / 2));
+        block[128 + 32 * half + l] |= (q >> 4) << (2 * group);
+    }
+    for (byte, step) in block[192..208].iter_mut().zip(steps) {
+        *byte = step.cast_unsigned();
+    }
+    block[208..].copy_from_slice(&d.to_le_bytes());
+    block
+}
+
+#[test]
+fn coarser_embeddings_give_close_logits() {
+    let demo = run(Parts::demo());
+    let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+    type Encode = fn(&[f32]) -> Vec<u8>;
+    let kinds: [(TensorType, Encode, f32); 2] =
+        [(TensorType::Q8_0, q8_0, 0.03), (TensorType::Q6K, q6_k, 0.08)];
+    for (kind, encode, bound) in kinds {
+        let got = run(Parts::demo().embedding(kind.id(), encode));
+        let difference: Vec<f32> = got.iter().zip(&demo).map(|(a, b)| a - b).collect();
+        let share = norm(&difference) / norm(&demo);
+        println!("{kind:?}: difference is {share} of the logits");
+        assert!(share > 0.0 && share < bound, "{kind:?}: {share}");
+    }
+}
+
+#[test]
+fn a_missing_splitter_is_said_and_changes_nothing() {
+    let demo = load(DEMO, &Options::default());
+    assert_eq!(demo.notices(), []);
+    let engine = Parts::demo().without("tokenizer.ggml.pre").load().unwrap();
+    let file = "variant.gguf".to_owned();
+    assert_eq!(engine.notices(), [Notice::NoSplitter { file }]);
+    let text = "It's 12345 o'clock,\n\n  isn't it?";
+    assert_eq!(engine.encode(text).unwrap(), demo.encode(text).unwrap());
+}
+
+#[test]
+fn an_output_layer_of_its_own_is_refused() {
+    let mut table = Parts::demo().tensors.remove(0).data;
+    table[77] ^= 1;
+    let parts = Parts::demo().add("output.weight", &[256, 2048], 1, table);
+    let error = parts.load().unwrap_err();
+    assert!(matches!(error, Error::Variant { .. }), "{error}");
+    assert!(error.to_string().contains("output.weight"), "{error}");
+}
+
+#[test]
+fn rotary_factors_are_used() {
+    let twos = [2.0_f32; 32].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let parts = Parts::demo().add("rope_freqs.weight", &[32], 0, twos);
+    assert_ne!(bits(&run(parts)), bits(&run(Parts::demo())));
+}
