@@ -1,5 +1,6 @@
 //! A plain forward pass in `f64`, written from the definition of the architecture, against the
 //! engine. It shares nothing with the kernels but the decoding of weights.
+#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
 

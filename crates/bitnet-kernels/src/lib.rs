@@ -5,7 +5,7 @@
 //! best row for a [`Cpu`] once, when a model is loaded, and a plain function pointer with it.
 //!
 //! * [`cpu`]: instruction sets, and which of them the processor has.
-//! * [`format`]: how ternary and floating-point matrices are laid out in bytes.
+//! * [`mod@format`]: how ternary and floating-point matrices are laid out in bytes.
 //! * [`op`]: the operations, written once, generic over the instruction set.
 //! * [`pool`]: threads that share the tiles of an output.
 //! * [`limits`]: what the machine can do at best.

@@ -1,4 +1,5 @@
 //! Model files: what loads, and what is refused and how.
+#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod bad_input;
 #[path = "../common/mod.rs"]
