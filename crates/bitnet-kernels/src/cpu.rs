@@ -3,12 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::simd::{Token, scalar::Scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni};
-#[cfg(target_arch = "aarch64")]
-use crate::simd::{neon::Neon, neondot::NeonDot};
-
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
@@ -59,28 +53,6 @@ impl Isa {
     pub fn within(self, limit: Isa) -> bool {
         let comparable = self.arch().is_none() || self.arch() == limit.arch();
         comparable && self as u8 <= limit as u8
-    }
-
-    fn detected(self) -> bool {
-        match self {
-            Isa::Scalar => Scalar::detect(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::detect(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512::detect(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => Avx512Vnni::detect(),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Neon::detect(),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => NeonDot::detect(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Neon | Isa::NeonDot => false,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => false,
-            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-            _ => false,
-        }
     }
 }
 
@@ -137,10 +109,9 @@ impl std::error::Error for MissingIsa {}
 pub struct Cpu(Vec<Isa>);
 
 impl Cpu {
-    /// What the running processor has.
-    #[must_use]
-    pub fn detect() -> Cpu {
-        Cpu(Isa::ALL.into_iter().filter(|isa| isa.detected()).collect())
+    /// What `has` finds. Kernels run on the strength of this: `has` must ask the processor.
+    pub(crate) fn found(has: impl Fn(Isa) -> bool) -> Cpu {
+        Cpu(Isa::ALL.into_iter().filter(|&isa| has(isa)).collect())
     }
 
     /// `self` without everything better than `isa`.
