@@ -24,3 +24,8 @@ pub use error::{Error, Notice};
 pub use generate::{Finish, Generation, Timings};
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Session};
+
+/// The example of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
