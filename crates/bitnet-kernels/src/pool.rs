@@ -155,6 +155,7 @@ impl Pool {
         grain: (usize, usize),
         f: impl Fn(Tile<'_, T>) + Sync,
     ) {
+        assert!(grain.0 > 0 && grain.1 > 0, "tiles of {grain:?}");
         let whole = Whole(Tile::new(out, stride));
         let (rows, cols) = (whole.0.rows.end, stride);
         let across = cols.div_ceil(grain.1);

@@ -61,9 +61,9 @@ impl CpuBackend {
     }
 }
 
-/// Matrix rows of a tile whose rows cost `work` multiply-adds each.
+/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least one register full.
 fn tile_rows(work: usize) -> usize {
-    (TILE / work.max(1)).next_multiple_of(TILE_ROWS)
+    (TILE / work.max(1)).max(1).next_multiple_of(TILE_ROWS)
 }
 
 impl Backend for CpuBackend {
@@ -239,5 +239,18 @@ impl Backend for CpuBackend {
             });
         });
         self.calls.add(&head.head, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_have_rows_however_wide_they_are() {
+        assert_eq!(tile_rows(256), 512);
+        assert_eq!(tile_rows(2560), 56);
+        assert_eq!(tile_rows(2560 * 128), 8);
+        assert_eq!(tile_rows(usize::MAX), 8);
     }
 }
