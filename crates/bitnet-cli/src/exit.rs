@@ -1,18 +1,18 @@
 //! Exit codes, and how errors are shown.
-//!
-//! | code | meaning |
-//! |---|---|
-//! | 0 | done |
-//! | 1 | failed while running |
-//! | 2 | wrong usage |
-//! | 3 | model not found, unreadable or unsupported |
-//! | 4 | out of memory, or the context is too small |
-//! | 130 | interrupted by Ctrl-C |
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use bitnet_inference::Error;
+
+/// What the codes mean, for `--help`.
+pub(crate) const CODES: &str = "Exit codes:
+  0    done
+  1    failed while running
+  2    wrong usage
+  3    model not found, unreadable or unsupported
+  4    out of memory, or the context is too small
+  130  interrupted by Ctrl-C";
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod run;
 
 /// Runs ternary (BitNet b1.58) language models.
 #[derive(Debug, Parser)]
-#[command(name = "bitnet", version)]
+#[command(name = "bitnet", version, after_help = exit::CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

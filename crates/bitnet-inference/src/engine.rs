@@ -195,6 +195,9 @@ impl Engine {
     }
 }
 
+/// More threads than any machine has cores: a larger number is a mistake.
+const MOST_THREADS: usize = 1024;
+
 /// A pool of as many threads as asked for, or as the process may use physical cores.
 fn pool(asked: Option<usize>) -> Result<Pool, Error> {
     let threads = asked.unwrap_or_else(|| {
@@ -202,7 +205,11 @@ fn pool(asked: Option<usize>) -> Result<Pool, Error> {
         let allowed = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         allowed.min(num_cpus::get_physical()).max(1)
     });
-    let none = || io::Error::new(io::ErrorKind::InvalidInput, "at least one is needed");
-    let pool = NonZeroUsize::new(threads).ok_or_else(none).and_then(Pool::new);
+    let range = || {
+        let what = format!("it must be a number from 1 to {MOST_THREADS}");
+        io::Error::new(io::ErrorKind::InvalidInput, what)
+    };
+    let count = NonZeroUsize::new(threads).filter(|count| count.get() <= MOST_THREADS);
+    let pool = count.ok_or_else(range).and_then(Pool::new);
     pool.map_err(|source| Error::Threads { threads, source })
 }

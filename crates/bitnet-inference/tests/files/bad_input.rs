@@ -221,8 +221,11 @@ fn what_is_no_file_is_refused() {
 fn requests_that_cannot_be_met_are_refused() {
     let options = |threads, isa| Options { isa, threads, context: None };
     let gguf = || Gguf::from_static("demo.gguf", DEMO).unwrap();
-    let none = Engine::load(gguf(), &options(Some(0), None)).unwrap_err();
-    assert!(matches!(none, Error::Threads { threads: 0, .. }), "{none}");
+    for n in [0, 1025, usize::MAX] {
+        let error = Engine::load(gguf(), &options(Some(n), None)).unwrap_err();
+        assert!(matches!(error, Error::Threads { threads, .. } if threads == n), "{error}");
+        assert!(error.to_string().contains("1 to 1024"), "{error}");
+    }
     for isa in Isa::ALL.into_iter().filter(|&isa| !Cpu::detect().has(isa)) {
         let error = Engine::load(gguf(), &options(None, Some(isa))).unwrap_err();
         assert!(matches!(error, Error::Isa(_)), "{error}");
