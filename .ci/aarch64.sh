@@ -4,7 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/toolchain.sh
 rust_aarch64
-aarch64=aarch64-unknown-linux-gnu
 
 # Three processors, so that every level of dispatch is chosen once: the newest that qemu knows, one
 # with dot products but no 8-bit matrix products, and one with plain NEON.
@@ -14,10 +13,8 @@ for model in max neoverse-n1 cortex-a53; do
         *) isa=neon,neondot ;;
     esac
     echo "--- kernels on $model, which must run $isa"
-    QEMU_CPU=$model BITNET_REQUIRE_ISA=$isa \
-        cargo test -p bitnet-kernels --target $aarch64 -- --nocapture
+    QEMU_CPU=$model BITNET_REQUIRE_ISA=$isa cargo test -p bitnet-kernels -- --nocapture
 done
 
 echo "--- model on max"
-QEMU_CPU=max cargo test -p bitnet-inference --test goldens --test identity --target $aarch64 \
-    -- --nocapture
+QEMU_CPU=max cargo test -p bitnet-inference --test goldens --test identity -- --nocapture

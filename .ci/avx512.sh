@@ -29,9 +29,9 @@ fi
 
 # Optimised, since an emulated instruction costs a hundred real ones; static, since the machine has
 # no libraries. `tests` lists each binary with the folder it expects to run in.
-static="-C target-feature=+crt-static"
+static=(-C target-feature=+crt-static)
 build() {
-    CARGO_TARGET_DIR=$target/static RUSTFLAGS=$static cargo test --release --no-run \
+    CARGO_TARGET_DIR=$target/static RUSTFLAGS=${static[*]} cargo test --release --no-run \
         --target x86_64-unknown-linux-gnu --message-format json "$@" |
         sed -n 's|.*"manifest_path":"\([^"]*\)/Cargo.toml".*"executable":"\([^"]*\)".*|\2 \1|p'
 }
@@ -49,7 +49,7 @@ done <"$work/built"
 mkdir -p "$root$PWD"
 git ls-files | grep -v '\.rs$' | cpio --quiet -pdL "$root$PWD"
 echo "BITNET_REQUIRE_ISA=$BITNET_REQUIRE_ISA" >"$root/environment"
-rustc --edition 2024 -O $static .ci/bochs-init.rs -o "$root/init"
+rustc --edition 2024 -O "${static[@]}" .ci/bochs-init.rs -o "$root/init"
 (cd "$root" && find . | cpio --quiet -o -H newc) >"$work/iso/initrd"
 
 # clearcpuid: Bochs 2.7 reports sizes for XSAVEC (321), XSAVES (323) and PKU (515) that do not fit

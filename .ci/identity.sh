@@ -41,9 +41,8 @@ done
 
 echo "--- aarch64"
 rust_aarch64
-aarch64=aarch64-unknown-linux-gnu
-cargo build --release -p bitnet-cli --target $aarch64
+cargo build --release -p bitnet-cli
 for isa in scalar neon neondot; do
     identity $isa qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu \
-        "$CARGO_TARGET_DIR/$aarch64/release/bitnet"
+        "$CARGO_TARGET_DIR/$CARGO_BUILD_TARGET/release/bitnet"
 done

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: Debian packages and Debian's Rust compiler, which has what
 # rustup's usual installation lacks: a standard library for aarch64, and the library's source.
 # For Debian 12 on x86-64, as root.
@@ -59,12 +60,12 @@ rust_web() {
     export RUSTC=$rust/rustc RUSTDOC=$rust/rustdoc
 }
 
-# rust_aarch64: makes `cargo --target aarch64-unknown-linux-gnu` work, and run what it builds under
-# qemu. Its own target folder, since a change of compiler rebuilds everything.
+# rust_aarch64: makes cargo build for aarch64, and run what it builds under qemu; QEMU_CPU names the
+# processor. Its own target folder, since a change of compiler rebuilds everything.
 rust_aarch64() {
     apt_install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
     rust_web
-    export CARGO_TARGET_DIR=$target/aarch64
+    export CARGO_TARGET_DIR=$target/aarch64 CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 }
