@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 use bitnet_kernels::NoKernel;
-use bitnet_kernels::cpu::MissingIsa;
 use bitnet_kernels::format::FormatError;
+use bitnet_kernels::isa::MissingIsa;
 
 use crate::tokenizer::TokenizerError;
 

@@ -4,7 +4,7 @@
 //! weights, on one instruction set. All are rows of one table, [`KERNELS`]; [`select`] gives the
 //! best row for a [`Cpu`] once, when a model is loaded, and a plain function pointer with it.
 //!
-//! * [`cpu`]: instruction sets, and which of them the processor has.
+//! * [`isa`]: instruction sets; [`Cpu`]: which of them the processor has.
 //! * [`mod@format`]: how ternary and floating-point matrices are laid out in bytes.
 //! * [`op`]: the operations, written once, generic over the instruction set.
 //! * [`pool`]: threads that share the tiles of an output.
@@ -36,8 +36,8 @@
 //! ```
 
 pub mod conformance;
-pub mod cpu;
 pub mod format;
+pub mod isa;
 pub mod limits;
 pub mod op;
 pub mod pool;
@@ -45,7 +45,8 @@ mod registry;
 pub mod shapes;
 mod simd;
 
-pub use cpu::{Cpu, Isa};
 pub use format::Format;
+pub use isa::Isa;
 pub use pool::Pool;
 pub use registry::{Bound, Calls, Function, KERNELS, Kernel, NoKernel, Operation, kernels, select};
+pub use simd::cpu::Cpu;

@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::cpu::Cpu;
 use crate::op::{PeakArgs, PeakFn};
 use crate::pool::Pool;
 use crate::registry::{NoKernel, select};
+use crate::simd::cpu::Cpu;
 
 /// Reads of memory in GB/s, by all threads of `pool`: the best of `rounds` passes over `bytes`
 /// bytes, which should be many times the caches.

@@ -5,6 +5,7 @@
 //! Which thread computes a tile is chance; what it computes is not.
 #![expect(unsafe_code, reason = "disjoint parts of one output are handed to several threads")]
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -79,6 +80,11 @@ impl<'a, T> Tile<'a, T> {
     unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Tile<'a, T> {
         Tile { matrix: self.matrix, stride: self.stride, rows, cols, borrow: PhantomData }
     }
+}
+
+thread_local! {
+    /// Whether this thread is inside a job: a job within it runs on this thread alone.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Threads that share the work of a kernel.
@@ -190,7 +196,7 @@ impl Pool {
 
     /// Calls `f` for `0..n`, each once.
     fn each(&self, n: usize, f: impl Fn(usize) + Sync) {
-        if n <= 1 || self.workers.is_empty() {
+        if n <= 1 || self.workers.is_empty() || BUSY.get() {
             return (0..n).for_each(f);
         }
         let next = AtomicUsize::new(0);
@@ -220,7 +226,9 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
+        BUSY.set(true);
         let mine = catch_unwind(AssertUnwindSafe(job));
+        BUSY.set(false);
         shared.wait();
         let theirs = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = mine {
@@ -245,6 +253,7 @@ impl Drop for Pool {
 impl Shared {
     /// The life of a worker.
     fn work(&self, index: usize) {
+        BUSY.set(true);
         let mut seen = 0;
         loop {
             let mut spins = 0;
@@ -375,6 +384,19 @@ mod tests {
         assert!(result.is_err());
         pool.tiles(&mut out, 64, (1, 1), |mut tile| tile.row(0)[0] = 1);
         assert_eq!(out, [1; 64]);
+    }
+
+    #[test]
+    fn a_job_within_a_job_runs_on_its_thread() {
+        let pool = pool(3);
+        let mut out = [0; 8 * 16];
+        pool.tiles(&mut out, 16, (1, 16), |mut row| {
+            let index = row.rows().start;
+            pool.tiles(row.row(index), 16, (1, 4), |mut tile| {
+                tile.row(0).iter_mut().for_each(|x| *x += 1);
+            });
+        });
+        assert_eq!(out, [1; 8 * 16]);
     }
 
     #[test]

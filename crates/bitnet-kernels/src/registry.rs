@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use crate::cpu::{Cpu, Isa};
 use crate::format::{Bf16, F16, F32, Format, I2S, Q6K, Q8_0, Tq1_0, Tq2_0};
+use crate::isa::Isa;
 use crate::op::{
     Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, Norm, NormFn, Peak,
     PeakFn, Quantize, QuantizeFn, Relu2, Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn,
 };
-use crate::simd::{Gated, gate, scalar::Scalar};
+use crate::simd::cpu::Cpu;
+use crate::simd::gate::{Gated, gate};
+use crate::simd::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni};
 #[cfg(target_arch = "aarch64")]

@@ -17,5 +17,7 @@ fn every_kernel_gives_the_bits_of_its_definition() {
     assert!(report.tested_on(Isa::Scalar) > 0);
     for isa in required() {
         assert!(report.tested_on(isa) > 0, "{isa} is required and was not tested");
+        let skipped = report.skipped.iter().filter(|kernel| kernel.isa() == isa).count();
+        assert_eq!(skipped, 0, "{isa} is required and {skipped} kernels were not tested");
     }
 }

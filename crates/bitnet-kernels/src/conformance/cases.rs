@@ -87,7 +87,10 @@ fn guarded(n: usize, want: &[f32], f: impl FnOnce(&mut [f32])) -> Outcome {
 }
 
 fn same(got: &[f32], want: &[f32]) -> Outcome {
-    let differs = |(got, want): (&f32, &f32)| got.to_bits() != want.to_bits();
+    // Which NaN it is means nothing.
+    let differs = |(got, want): (&f32, &f32)| {
+        got.to_bits() != want.to_bits() && !(got.is_nan() && want.is_nan())
+    };
     match got.iter().zip(want).position(differs) {
         _ if got.len() != want.len() => Err(format!("{} results, not {}", got.len(), want.len())),
         None => Ok(()),
@@ -256,13 +259,16 @@ pub(super) fn quantize(run: QuantizeFn) -> Outcome {
     for n in LENGTHS {
         let halves: Vec<f32> = (0..n).map(|i| i as f32 % 127.0 - 63.5).collect();
         let zeros = vec![0.0; n];
-        let one = [vec![0.0; n - 1], vec![127.0]].concat();
-        for x in [random.floats(n), halves, zeros, one] {
+        let last = |x| [vec![0.5; n - 1], vec![x]].concat();
+        let not_finite = [last(f32::NAN), last(f32::INFINITY), vec![f32::NEG_INFINITY; n]];
+        let finite = [random.floats(n), halves, zeros, last(127.0), last(f32::MAX)];
+        for x in finite.into_iter().chain(not_finite) {
             let (want, want_scale) = reference::quantize(&x);
             let (mut q, mut scale) = (vec![99; n + 32], RowScale::default());
             run(QuantizeArgs { x: &x, q: &mut q[16..16 + n], scale: &mut scale });
             let guards = q[..16].iter().chain(&q[16 + n..]).all(|&q| q == 99);
-            if !guards || q[16..16 + n] != want || scale != want_scale {
+            let bits = |scale: RowScale| (scale.scale.to_bits(), scale.sum);
+            if !guards || q[16..16 + n] != want || bits(scale) != bits(want_scale) {
                 return Err(format!("{n} activations"));
             }
         }
@@ -352,8 +358,11 @@ pub(super) fn attend(run: AttendFn) -> Outcome {
         let keys = 2 * KV_BLOCK * stride;
         let values = keys + KV_BLOCK * stride;
         let kv = Keys { blocks: &blocks, table: &table, keys, values, stride };
-        for positions in [1, 2, 15, 16, 17, 40, 64] {
-            let (q, head) = (random.floats(head_size), (heads - 1) * head_size);
+        for (positions, first) in [1, 2, 15, 16, 17, 40, 64].into_iter().flat_map(|positions| {
+            [(positions, 0.5), (positions, f32::INFINITY), (positions, f32::NAN)]
+        }) {
+            let (mut q, head) = (random.floats(head_size), (heads - 1) * head_size);
+            q[0] = first;
             let want = reference::attend(&q, kv, head, positions, 0.125);
             let got = guarded(head_size, &want, |out| {
                 run(AttendArgs { q: &q, kv, head, positions, scale: 0.125, out });

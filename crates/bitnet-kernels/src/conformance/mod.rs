@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use crate::cpu::{Cpu, Isa};
+use crate::isa::Isa;
 use crate::registry::{Kernel, Operation, kernels};
+use crate::simd::cpu::Cpu;
 
 mod cases;
 mod reference;

@@ -34,6 +34,9 @@ pub(super) fn ternary(weights: &[i8], x: &[i8], x_scale: RowScale, d: f32) -> f3
 }
 
 pub(super) fn quantize(x: &[f32]) -> (Vec<i8>, RowScale) {
+    if !x.iter().all(|x| x.is_finite()) {
+        return (vec![0; x.len()], RowScale { scale: f32::NAN, sum: 0 });
+    }
     let greatest = x.iter().fold(0.0_f32, |greatest, x| greatest.max(x.abs()));
     let scale = 127.0 / greatest.max(1e-5);
     let q: Vec<i8> = x.iter().map(|x| (x * scale).round_ties_even() as i8).collect();
@@ -107,6 +110,9 @@ pub(super) fn attend(
     for first in (0..positions).step_by(KV_BLOCK) {
         let block = first..positions.min(first + KV_BLOCK);
         let scores: Vec<f32> = block.clone().map(|p| dot(q, at(kv.keys, p)) * scale).collect();
+        if !scores.iter().all(|score| score.is_finite()) {
+            return vec![f32::NAN; q.len()];
+        }
         let before = greatest;
         greatest = scores.iter().copied().fold(greatest, f32::max);
         if greatest > before {

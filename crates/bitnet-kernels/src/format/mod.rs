@@ -22,6 +22,9 @@ pub(crate) use self::q8_0::Q8_0;
 pub(crate) use self::tq1_0::Tq1_0;
 pub(crate) use self::tq2_0::Tq2_0;
 
+/// The widest rows: their sums of codes times activations cannot overflow 32 bits.
+pub const MOST_COLS: usize = 1 << 22;
+
 /// A weight format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -81,14 +84,14 @@ impl Format {
         }
     }
 
-    /// Weights in a block and bytes of a block.
+    /// Weights and bytes of the smallest piece of a row that kernels take: a block, or sixteen
+    /// numbers of the formats that have none.
     #[must_use]
     pub const fn block(self) -> (usize, usize) {
         match self {
             Format::I2S => (128, 32),
             Format::Tq1_0 => (256, 54),
             Format::Tq2_0 => (256, 66),
-            // Kernels take sixteen numbers at a time.
             Format::F32 => (16, 64),
             Format::F16 | Format::Bf16 => (16, 32),
             Format::Q8_0 => (32, 34),
@@ -100,7 +103,8 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Columns`] where `cols` is zero or no multiple of the block, which kernels need.
+    /// [`FormatError::Columns`] where `cols` is zero or no multiple of [`Format::block`],
+    /// [`FormatError::Width`] where it is more than [`MOST_COLS`].
     pub fn row_bytes(self, cols: usize) -> Result<usize, FormatError> {
         let (weights, bytes) = self.block();
         if cols == 0 || !cols.is_multiple_of(weights) {
@@ -132,6 +136,11 @@ pub enum FormatError {
         cols: usize,
         /// What it must be a multiple of.
         multiple: usize,
+    },
+    /// More columns than [`MOST_COLS`].
+    Width {
+        /// Columns of the matrix.
+        cols: usize,
     },
     /// More or fewer bytes than the shape needs.
     Length {
@@ -177,6 +186,9 @@ impl fmt::Display for FormatError {
         match self {
             FormatError::Columns { format, cols, multiple } => {
                 write!(f, "{cols} columns; kernels for {format} need a multiple of {multiple}")
+            }
+            FormatError::Width { cols } => {
+                write!(f, "{cols} columns; at most {MOST_COLS} are supported")
             }
             FormatError::Length { format, expected, found } => {
                 write!(f, "{found} bytes; the shape needs {expected} in {format}")

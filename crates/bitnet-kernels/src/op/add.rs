@@ -21,6 +21,7 @@ impl<S: Floats> Op<S> for Add {
 
     #[inline(always)]
     fn eval(s: S, args: AddArgs<'_>) {
+        debug_assert_eq!(args.x.len(), args.y.len());
         let (out, out_rest) = args.x.as_chunks_mut::<LANES>();
         let (chunks, rest) = args.y.as_chunks::<LANES>();
         for (x, y) in out.iter_mut().zip(chunks) {

@@ -2,7 +2,8 @@
 //! (Milakov and Gimelshein 2018): the softmax is carried along and corrected as greater scores come.
 //!
 //! Positions are taken in blocks of [`KV_BLOCK`], counted from position 0, so the result does not
-//! depend on how the prompt was cut or who else is in the batch.
+//! depend on how the prompt was cut or who else is in the batch. A score that is not finite makes the
+//! result NaN.
 
 use super::softmax::exp;
 use crate::simd::{Floats, LANES, Op, load_part, store_part};
@@ -53,8 +54,11 @@ impl<S: Floats> Op<S> for Attend {
     #[inline(always)]
     fn eval(s: S, args: AttendArgs<'_>) {
         let AttendArgs { q, kv, head, positions, scale, out } = args;
+        debug_assert!(positions > 0 && q.len() == out.len() && head + q.len() <= kv.stride);
         let mut greatest = f32::NEG_INFINITY;
         let mut sum = 0.0;
+        // Zero times a number is zero, times anything else NaN, which `max` would lose.
+        let mut poison = 0.0;
         out.fill(0.0);
         for (block, &index) in kv.table[..positions.div_ceil(KV_BLOCK)].iter().enumerate() {
             let data = &kv.blocks[index as usize];
@@ -64,6 +68,7 @@ impl<S: Floats> Op<S> for Attend {
             let mut scores = [f32::NEG_INFINITY; KV_BLOCK];
             for (j, score) in scores[..n].iter_mut().enumerate() {
                 *score = dot(s, q, row(kv.keys, j)) * scale;
+                poison += *score * 0.0;
             }
             let before = greatest;
             greatest = greatest.max(s.greatest(s.load(&scores)));
@@ -81,7 +86,7 @@ impl<S: Floats> Op<S> for Attend {
                 add_scaled(s, out, weight, row(kv.values, j));
             }
         }
-        scale_by(s, out, 1.0 / sum);
+        scale_by(s, out, 1.0 / (sum + poison));
     }
 }
 

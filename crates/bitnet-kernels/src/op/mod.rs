@@ -1,8 +1,9 @@
 //! Operations: what a kernel computes, written once for every instruction set.
 //!
 //! Each operation has an arguments struct and a function type; the functions in
-//! [`KERNELS`](crate::KERNELS) have these types. Shapes are checked by `debug_assert` and by the
-//! bounds of slices: whoever binds a kernel checks shapes when the model is loaded.
+//! [`KERNELS`](crate::KERNELS) have these types. Shapes that do not fit are the caller's mistake:
+//! they panic in debug builds, and give some result without meaning in others, but touch no memory
+//! that is not in the arguments. Whoever binds kernels checks shapes when the model is loaded.
 
 mod add;
 mod attend;

@@ -27,6 +27,7 @@ impl<S: Floats> Op<S> for Norm {
 
     #[inline(always)]
     fn eval(s: S, args: NormArgs<'_>) {
+        debug_assert!(args.x.len() == args.weight.len() && args.x.len() == args.y.len());
         let (chunks, rest) = args.x.as_chunks::<LANES>();
         let mut squares = s.splat(0.0);
         for x in chunks {

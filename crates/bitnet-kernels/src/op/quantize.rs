@@ -1,6 +1,7 @@
 //! Activations to signed bytes, per row (Ma et al. 2024, "The Era of 1-bit LLMs").
 //!
-//! `amax = max(|x|, 1e-5)`, `s = 127 / amax`, `q = round_half_even(x * s)`.
+//! `amax = max(|x|, 1e-5)`, `s = 127 / amax`, `q = round_half_even(x * s)`. A row that is not finite
+//! has no bytes: `s` is NaN and makes everything after it NaN, so that it cannot pass for a result.
 
 use crate::simd::{Floats, LANES, Op, load_part};
 
@@ -24,7 +25,7 @@ impl RowScale {
 /// One row to quantise.
 #[derive(Debug)]
 pub struct QuantizeArgs<'a> {
-    /// The row; must be finite.
+    /// The row.
     pub x: &'a [f32],
     /// As many bytes.
     pub q: &'a mut [i8],
@@ -42,10 +43,21 @@ impl<S: Floats> Op<S> for Quantize {
 
     #[inline(always)]
     fn eval(s: S, args: QuantizeArgs<'_>) {
+        debug_assert_eq!(args.x.len(), args.q.len());
         let (chunks, rest) = args.x.as_chunks::<LANES>();
-        let mut greatest = s.abs(load_part(s, rest));
+        let (last, zero) = (load_part(s, rest), s.splat(0.0));
+        let mut greatest = s.abs(last);
+        // Zero times a number is zero, times anything else NaN, which `max` would lose.
+        let mut poison = s.mul(last, zero);
         for x in chunks {
-            greatest = s.max(greatest, s.abs(s.load(x)));
+            let x = s.load(x);
+            greatest = s.max(greatest, s.abs(x));
+            poison = s.fma(x, zero, poison);
+        }
+        if s.sum(poison).is_nan() {
+            args.q.fill(0);
+            *args.scale = RowScale { scale: f32::NAN, sum: 0 };
+            return;
         }
         let scale = 127.0 / s.greatest(greatest).max(1e-5);
         let by = s.splat(scale);
@@ -54,9 +66,9 @@ impl<S: Floats> Op<S> for Quantize {
         for (x, q) in chunks.iter().zip(out) {
             s.store_i8(s.round(s.mul(s.load(x), by)), q);
         }
-        let mut last = [0; LANES];
-        s.store_i8(s.round(s.mul(load_part(s, rest), by)), &mut last);
-        out_rest.copy_from_slice(&last[..rest.len()]);
+        let mut bytes = [0; LANES];
+        s.store_i8(s.round(s.mul(last, by)), &mut bytes);
+        out_rest.copy_from_slice(&bytes[..rest.len()]);
 
         let sum = args.q.iter().map(|&q| i32::from(q)).sum();
         *args.scale = RowScale { scale, sum };

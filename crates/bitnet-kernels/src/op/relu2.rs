@@ -27,6 +27,7 @@ impl<S: Floats> Op<S> for Relu2 {
 
     #[inline(always)]
     fn eval(s: S, args: Relu2Args<'_>) {
+        debug_assert_eq!(args.gate.len(), args.up.len());
         let (out, out_rest) = args.gate.as_chunks_mut::<LANES>();
         let (chunks, rest) = args.up.as_chunks::<LANES>();
         for (g, up) in out.iter_mut().zip(chunks) {

@@ -33,6 +33,7 @@ impl<S: Floats> Op<S> for Rope {
     #[inline(always)]
     fn eval(s: S, args: RopeArgs<'_>) {
         let half = args.cos.len();
+        debug_assert!(args.sin.len() == half && args.x.len().is_multiple_of(2 * half));
         let (cos, cos_rest) = args.cos.as_chunks::<LANES>();
         let (sin, sin_rest) = args.sin.as_chunks::<LANES>();
         for head in args.x.chunks_exact_mut(2 * half) {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Bytes, Floats, LANES, token};
-use crate::cpu::Isa;
+use crate::isa::Isa;
 
 token! {
     /// Proof of AVX2, FMA and F16C.

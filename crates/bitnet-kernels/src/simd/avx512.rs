@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
 use super::{Bytes, Floats, LANES, Token, token};
-use crate::cpu::Isa;
+use crate::isa::Isa;
 
 token! {
     /// Proof of AVX-512 F, BW, DQ and VL, and of AVX2, FMA and F16C.

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
 use super::{Bytes, Token, token};
-use crate::cpu::Isa;
+use crate::isa::Isa;
 
 token! {
     /// Proof of what [`Avx512`] proves, and of VNNI.

@@ -9,7 +9,7 @@
 //! compiled with the features of the token.
 #![expect(unsafe_code, reason = "processor intrinsics")]
 
-use crate::cpu::{Cpu, Isa};
+use crate::isa::Isa;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -17,7 +17,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
-mod detect;
+pub(crate) mod cpu;
+pub(crate) mod gate;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -133,35 +134,6 @@ pub(crate) trait Bytes: Token {
     fn totals(self, sums: Self::Sums) -> [i32; 2];
 }
 
-/// A function compiled for one instruction set, that is only given out where it can run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gated<F> {
-    isa: Isa,
-    run: F,
-}
-
-/// `O` compiled for `S`.
-pub(crate) const fn gate<S: Token, O: Op<S>>() -> Gated<for<'a> fn(O::Args<'a>)> {
-    fn enter<S: Token, O: Op<S>>(args: O::Args<'_>) {
-        // SAFETY: only `Gated::bind` gives out this function, and only for a `Cpu` that has
-        // `S::ISA`; a `Cpu` holds nothing that `S::detect` did not find.
-        unsafe { S::assume() }.run::<O>(args);
-    }
-    Gated { isa: S::ISA, run: enter::<S, O> }
-}
-
-impl<F: Copy> Gated<F> {
-    /// The instruction set.
-    pub(crate) const fn isa(&self) -> Isa {
-        self.isa
-    }
-
-    /// The function, if `cpu` has its instruction set.
-    pub(crate) fn bind(&self, cpu: &Cpu) -> Option<F> {
-        cpu.has(self.isa).then_some(self.run)
-    }
-}
-
 /// Up to sixteen numbers, the missing ones zero.
 #[inline(always)]
 pub(crate) fn load_part<S: Floats>(s: S, x: &[f32]) -> S::F {
@@ -193,7 +165,7 @@ macro_rules! token {
         pub(crate) struct $name(());
 
         impl $crate::simd::Token for $name {
-            const ISA: $crate::cpu::Isa = $isa;
+            const ISA: $crate::isa::Isa = $isa;
 
             fn detect() -> bool {
                 true $(&& $crate::simd::detected!($feature))+

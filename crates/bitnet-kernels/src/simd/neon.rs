@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::{Bytes, Floats, LANES, token};
-use crate::cpu::Isa;
+use crate::isa::Isa;
 
 token! {
     /// Proof of Advanced SIMD.

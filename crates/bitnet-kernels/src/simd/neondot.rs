@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use super::neon::Neon;
 use super::{Bytes, Token, token};
-use crate::cpu::Isa;
+use crate::isa::Isa;
 
 token! {
     /// Proof of what [`Neon`] proves, and of the dot product instructions.

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::{Bytes, Floats, LANES, Op, Token};
-use crate::cpu::Isa;
+use crate::isa::Isa;
 
 /// Every processor has this.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Instruction sets, and which of them the running processor has.
+//! Instruction sets: their names and how they compare.
 
 use std::fmt;
 use std::str::FromStr;
@@ -102,58 +102,9 @@ impl fmt::Display for MissingIsa {
 
 impl std::error::Error for MissingIsa {}
 
-/// The instruction sets kernels may use: those the processor has, less those the user excluded.
-///
-/// There is no way to make one that claims more than [`Cpu::detect`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cpu(Vec<Isa>);
-
-impl Cpu {
-    /// What `has` finds. Kernels run on the strength of this: `has` must ask the processor.
-    pub(crate) fn found(has: impl Fn(Isa) -> bool) -> Cpu {
-        Cpu(Isa::ALL.into_iter().filter(|&isa| has(isa)).collect())
-    }
-
-    /// `self` without everything better than `isa`.
-    ///
-    /// # Errors
-    ///
-    /// [`MissingIsa`] where the processor does not have `isa`.
-    pub fn limit(&self, isa: Isa) -> Result<Cpu, MissingIsa> {
-        if !self.has(isa) {
-            return Err(MissingIsa { wanted: isa, available: self.0.clone() });
-        }
-        Ok(Cpu(self.0.iter().copied().filter(|i| i.within(isa)).collect()))
-    }
-
-    /// Whether kernels for `isa` may run.
-    #[must_use]
-    pub fn has(&self, isa: Isa) -> bool {
-        self.0.contains(&isa)
-    }
-
-    /// The instruction sets, best last.
-    #[must_use]
-    pub fn isas(&self) -> &[Isa] {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_limit_narrows_and_never_widens() {
-        let cpu = Cpu::detect();
-        let scalar = cpu.limit(Isa::Scalar).unwrap();
-        assert_eq!(scalar.isas(), [Isa::Scalar]);
-        for isa in Isa::ALL {
-            assert_eq!(cpu.limit(isa).is_ok(), cpu.has(isa), "{isa}");
-            assert!(!scalar.has(isa) || isa == Isa::Scalar);
-        }
-        assert!(scalar.limit(*cpu.isas().last().unwrap()).is_err() || cpu.isas().len() == 1);
-    }
 
     #[test]
     fn sets_of_different_architectures_do_not_compare() {
