@@ -41,11 +41,19 @@ pub(crate) fn code(result: anyhow::Result<End>) -> ExitCode {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(130),
         Err(error) => {
-            // A stderr that is gone is no reason for another error.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            // The engine's errors name their causes themselves.
+            match error.downcast_ref::<Error>() {
+                Some(error) => say(&format!("error: {error}")),
+                None => say(&format!("error: {error:#}")),
+            }
             ExitCode::from(code_of(&error))
         }
     }
+}
+
+/// A line on stderr. That nobody reads it is no failure.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
@@ -56,12 +64,12 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(
             Error::Isa(_)
             | Error::Device { .. }
-            | Error::Threads { .. }
             | Error::EmptyPrompt
             | Error::Sampling { .. }
             | Error::Token { .. },
         ) => 2,
-        Some(Error::Memory { .. } | Error::Context { .. }) => 4,
+        Some(Error::Threads { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => 2,
+        Some(Error::Threads { .. } | Error::Memory { .. } | Error::Context { .. }) => 4,
         Some(Error::NotFinite) | None => 1,
         Some(_) => 3,
     }

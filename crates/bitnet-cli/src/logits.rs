@@ -1,13 +1,14 @@
 //! `bitnet logits`: the raw output of a model.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bitnet_inference::{CHUNK, Input};
+use bitnet_inference::{CHUNK, Error, Input};
 use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
 
-use crate::exit::{End, Usage};
+use crate::exit::{self, End, Usage};
 use crate::model;
 
 /// Flags of `bitnet logits`.
@@ -34,15 +35,22 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     for chunk in args.ids.chunks(CHUNK) {
         let inputs: Vec<_> =
             chunk.iter().map(|&token| Input { sequence: 0, token, logits: true }).collect();
-        bytes.extend(session.run(&inputs)?.iter().flat_map(|logit| logit.to_le_bytes()));
+        let logits = session.run(&inputs)?;
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(Error::NotFinite.into());
+        }
+        bytes.extend(logits.iter().flat_map(|logit| logit.to_le_bytes()));
     }
-    let shape = vec![args.ids.len(), engine.model().embedding.rows];
+    let shape = vec![args.ids.len(), engine.vocabulary()];
     let digest = Sha256::digest(&bytes);
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let tensor = TensorView::new(Dtype::F32, shape.clone(), &bytes)?;
-    safetensors::serialize_to_file([("logits", tensor)], None, &args.out)
-        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    let file = safetensors::serialize([("logits", tensor)], None)?;
+    // In place: the path may be a link or a device.
+    fs::write(&args.out, file).with_context(|| format!("cannot write {}", args.out.display()))?;
     let (out, [tokens, vocabulary]) = (args.out.display(), [shape[0], shape[1]]);
-    eprintln!("{out}: logits f32 [{tokens}, {vocabulary}], sha256 of the numbers {digest}");
+    exit::say(&format!(
+        "{out}: logits f32 [{tokens}, {vocabulary}], sha256 of the numbers {digest}"
+    ));
     Ok(End::Done)
 }

@@ -25,8 +25,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Continue a text. The continuation goes to stdout, figures to stderr.
+    #[command(allow_negative_numbers = true)]
     Run(Box<run::Args>),
     /// Write the logits after each token, to compare with other engines.
+    #[command(allow_negative_numbers = true)]
     Logits(logits::Args),
 }
 

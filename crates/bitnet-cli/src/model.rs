@@ -6,6 +6,9 @@ use anyhow::Result;
 use bitnet_gguf::Gguf;
 use bitnet_inference::{Engine, Error, Options};
 use bitnet_kernels::Isa;
+use clap::value_parser;
+
+use crate::exit;
 
 /// The demo model: see `models/MODEL_CARD.md`.
 static DEMO: &[u8] = include_bytes!("../../../models/bitnet-tales-i2_s.gguf");
@@ -21,10 +24,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNET_CTX_SIZE")]
     ctx_size: usize,
     /// Threads; -1 is one for each core that may be used.
-    #[arg(
-        short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
-        env = "BITNET_THREADS"
-    )]
+    #[arg(short, long, value_name = "N", default_value_t = -1, env = "BITNET_THREADS",
+        value_parser = value_parser!(i64).range(-1..))]
     threads: i64,
     /// Use no better instruction set: scalar, avx2, avx512, avx512vnni, neon or neondot.
     #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
@@ -53,7 +54,7 @@ impl Args {
                 .and_then(|gguf| Engine::load(gguf, &options)),
         }?;
         for notice in engine.notices() {
-            eprintln!("note: {notice}");
+            exit::say(&format!("note: {notice}"));
         }
         Ok(engine)
     }

@@ -1,18 +1,19 @@
 //! `bitnet run`: a prompt in, its continuation out.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitnet_inference::{Engine, Finish, Generation, Sampling, Timings};
+use clap::value_parser;
 use serde::Serialize;
 
 use crate::exit::{End, Usage};
 use crate::interrupt::Interrupt;
-use crate::{memory, model};
+use crate::{exit, memory, model};
 
 /// Flags of `bitnet run`. Names and defaults are those of llama.cpp.
 #[derive(Debug, clap::Args)]
@@ -31,15 +32,18 @@ pub(crate) struct Args {
     file: Option<PathBuf>,
     /// Tokens to generate at most; -1 and -2 go on to the end of the text or of the context.
     #[arg(
-        short = 'n', long = "predict", alias = "n-predict", value_name = "N", default_value_t = -1,
-        allow_negative_numbers = true, env = "BITNET_PREDICT"
+        short = 'n',
+        long = "predict",
+        alias = "n-predict",
+        value_name = "N",
+        default_value_t = -1,
+        env = "BITNET_PREDICT",
+        value_parser = value_parser!(i64).range(-2..)
     )]
     predict: i64,
     /// Seed of the random numbers; -1 takes a new one.
-    #[arg(
-        short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
-        env = "BITNET_SEED"
-    )]
+    #[arg(short, long, value_name = "N", default_value_t = -1, env = "BITNET_SEED",
+        value_parser = value_parser!(i64).range(-1..))]
     seed: i64,
     /// Temperature; 0 always takes the likeliest token.
     #[arg(
@@ -47,13 +51,12 @@ pub(crate) struct Args {
         alias = "temperature",
         value_name = "T",
         default_value_t = 0.8,
-        allow_negative_numbers = true,
         env = "BITNET_TEMP"
     )]
     temperature: f32,
-    /// Draw from the K likeliest tokens; 0 is all.
+    /// Draw from the K likeliest tokens; 0 or less is all.
     #[arg(long, value_name = "K", default_value_t = 40, env = "BITNET_TOP_K")]
-    top_k: usize,
+    top_k: i64,
     /// Draw from the likeliest tokens that together have probability P; 1 is all.
     #[arg(long, value_name = "P", default_value_t = 0.95, env = "BITNET_TOP_P")]
     top_p: f32,
@@ -63,9 +66,10 @@ pub(crate) struct Args {
     /// Make recent tokens less likely; 1 is off.
     #[arg(long, value_name = "X", default_value_t = 1.0, env = "BITNET_REPEAT_PENALTY")]
     repeat_penalty: f32,
-    /// Recent tokens that the penalty looks at.
-    #[arg(long, value_name = "N", default_value_t = 64, env = "BITNET_REPEAT_LAST_N")]
-    repeat_last_n: usize,
+    /// Recent tokens that the penalty looks at; -1 is all.
+    #[arg(long, value_name = "N", default_value_t = 64, env = "BITNET_REPEAT_LAST_N",
+        value_parser = value_parser!(i64).range(-1..))]
+    repeat_last_n: i64,
     /// Known from llama.cpp; the prompt is never part of the output.
     #[arg(long)]
     no_display_prompt: bool,
@@ -108,17 +112,18 @@ struct Figures {
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let interrupt = Interrupt::listen()?;
     let prompt = args.read_prompt()?;
     let sampling = args.sampling()?;
+    // Only now: while the prompt is typed, Ctrl-C ends the process as everywhere.
+    let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     let engine = args.model.load()?;
     let load = start.elapsed();
 
-    // A negative limit is none.
+    // The context is a limit in any case, which both -1 and -2 leave it to.
     let limit = usize::try_from(args.predict).unwrap_or(usize::MAX);
     let tokens = engine.encode(&prompt)?;
-    let mut generation = Generation::new(&engine, tokens, sampling, engine.context(), limit)?;
+    let mut generation = Generation::new(&engine, tokens, sampling, limit)?;
     let Some(text) = write_text(&engine, &mut generation, &interrupt, args.json)? else {
         return Ok(End::Done);
     };
@@ -155,9 +160,9 @@ impl Args {
             return Ok(prompt.clone());
         }
         if let Some(path) = &self.file {
-            let text = fs::read_to_string(path)
-                .with_context(|| format!("cannot read the prompt from {}", path.display()))?;
-            return Ok(without_newline(text));
+            return File::open(path)
+                .and_then(read_text)
+                .with_context(|| format!("cannot read the prompt from {}", path.display()));
         }
         match &self.text {
             Some(text) if text != "-" => Ok(text.clone()),
@@ -165,10 +170,7 @@ impl Args {
                 let what = "no prompt: give one as an argument, with -f FILE, or on stdin";
                 Err(Usage(what.to_owned()).into())
             }
-            _ => {
-                let text = io::read_to_string(io::stdin().lock());
-                Ok(without_newline(text.context("cannot read the prompt from stdin")?))
-            }
+            _ => read_text(io::stdin().lock()).context("cannot read the prompt from stdin"),
         }
     }
 
@@ -180,11 +182,11 @@ impl Args {
         };
         let sampling = Sampling {
             temperature: self.temperature,
-            top_k: self.top_k,
+            top_k: usize::try_from(self.top_k).unwrap_or(0),
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
-            repeat_last_n: self.repeat_last_n,
+            repeat_last_n: usize::try_from(self.repeat_last_n).unwrap_or(usize::MAX),
             seed,
         };
         sampling.check()?;
@@ -192,15 +194,23 @@ impl Args {
     }
 }
 
-/// Editors end files with a newline that is not part of the text.
-fn without_newline(mut text: String) -> String {
+/// Bytes of a prompt at most: more than any context holds.
+const LONGEST_PROMPT: u64 = 64 << 20;
+
+/// All of a text, without the newline that editors put at the end of files.
+fn read_text(from: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    if from.take(LONGEST_PROMPT + 1).read_to_string(&mut text)? as u64 > LONGEST_PROMPT {
+        let what = format!("it is longer than {LONGEST_PROMPT} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
             text.pop();
         }
     }
-    text
+    Ok(text)
 }
 
 /// Generates and prints the text as it comes, or keeps it if `quiet`. Nothing if the reader of
@@ -254,7 +264,7 @@ impl ModelReport {
         ModelReport {
             sha256: engine.sha256(),
             architecture: engine.config().architecture.clone(),
-            weights: engine.model().weight_formats().join("+"),
+            weights: engine.weight_formats().join("+"),
         }
     }
 }
@@ -285,13 +295,11 @@ fn show(figures: &Figures, (prompt, generated): (usize, usize), seed: u64) {
     let memory = figures.peak_memory_bytes.map_or("unknown".to_owned(), |bytes| {
         format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
     });
-    let line = format!(
+    exit::say(&format!(
         "prompt {prompt} tok {}, generated {generated} tok {}, first token {:.1} ms, \
-         peak memory {memory}, seed {seed}\n",
+         peak memory {memory}, seed {seed}",
         speed(figures.prompt_per_second),
         speed(figures.decode_per_second),
         figures.first_token_ms,
-    );
-    // Figures that nobody reads are no failure.
-    let _ = io::stderr().write_all(line.as_bytes());
+    ));
 }

@@ -68,7 +68,12 @@ fn json_is_one_object_with_everything_in_it() {
     assert_eq!(json["model"]["architecture"], "bitnet-b1.58");
     assert_eq!(json["model"]["type"], "I2_S");
     assert_eq!(json["model"]["sha256"].as_str().unwrap().len(), 64);
-    assert!(json["timings"]["decode_per_second"].as_f64().unwrap() > 0.0);
+    let figure = |name: &str| json["timings"][name].as_f64().unwrap();
+    let decode = 7.0 / figure("decode_ms") * 1e3;
+    assert!((figure("decode_per_second") / decode - 1.0).abs() < 1e-6);
+    let prompt = 6.0 / figure("prompt_ms") * 1e3;
+    assert!((figure("prompt_per_second") / prompt - 1.0).abs() < 1e-6);
+    assert!(figure("first_token_ms") >= figure("prompt_ms"));
     assert!(json["timings"]["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
 
     // One prompt of 6 tokens and 7 of the 8 tokens are run, through 4 layers of 7 matrices.
@@ -113,6 +118,31 @@ fn logits_are_written_for_other_programs() {
     assert_eq!(logits.shape(), [3, 2048]);
 }
 
+#[cfg(unix)]
+#[test]
+fn logits_go_where_a_link_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    fs::write(&real, "before").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    bitnet().args(["logits", "--ids", "1", "--out"]).arg(&link).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::read(&real).unwrap().len() > 2048 * 4);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stderr_that_is_full_changes_nothing() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Process::new(assert_cmd::cargo::cargo_bin("bitnet"))
+        .args(["run", "Once upon a time", "-c", "99999", "--temp", "0", "-n", "8"])
+        .stderr(Stdio::from(full))
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(stdout(&output), format!("{GREEDY}\n"));
+}
+
 #[test]
 fn errors_name_the_cause_and_have_their_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
@@ -120,7 +150,7 @@ fn errors_name_the_cause_and_have_their_exit_codes() {
     fs::write(&broken, b"GGUF but not really").unwrap();
     let (folder, broken) = (folder.path().to_str().unwrap(), broken.to_str().unwrap());
     let long = "word ".repeat(600);
-    let cases: [(&[&str], i32, &str); 14] = [
+    let cases: [(&[&str], i32, &str); 20] = [
         (&["run", "hello", "-m", "missing.gguf"], 3, "missing.gguf"),
         (&["run", "hello", "-m", broken], 3, "broken.gguf"),
         (&["run", "hello", "-m", folder], 3, "folder"),
@@ -135,12 +165,21 @@ fn errors_name_the_cause_and_have_their_exit_codes() {
         (&["run", "hello there", "-c", "2"], 4, "context of 2"),
         (&["logits", "--ids", "4096", "--out", "unwritten"], 2, "4096"),
         (&["run", "-f", "missing.txt"], 1, "missing.txt"),
+        (&["run", "hello", "-t", "9223372036854775807"], 2, "1 to 1024"),
+        (&["run", "hello", "-t", "-2"], 2, "--threads"),
+        (&["run", "hello", "-c", "-1"], 2, "--ctx-size"),
+        (&["run", "hello", "-n", "-3"], 2, "--predict"),
+        (&["run", "hello", "--temp", "nan"], 2, "must be a number"),
+        (&["run", "hello", "--min-p", "-0.5"], 2, "min-p"),
     ];
     for (args, code, words) in cases {
         let output = bitnet().args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
         assert_eq!(stdout(&output), "", "{args:?}");
+        let cause = stderr(&output).lines().next().unwrap();
+        let said = cause.matches("os error").count();
+        assert!(said <= 1, "{cause} says it twice");
     }
     // Whichever instruction set this machine lacks.
     let lacking = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };

@@ -1,6 +1,6 @@
 //! Hyper-parameters of a model, from GGUF metadata.
 
-use bitnet_gguf::Gguf;
+use bitnet_gguf::{Gguf, Value};
 
 use crate::Error;
 
@@ -28,6 +28,23 @@ pub struct Config {
     /// Base of the rotary frequencies.
     pub rope_base: f32,
 }
+
+/// Settings of the architecture that [`Config`] reads.
+const READ: [&str; 13] = [
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_rms_epsilon",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "hidden_act",
+    "hidden_activation",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "vocab_size",
+];
 
 /// Hidden size, layers and vocabulary of the 1bitLLM reproductions, which gate with SiLU although
 /// a newer converter labels them `bitnet-b1.58`.
@@ -148,7 +165,38 @@ impl Keys<'_> {
             let expected = format!("it must be the head size {}", c.head_size);
             return Err(self.error("rope.dimension_count", turned, expected));
         }
-        self.check_activation(c)
+        let values = self.count_or("attention.value_length", c.head_size)?;
+        if values != c.head_size {
+            let expected = format!("it must be the head size {}", c.head_size);
+            return Err(self.error("attention.value_length", values, expected));
+        }
+        self.check_activation(c)?;
+        self.refuse_unread()
+    }
+
+    /// Settings that would have to be ignored change the result, unless they say that there is
+    /// nothing to change.
+    fn refuse_unread(&self) -> Result<(), Error> {
+        for (key, value) in self.gguf.metadata() {
+            let Some(key) = key.strip_prefix(self.architecture).and_then(|k| k.strip_prefix('.'))
+            else {
+                continue;
+            };
+            let neutral = match (key, value) {
+                ("attention.value_length", _) => true,
+                ("rope.scaling.type", Value::String(kind)) => &**kind == "none",
+                ("expert_count" | "expert_used_count" | "attention.sliding_window", n) => {
+                    *n == Value::U32(0)
+                }
+                ("attention.causal", causal) => *causal == Value::Bool(true),
+                _ => READ.contains(&key),
+            };
+            if !neutral {
+                let expected = "this setting is not supported, and changes what the model computes";
+                return Err(self.error(key, format!("{value:?}"), expected));
+            }
+        }
+        Ok(())
     }
 
     /// Squared ReLU is what the architecture means; some files say or are something else.

@@ -35,9 +35,8 @@ pub struct Options {
 ///
 /// let engine = Engine::open("model.gguf", &Options::default())?;
 /// let prompt = engine.encode("Once upon a time")?;
-/// let context = engine.context();
 /// let mut text = engine.tokenizer()?.stream();
-/// let mut story = Generation::new(&engine, prompt, Sampling::default(), context, 64)?;
+/// let mut story = Generation::new(&engine, prompt, Sampling::default(), 64)?;
 /// while let Some(token) = story.next(|| false)? {
 ///     print!("{}", text.push(token));
 /// }
@@ -114,10 +113,16 @@ impl Engine {
         &self.model.config
     }
 
-    /// The weights of the model.
+    /// Tokens of the vocabulary: logits of a row.
     #[must_use]
-    pub fn model(&self) -> &BitNet {
-        &self.model
+    pub fn vocabulary(&self) -> usize {
+        self.model.embedding.rows
+    }
+
+    /// The names that ggml gives the formats of the linear layers, each once.
+    #[must_use]
+    pub fn weight_formats(&self) -> Vec<&'static str> {
+        self.model.weight_formats()
     }
 
     /// Text to tokens and back.
@@ -140,7 +145,7 @@ impl Engine {
         let tokenizer = self.tokenizer()?;
         Ok(match prompt {
             "" => Vec::new(),
-            _ => tokenizer.encode(prompt, Special { bos: true, parse: true }),
+            _ => tokenizer.encode(prompt, Special::PROMPT),
         })
     }
 

@@ -125,6 +125,23 @@ pub enum Error {
         /// What is wrong; offsets count from there.
         source: FormatError,
     },
+    /// A weight that is no number.
+    #[error(
+        "{file}: tensor `{tensor}`, which starts at byte {offset}: element {index} is {value}; \
+         the file is damaged"
+    )]
+    NotFiniteWeight {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Where its data starts.
+        offset: u64,
+        /// Which element.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
     /// The file's tokenizer is unusable.
     #[error("{file}: tokenizer: {source}")]
     Tokenizer {
@@ -196,7 +213,7 @@ pub enum Error {
     #[error("the model gave logits that are not finite; its weights are damaged")]
     NotFinite,
     /// A sampling setting out of its range.
-    #[error("sampling setting {name} = {value} is out of range: {expected}")]
+    #[error("sampling setting {name} = {value} is out of range: it must be {expected}")]
     Sampling {
         /// The setting.
         name: &'static str,

@@ -58,7 +58,7 @@ pub struct Timings {
 }
 
 impl<'a> Generation<'a> {
-    /// Continues `prompt` by at most `limit` tokens, in a context of `context` tokens.
+    /// Continues `prompt` by at most `limit` tokens, in the context of the engine.
     ///
     /// # Errors
     ///
@@ -67,18 +67,18 @@ impl<'a> Generation<'a> {
         engine: &'a Engine,
         prompt: Vec<u32>,
         sampling: Sampling,
-        context: usize,
         limit: usize,
     ) -> Result<Generation<'a>, Error> {
         if prompt.is_empty() {
             return Err(Error::EmptyPrompt);
         }
+        let context = engine.context();
         if prompt.len() > context {
             return Err(Error::Context { tokens: prompt.len(), context });
         }
         Ok(Generation {
             engine,
-            session: Session::new(engine, 1, context)?,
+            session: engine.session(1)?,
             sampler: Sampler::new(sampling, engine.cpu())?,
             prompt: prompt.len(),
             tokens: prompt,
@@ -106,19 +106,19 @@ impl<'a> Generation<'a> {
         }
         let start = Instant::now();
         let input = &self.tokens[self.session.len(0)..];
-        let Some(logits) = self.session.extend(input, &mut stop)? else {
+        let Some(logits) = self.session.extend(0, input, &mut stop)? else {
             return Ok(self.end(Finish::Cancelled));
         };
         if done == 0 {
             self.timings.prompt = start.elapsed();
         }
         let token = self.sampler.sample(logits, &self.tokens)?;
+        if self.engine.is_end(token) {
+            return Ok(self.end(Finish::Stop));
+        }
         match done {
             0 => self.timings.first_token = start.elapsed(),
             _ => self.timings.decode += start.elapsed(),
-        }
-        if self.engine.is_end(token) {
-            return Ok(self.end(Finish::Stop));
         }
         self.tokens.push(token);
         Ok(Some(token))

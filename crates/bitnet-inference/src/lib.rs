@@ -1,21 +1,21 @@
 //! An inference engine for ternary (BitNet b1.58) language models.
 //!
 //! [`Engine`] is a loaded model, [`Generation`] continues a text with it, [`Session`] is what lies
-//! beneath: sequences of tokens in, logits out. A forward pass is [`arch::forward`], written once
-//! over the operations of [`backend::Backend`].
+//! beneath: sequences of tokens in, logits out. A forward pass is one function per architecture, in
+//! `arch/`, written over the operations of the trait in `backend/`.
 #![forbid(unsafe_code)]
 
-pub mod arch;
-pub mod backend;
+mod arch;
+mod backend;
 mod config;
 mod engine;
 mod error;
 mod generate;
-pub mod linear;
+mod linear;
 mod sample;
 mod session;
-pub mod source;
-pub mod state;
+mod source;
+mod state;
 pub mod tokenizer;
 
 pub use config::Config;

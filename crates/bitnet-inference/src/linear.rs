@@ -6,16 +6,16 @@ use bitnet_kernels::{Bound, Cpu, Format, NoKernel, select};
 
 /// A ternary weight matrix `[rows, cols]`, in the bytes of the file.
 #[derive(Clone, Debug)]
-pub struct QuantizedLinear {
+pub(crate) struct QuantizedLinear {
     bytes: Bytes,
     /// Output features.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Input features.
-    pub cols: usize,
+    pub(crate) cols: usize,
     /// The layout of the bytes.
-    pub format: Format,
+    pub(crate) format: Format,
     /// The scale of all weights.
-    pub scale: f32,
+    pub(crate) scale: f32,
     /// For one row of activations.
     pub(crate) gemv: Bound<GemvFn>,
     /// For several.
@@ -48,14 +48,14 @@ impl QuantizedLinear {
 
 /// A floating-point matrix `[rows, cols]`, in the bytes of the file: embeddings and output layer.
 #[derive(Clone, Debug)]
-pub struct FloatMatrix {
+pub(crate) struct FloatMatrix {
     bytes: Bytes,
     /// Rows: tokens of the vocabulary.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Numbers of a row.
-    pub cols: usize,
+    pub(crate) cols: usize,
     /// The layout of the bytes.
-    pub format: Format,
+    pub(crate) format: Format,
     /// Multiplies by it.
     pub(crate) head: Bound<HeadFn>,
 }

@@ -262,6 +262,23 @@ mod tests {
     }
 
     #[test]
+    fn filters_come_in_order_and_temperature_last() {
+        // Probabilities 0.5, 0.3, 0.15, 0.05. Top-p leaves three, of which min-p takes none; the
+        // other way round, the three would be 0.526, 0.316, 0.158, and top-p would leave two.
+        let logits = [0.5_f32, 0.3, 0.15, 0.05].map(f32::ln);
+        let both = Sampling { top_p: 0.83, min_p: 0.25, ..OFF };
+        assert_eq!(drawn(both, &logits), [0, 1, 2]);
+        // Neither knows the temperature.
+        for hot in [0.5, 4.0] {
+            let logits = [3.0, 2.0, 1.0, 0.0];
+            let min_p = Sampling { min_p: 0.3, temperature: hot, ..OFF };
+            assert_eq!(drawn(min_p, &logits), [0, 1], "{hot}");
+            let top_p = Sampling { top_p: 0.7, temperature: hot, ..OFF };
+            assert_eq!(drawn(top_p, &logits), [0, 1], "{hot}");
+        }
+    }
+
+    #[test]
     fn draws_follow_the_probabilities() {
         let mut sampler = sampler(OFF);
         let logits = [0.0, 3.0_f32.ln()];
@@ -283,6 +300,8 @@ mod tests {
         assert_eq!(sampler.sample(&[3.0, 2.0, -1.0], &[0, 2]).unwrap(), 1);
         assert_eq!(sampler.sample(&[3.0, 2.0, -1.0], &[0, 1, 2]).unwrap(), 0);
         assert_eq!(sampler.sample(&[-1.0, -1.5, -9.0], &[0, 0]).unwrap(), 1);
+        // However often a token was said.
+        assert_eq!(sampler.sample(&[4.0, 1.5], &[0, 0]).unwrap(), 0);
     }
 
     #[test]

@@ -119,32 +119,41 @@ impl Session {
         Ok(&self.logits)
     }
 
-    /// Continues sequence 0 by some tokens, in chunks of up to [`CHUNK`], and gives the logits
-    /// after the last one `[vocabulary]`. `stop` is asked between chunks; true ends early.
+    /// Continues a sequence by some tokens, in chunks of up to [`CHUNK`], and gives the logits
+    /// after the last one `[vocabulary]`. `stop` is asked before each chunk; true ends early, with
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// As [`Session::run`]; the tokens of chunks before the failure have been added. Also where
-    /// all tokens together would not fit, before anything has run.
+    /// As [`Session::run`]; the tokens of chunks before the failure have been added. Where there
+    /// are no tokens, or all together would not fit, nothing has run.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such sequence.
     pub fn extend(
         &mut self,
+        sequence: usize,
         tokens: &[u32],
         mut stop: impl FnMut() -> bool,
     ) -> Result<Option<&[f32]>, Error> {
-        let total = self.lengths[0] + tokens.len();
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        let total = self.lengths[sequence] + tokens.len();
         if total > self.context {
             return Err(Error::Context { tokens: total, context: self.context });
         }
         let mut inputs = Vec::with_capacity(CHUNK);
+        let mut left = tokens.len();
         for chunk in tokens.chunks(CHUNK) {
             if stop() {
                 return Ok(None);
             }
-            let last = std::ptr::eq(chunk.as_ptr_range().end, tokens.as_ptr_range().end);
             inputs.clear();
-            inputs.extend(chunk.iter().map(|&token| Input { sequence: 0, token, logits: false }));
-            if let (true, Some(input)) = (last, inputs.last_mut()) {
-                input.logits = true;
+            for &token in chunk {
+                left -= 1;
+                inputs.push(Input { sequence, token, logits: left == 0 });
             }
             self.run(&inputs)?;
         }

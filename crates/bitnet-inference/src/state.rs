@@ -17,7 +17,7 @@ fn zeros<T: Clone + Default>(n: usize, what: &'static str) -> Result<Vec<T>, Err
 
 /// Rows of floats.
 #[derive(Debug)]
-pub struct Floats {
+pub(crate) struct Floats {
     /// `[rows, cols]`.
     pub(crate) data: Vec<f32>,
     /// Numbers of a row.
@@ -48,7 +48,7 @@ impl Floats {
 
 /// Rows of quantised activations.
 #[derive(Debug)]
-pub struct Quantized {
+pub(crate) struct Quantized {
     /// `[rows, cols]`.
     pub(crate) data: Vec<i8>,
     /// One for each row.
@@ -74,7 +74,7 @@ impl Quantized {
 
 /// The buffers of a forward pass, for up to as many rows as it was made for.
 #[derive(Debug)]
-pub struct Scratch<B: Backend> {
+pub(crate) struct Scratch<B: Backend> {
     /// Rows it was made for.
     pub(crate) capacity: usize,
     /// Residual stream `[rows, hidden]`.
@@ -130,7 +130,7 @@ impl<B: Backend> Scratch<B> {
 /// Keys and values of several sequences, in blocks of [`KV_BLOCK`] positions that are taken from
 /// the system as sequences grow.
 #[derive(Debug)]
-pub struct KvCache {
+pub(crate) struct KvCache {
     /// Each `[layer][keys, values][position in the block][kv heads * head size]`.
     blocks: Vec<Box<[f32]>>,
     /// The blocks of each sequence.

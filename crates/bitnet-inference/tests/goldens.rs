@@ -46,7 +46,7 @@ fn likeliest(logits: &[f32]) -> usize {
 /// What the model says next at temperature 0.
 fn greedy(engine: &Engine, prompt: Vec<u32>, n: usize) -> Vec<u32> {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    let mut text = Generation::new(engine, prompt, sampling, engine.context(), n).unwrap();
+    let mut text = Generation::new(engine, prompt, sampling, n).unwrap();
     while text.next(|| false).unwrap().is_some() {}
     assert_eq!(text.finish(), Some(Finish::Length));
     text.generated().to_vec()

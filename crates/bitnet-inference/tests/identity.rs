@@ -64,7 +64,7 @@ fn a_sequence_does_not_depend_on_its_neighbours() {
     let best = *Cpu::detect().isas().last().unwrap();
     let engine = engine(best, 2);
     let ids = prompt();
-    let vocabulary = engine.model().embedding.rows;
+    let vocabulary = engine.vocabulary();
     let mut session = engine.session(3).unwrap();
     let mut all = Vec::new();
     // Sequence 1 is the prompt; 0 and 2 start later or earlier, with other tokens and speeds.

@@ -11,50 +11,50 @@ use crate::state::Scratch;
 
 /// The weights of a model. `hidden`, `ffn`, `q` and `kv` are the widths in [`Config`].
 #[derive(Clone, Debug)]
-pub struct BitNet {
+pub(crate) struct BitNet {
     /// Hyper-parameters.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Embeddings and output layer `[vocabulary, hidden]`.
-    pub embedding: FloatMatrix,
+    pub(crate) embedding: FloatMatrix,
     /// The transformer blocks.
-    pub layers: Vec<Layer>,
+    pub(crate) layers: Vec<Layer>,
     /// Final norm `[hidden]`.
-    pub output_norm: Vec<f32>,
+    pub(crate) output_norm: Vec<f32>,
     /// Rotary angle of a step in position, for each pair of a head `[head size / 2]`.
-    pub frequencies: Vec<f32>,
+    pub(crate) frequencies: Vec<f32>,
 }
 
 /// The weights of a transformer block.
 #[derive(Clone, Debug)]
-pub struct Layer {
+pub(crate) struct Layer {
     /// Norm before queries, keys and values `[hidden]`.
-    pub attn_norm: Vec<f32>,
+    pub(crate) attn_norm: Vec<f32>,
     /// Queries `[q, hidden]`.
-    pub attn_q: QuantizedLinear,
+    pub(crate) attn_q: QuantizedLinear,
     /// Keys `[kv, hidden]`.
-    pub attn_k: QuantizedLinear,
+    pub(crate) attn_k: QuantizedLinear,
     /// Values `[kv, hidden]`.
-    pub attn_v: QuantizedLinear,
+    pub(crate) attn_v: QuantizedLinear,
     /// Norm before the output of attention `[q]`.
-    pub attn_sub_norm: Vec<f32>,
+    pub(crate) attn_sub_norm: Vec<f32>,
     /// Output of attention `[hidden, q]`.
-    pub attn_output: QuantizedLinear,
+    pub(crate) attn_output: QuantizedLinear,
     /// Norm before gate and up `[hidden]`.
-    pub ffn_norm: Vec<f32>,
+    pub(crate) ffn_norm: Vec<f32>,
     /// Gate `[ffn, hidden]`.
-    pub ffn_gate: QuantizedLinear,
+    pub(crate) ffn_gate: QuantizedLinear,
     /// What is gated `[ffn, hidden]`.
-    pub ffn_up: QuantizedLinear,
+    pub(crate) ffn_up: QuantizedLinear,
     /// Norm before down `[ffn]`.
-    pub ffn_sub_norm: Vec<f32>,
+    pub(crate) ffn_sub_norm: Vec<f32>,
     /// Back to the residual stream `[hidden, ffn]`.
-    pub ffn_down: QuantizedLinear,
+    pub(crate) ffn_down: QuantizedLinear,
 }
 
 impl BitNet {
     /// The names of the formats of the linear layers, each once.
     #[must_use]
-    pub fn weight_formats(&self) -> Vec<&'static str> {
+    pub(crate) fn weight_formats(&self) -> Vec<&'static str> {
         let linears = self.layers.iter().flat_map(Layer::linears);
         let mut names: Vec<_> = linears.map(|linear| linear.format.ggml_name()).collect();
         names.sort_unstable();
@@ -75,7 +75,7 @@ impl Layer {
 /// Writes the logits of the rows in `outputs`, one after another, to `logits`
 /// `[outputs, vocabulary]`. The cache must have room and the scratch be large enough for all rows;
 /// rows of one sequence must be in order and follow what the cache has.
-pub fn forward<B: Backend>(
+pub(crate) fn forward<B: Backend>(
     b: &mut B,
     model: &BitNet,
     s: &mut Scratch<B>,

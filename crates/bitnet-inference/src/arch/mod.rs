@@ -2,4 +2,4 @@
 
 mod bitnet;
 
-pub use bitnet::{BitNet, Layer, forward};
+pub(crate) use bitnet::{BitNet, Layer, forward};

@@ -20,7 +20,7 @@ const TILE_ROWS: usize = 8;
 
 /// Computes on the processor.
 #[derive(Debug)]
-pub struct CpuBackend {
+pub(crate) struct CpuBackend {
     kernels: Kernels,
     pool: Arc<Pool>,
     /// Keys and values.

@@ -3,23 +3,23 @@
 use crate::Error;
 use crate::linear::{FloatMatrix, QuantizedLinear};
 
-pub mod cpu;
+pub(crate) mod cpu;
 
 /// One token of one sequence in a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// The sequence it belongs to.
-    pub sequence: usize,
+    pub(crate) sequence: usize,
     /// Its place in the sequence, from 0.
-    pub position: usize,
+    pub(crate) position: usize,
     /// Its id.
-    pub token: u32,
+    pub(crate) token: u32,
 }
 
 /// The operations of a forward pass, each on all rows at once.
 ///
 /// Shapes are `[rows, cols]`, row-major; the first `rows` rows of a buffer are used.
-pub trait Backend {
+pub(crate) trait Backend {
     /// Rows of floats.
     type Floats;
     /// Rows of quantised activations.
@@ -99,18 +99,18 @@ pub trait Backend {
 
 /// The weights of an RMSNorm.
 #[derive(Clone, Copy, Debug)]
-pub struct Norm<'a> {
+pub(crate) struct Norm<'a> {
     /// One for each column.
-    pub weight: &'a [f32],
+    pub(crate) weight: &'a [f32],
     /// Added to the mean of squares.
-    pub eps: f32,
+    pub(crate) eps: f32,
 }
 
 /// How attention is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Numbers of a head.
-    pub size: usize,
+    pub(crate) size: usize,
     /// Query heads that share a key and value head.
-    pub group: usize,
+    pub(crate) group: usize,
 }

@@ -19,7 +19,7 @@ use crate::{Config, Error, Notice};
 /// # Errors
 ///
 /// Where the file is not a complete and sound model of a supported architecture.
-pub fn model(gguf: &Gguf, cpu: &Cpu) -> Result<BitNet, Error> {
+pub(crate) fn model(gguf: &Gguf, cpu: &Cpu) -> Result<BitNet, Error> {
     let config = Config::from_gguf(gguf)?;
     let mut source = Source { gguf, cpu, used: HashSet::new() };
     let (hidden, head_size) = (config.hidden, config.head_size);
@@ -108,7 +108,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// A tensor of one dimension, widened.
+    /// A tensor of one dimension, widened. Its numbers must be finite.
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let tensor = self.find(name, &[len as u64])?;
         let (format, bytes) = self.float(tensor)?;
@@ -116,7 +116,16 @@ impl<'a> Source<'a> {
         checked.map_err(|e| self.damaged(tensor, e))?;
         let mut out = vec![0.0; len];
         format::widen(format, &bytes, &mut out);
-        Ok(out)
+        match out.iter().position(|x| !x.is_finite()) {
+            None => Ok(out),
+            Some(index) => Err(Error::NotFiniteWeight {
+                file: self.gguf.name().to_owned(),
+                tensor: name.to_owned(),
+                offset: tensor.offset,
+                index,
+                value: out[index],
+            }),
+        }
     }
 
     /// `base^(-2i / size)` for each pair, divided by the file's factors if it has some.
@@ -128,7 +137,13 @@ impl<'a> Source<'a> {
             let factors = self.vector("rope_freqs.weight", size / 2)?;
             frequencies.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
         }
-        Ok(frequencies)
+        if frequencies.iter().all(|f| f.is_finite()) {
+            return Ok(frequencies);
+        }
+        Err(Error::Variant {
+            file: self.gguf.name().to_owned(),
+            what: format!("rotary frequencies of base {base} are not finite; the file is damaged"),
+        })
     }
 
     /// The format and the bytes of a floating-point tensor.
@@ -200,7 +215,7 @@ impl<'a> Source<'a> {
 /// # Errors
 ///
 /// Where the metadata has no byte-level BPE vocabulary, or one that contradicts itself.
-pub fn tokenizer(gguf: &Gguf) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
+pub(crate) fn tokenizer(gguf: &Gguf) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
     let file = || gguf.name().to_owned();
     let fail = |source| Error::Tokenizer { file: file(), source };
     let Some(kind) = gguf.str("tokenizer.ggml.model")? else {

@@ -1,3 +1,3 @@
 //! Where weights come from: named tensors of a file, checked and in one internal form.
 
-pub mod gguf;
+pub(crate) mod gguf;

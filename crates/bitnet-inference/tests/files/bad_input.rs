@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use bitnet_gguf::{Gguf, TensorType};
-use bitnet_inference::{Engine, Error, Generation, Input, Options, Sampling};
+use bitnet_inference::{Config, Engine, Error, Generation, Input, Notice, Options, Sampling};
 use bitnet_kernels::format::FormatError;
 use bitnet_kernels::{Cpu, Isa};
 use proptest::prelude::*;
@@ -100,10 +100,69 @@ fn numbers_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_model_that_gates_otherwise_is_refused() {
-    let mut parts = Parts::demo();
-    parts.metadata.push(("bitnet-b1.58.hidden_act".to_owned(), "silu".into()));
-    assert!(refused(parts).to_string().contains("silu"));
+fn settings_that_would_be_ignored_are_refused() {
+    let with = |key: &str, value: bitnet_gguf::Value| {
+        let mut parts = Parts::demo();
+        parts.metadata.push((format!("bitnet-b1.58.{key}"), value));
+        parts
+    };
+    for (key, value) in [
+        ("hidden_act", "silu".into()),
+        ("rope.scaling.type", "linear".into()),
+        ("rope.scaling.factor", 8.0_f32.into()),
+        ("attention.value_length", 32_u32.into()),
+        ("attention.sliding_window", 128_u32.into()),
+        ("final_logit_softcapping", 30.0_f32.into()),
+        ("expert_count", 8_u32.into()),
+        ("something_new", true.into()),
+    ] {
+        let error = refused(with(key, value));
+        assert!(matches!(&error, Error::Config { .. }), "{key}: {error}");
+        assert!(error.to_string().contains(key), "{error}");
+    }
+    for (key, value) in [
+        ("hidden_act", "relu2".into()),
+        ("rope.scaling.type", "none".into()),
+        ("attention.value_length", 64_u32.into()),
+        ("expert_count", 0_u32.into()),
+    ] {
+        assert!(with(key, value).load().is_ok(), "{key} says nothing new");
+    }
+}
+
+/// Wide and shallow as the 1bitLLM reproductions are; no data is needed to see it.
+#[test]
+fn models_that_gate_with_silu_are_known_by_their_shape() {
+    let header = |vocabulary: u64| {
+        let key = |name: &str| format!("bitnet-b1.58.{name}");
+        let mut file = Vec::new();
+        bitnet_gguf::Writer::new()
+            .metadata("general.architecture", "bitnet-b1.58")
+            .metadata(&key("block_count"), 24_u32)
+            .metadata(&key("embedding_length"), 1536_u32)
+            .metadata(&key("feed_forward_length"), 4096_u32)
+            .metadata(&key("context_length"), 2048_u32)
+            .metadata(&key("attention.head_count"), 16_u32)
+            .metadata(&key("attention.layer_norm_rms_epsilon"), 1e-5_f32)
+            .tensor("token_embd.weight", &[1536, vocabulary], 12, [0; 32])
+            .write_to(&mut file)
+            .unwrap();
+        Config::from_gguf(&Gguf::from_vec("large.gguf", file).unwrap())
+    };
+    let error = header(32002).unwrap_err();
+    assert!(matches!(&error, Error::Variant { what, .. } if what.contains("SiLU")), "{error}");
+    let config = header(32003).unwrap();
+    // What a file may leave out.
+    assert_eq!((config.kv_heads, config.head_size, config.rope_base), (16, 96, 10_000.0));
+}
+
+#[test]
+fn a_tokenizer_of_another_size_is_refused() {
+    let mut parts = Parts::demo().without("bitnet-b1.58.vocab_size");
+    parts.tensors[0].dims[1] = 2047;
+    parts.tensors[0].data.truncate(2047 * 512);
+    let error = refused(parts);
+    assert!(error.to_string().contains("2048 tokens"), "{error}");
 }
 
 #[test]
@@ -172,13 +231,45 @@ fn damaged_weights_are_found_and_placed() {
 }
 
 #[test]
-fn weights_that_give_no_numbers_end_generation() {
-    let mut parts = change("output_norm.weight", |t| t.data[..4].copy_from_slice(&[0xFF; 4]));
-    parts.version = 3;
-    let engine = parts.load().unwrap();
-    let sampling = Sampling::default();
-    let mut text = Generation::new(&engine, vec![2040], sampling, 512, 4).unwrap();
-    assert!(matches!(text.next(|| false), Err(Error::NotFinite)));
+fn norms_that_are_not_numbers_are_found_and_placed() {
+    let error = refused(change("blk.2.ffn_sub_norm.weight", |t| {
+        t.data[4 * 77..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    }));
+    let Error::NotFiniteWeight { tensor, index, .. } = &error else { panic!("{error}") };
+    assert_eq!((tensor.as_str(), *index), ("blk.2.ffn_sub_norm.weight", 77));
+}
+
+/// Finite weights can overflow on the way. What comes of that must not pass for a result, on any
+/// instruction set.
+#[test]
+fn weights_that_overflow_end_generation() {
+    let nan_row = |parts: &mut Parts| {
+        // The embedding of the first token.
+        parts.tensors[0].data[2040 * 512..][..2].copy_from_slice(&[0xFF, 0x7F]);
+    };
+    for (name, scale) in [("ffn_gate", 1e20_f32), ("attn_q", 3e38), ("attn_v", 3e38)] {
+        let changed = change(&format!("blk.0.{name}.weight"), |t| {
+            let end = t.data.len();
+            t.data[end - 32..end - 28].copy_from_slice(&scale.to_le_bytes());
+        });
+        not_finite(changed, name);
+    }
+    let mut changed = Parts::demo();
+    nan_row(&mut changed);
+    not_finite(changed, "embedding");
+}
+
+fn not_finite(parts: Parts, what: &str) {
+    let file = parts.write();
+    for &isa in Cpu::detect().isas() {
+        let gguf = Gguf::from_vec("overflow.gguf", file.clone()).unwrap();
+        let options = Options { isa: Some(isa), ..Options::default() };
+        let engine = Engine::load(gguf, &options).unwrap();
+        let prompt = vec![2040, 1450, 326];
+        let mut text = Generation::new(&engine, prompt, Sampling::default(), 4).unwrap();
+        let result = text.next(|| false);
+        assert!(matches!(result, Err(Error::NotFinite)), "{what} on {isa}: {result:?}");
+    }
 }
 
 #[test]
@@ -232,9 +323,12 @@ fn requests_that_cannot_be_met_are_refused() {
         assert!(error.to_string().contains("scalar"), "{error} does not say what there is");
     }
 
+    let engine = load(DEMO, &Options { context: Some(100_000), ..Options::default() });
+    assert_eq!(engine.context(), 512);
+    assert_eq!(engine.notices(), [Notice::Context { asked: 100_000, used: 512 }]);
     let engine = load(DEMO, &Options { context: Some(8), ..Options::default() });
-    assert_eq!(engine.context(), 8);
-    let new = |prompt, sampling| Generation::new(&engine, prompt, sampling, 8, 4).map(|_| ());
+    assert_eq!((engine.context(), engine.session(1).unwrap().context()), (8, 8));
+    let new = |prompt, sampling| Generation::new(&engine, prompt, sampling, 4).map(|_| ());
     let usual = Sampling::default();
     assert!(matches!(new(vec![], usual), Err(Error::EmptyPrompt)));
     assert!(matches!(new(vec![1; 9], usual), Err(Error::Context { tokens: 9, context: 8 })));
@@ -256,7 +350,7 @@ fn requests_that_cannot_be_met_are_refused() {
 fn a_full_context_ends_generation() {
     let engine = load(DEMO, &Options { context: Some(8), ..Options::default() });
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-    let mut text = Generation::new(&engine, vec![2040; 6], greedy, 8, usize::MAX).unwrap();
+    let mut text = Generation::new(&engine, vec![2040; 6], greedy, usize::MAX).unwrap();
     let mut tokens = 0;
     while text.next(|| false).unwrap().is_some() {
         tokens += 1;

@@ -2,7 +2,7 @@
 //! ones where the type cannot hold the same numbers.
 
 use bitnet_gguf::TensorType;
-use bitnet_inference::{Error, Notice, Options};
+use bitnet_inference::{Error, Finish, Generation, Notice, Options, Sampling};
 use bitnet_kernels::Format;
 use half::{bf16, f16};
 
@@ -123,9 +123,49 @@ fn an_output_layer_of_its_own_is_refused() {
     assert!(error.to_string().contains("output.weight"), "{error}");
 }
 
+/// Factors divide the frequencies `base^(-2i/64)`: those of `2^(2i/64)` are a base of 20,000.
 #[test]
-fn rotary_factors_are_used() {
-    let twos = [2.0_f32; 32].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let parts = Parts::demo().add("rope_freqs.weight", &[32], 0, twos);
-    assert_ne!(bits(&run(parts)), bits(&run(Parts::demo())));
+fn rotary_factors_divide() {
+    let factors = (0..32).flat_map(|i| 2.0_f32.powf(2.0 * i as f32 / 64.0).to_le_bytes());
+    let factors = Parts::demo().add("rope_freqs.weight", &[32], 0, factors.collect());
+    let mut base = Parts::demo().without("bitnet-b1.58.rope.freq_base");
+    base.metadata.push(("bitnet-b1.58.rope.freq_base".to_owned(), 20_000.0_f32.into()));
+    let (factors, base, demo) = (run(factors), run(base), run(Parts::demo()));
+    let distance =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
+    let (near, far) = (distance(&factors, &base), distance(&factors, &demo));
+    assert!(near < far / 4.0, "{near} from the other base, {far} from no factors");
+}
+
+#[test]
+fn the_text_ends_where_the_model_says() {
+    // The greedy story goes 437, 1024, 258, 530, ...: its third token becomes the end.
+    let mut parts = Parts::demo().without("tokenizer.ggml.eos_token_id");
+    parts.metadata.push(("tokenizer.ggml.eos_token_id".to_owned(), 258_u32.into()));
+    let engine = parts.load().unwrap();
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let prompt = engine.encode("Once upon a time").unwrap();
+    let mut text = Generation::new(&engine, prompt, greedy, 64).unwrap();
+    while text.next(|| false).unwrap().is_some() {}
+    assert_eq!(text.generated(), [437, 1024]);
+    assert_eq!(text.finish(), Some(Finish::Stop));
+    assert_eq!(text.next(|| false).unwrap(), None);
+}
+
+#[test]
+fn generation_stops_when_asked() {
+    let engine = load(DEMO, &Options::default());
+    let mut text = Generation::new(&engine, vec![2040; 4], Sampling::default(), 64).unwrap();
+    assert!(text.next(|| false).unwrap().is_some());
+    assert_eq!(text.next(|| true).unwrap(), None);
+    assert_eq!(text.finish(), Some(Finish::Cancelled));
+    assert_eq!(text.generated().len(), 1);
+}
+
+#[test]
+fn a_file_may_leave_out_what_is_usual() {
+    let engine = Parts::demo().without("tokenizer.ggml.add_bos_token").load().unwrap();
+    assert_eq!(engine.encode("Once").unwrap()[0], 2040);
+    let base = Parts::demo().without("bitnet-b1.58.rope.freq_base");
+    assert_eq!(bits(&run(base)), bits(&run(Parts::demo())));
 }
