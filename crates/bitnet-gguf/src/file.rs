@@ -25,8 +25,9 @@ impl Gguf {
     /// Maps a file into memory, read only, and reads its header.
     ///
     /// While the `Gguf` or any [`Bytes`] of it lives, nobody may write to the file or shorten it:
-    /// on most systems that ends the process. Replace a model by renaming another file over it, or
-    /// read it with [`Gguf::from_vec`] if that cannot be ruled out.
+    /// the first gives results without meaning, the second ends the process on most systems.
+    /// Replace a model by renaming another file over it, or read it with [`Gguf::from_vec`] if
+    /// that cannot be ruled out.
     ///
     /// # Errors
     ///

@@ -45,9 +45,10 @@ impl Bytes {
     /// Maps `file`, read only.
     pub(crate) fn map(file: &File) -> io::Result<Bytes> {
         // SAFETY: the map is read only and private to this value, and `Mmap` unmaps only when the
-        // last `Bytes` is gone. What remains of `Mmap::map`'s contract, that nobody changes the
-        // file meanwhile, cannot be checked here;
-        // `Gguf::open` passes it on to its caller.
+        // last `Bytes` is gone. That nobody changes the file meanwhile cannot be checked; as in
+        // every reader that maps files, it is accepted, and said in the docs of `Gguf::open`.
+        // Nothing read here is trusted later: text is checked each time it is read, and numbers
+        // are only computed with.
         let map = unsafe { Mmap::map(file) }?;
         Ok(Bytes::whole(Memory::Map(Arc::new(map))))
     }
