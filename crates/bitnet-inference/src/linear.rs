@@ -1,5 +1,7 @@
 //! Matrices, bound to the kernels that multiply by them.
 
+use std::ops::Range;
+
 use bitnet_gguf::Bytes;
 use bitnet_kernels::op::{GemmFn, GemvFn, HeadFn};
 use bitnet_kernels::{Bound, Cpu, Format, NoKernel, select};
@@ -22,26 +24,20 @@ pub(crate) struct QuantizedLinear {
     pub(crate) gemm: Bound<GemmFn>,
 }
 
-/// A ternary matrix before it has kernels: checked bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct TernaryMatrix {
-    pub(crate) bytes: Bytes,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) format: Format,
-    pub(crate) scale: f32,
-}
-
 impl QuantizedLinear {
-    /// Binds a matrix to the best kernels of `cpu`.
-    pub(crate) fn new(matrix: TernaryMatrix, cpu: &Cpu) -> Result<QuantizedLinear, NoKernel> {
-        let TernaryMatrix { bytes, rows, cols, format, scale } = matrix;
+    /// Binds a checked matrix to the best kernels of `cpu`.
+    pub(crate) fn new(
+        bytes: Bytes,
+        (rows, cols): (usize, usize),
+        (format, scale): (Format, f32),
+        cpu: &Cpu,
+    ) -> Result<QuantizedLinear, NoKernel> {
         let (gemv, gemm) = (select(Some(format), cpu)?, select(Some(format), cpu)?);
         Ok(QuantizedLinear { bytes, rows, cols, format, scale, gemv, gemm })
     }
 
     /// The bytes of some rows.
-    pub(crate) fn weights(&self, rows: std::ops::Range<usize>) -> &[u8] {
+    pub(crate) fn weights(&self, rows: Range<usize>) -> &[u8] {
         slice_rows(&self.bytes, self.format, self.cols, rows)
     }
 }
@@ -72,12 +68,12 @@ impl FloatMatrix {
     }
 
     /// The bytes of some rows.
-    pub(crate) fn weights(&self, rows: std::ops::Range<usize>) -> &[u8] {
+    pub(crate) fn weights(&self, rows: Range<usize>) -> &[u8] {
         slice_rows(&self.bytes, self.format, self.cols, rows)
     }
 }
 
-fn slice_rows(bytes: &[u8], format: Format, cols: usize, rows: std::ops::Range<usize>) -> &[u8] {
+fn slice_rows(bytes: &[u8], format: Format, cols: usize, rows: Range<usize>) -> &[u8] {
     let (weights, size) = format.block();
     let row = cols / weights * size;
     &bytes[rows.start * row..rows.end * row]

@@ -87,7 +87,7 @@ impl Session {
     ///
     /// If there are more than [`CHUNK`] inputs, or one of a sequence that does not exist.
     pub fn run(&mut self, inputs: &[Input]) -> Result<&[f32], Error> {
-        assert!(inputs.len() <= self.scratch.capacity, "at most {CHUNK} rows");
+        assert!(inputs.len() <= CHUNK, "at most {CHUNK} rows");
         let vocabulary = self.model.embedding.rows;
         let mut lengths = self.lengths.clone();
         self.rows.clear();
@@ -144,7 +144,7 @@ impl Session {
         if total > self.context {
             return Err(Error::Context { tokens: total, context: self.context });
         }
-        let mut inputs = Vec::with_capacity(CHUNK);
+        let mut inputs = Vec::with_capacity(tokens.len().min(CHUNK));
         let mut left = tokens.len();
         for chunk in tokens.chunks(CHUNK) {
             if stop() {

@@ -75,8 +75,6 @@ impl Quantized {
 /// The buffers of a forward pass, for up to as many rows as it was made for.
 #[derive(Debug)]
 pub(crate) struct Scratch<B: Backend> {
-    /// Rows it was made for.
-    pub(crate) capacity: usize,
     /// Residual stream `[rows, hidden]`.
     pub(crate) x: B::Floats,
     /// Normalised and quantised input of attention, its output and the feed-forward network
@@ -110,7 +108,6 @@ impl<B: Backend> Scratch<B> {
         let c = &model.config;
         let floats = |cols| backend.floats(rows, cols);
         Ok(Scratch {
-            capacity: rows,
             x: floats(c.hidden)?,
             input: backend.quantized(rows, c.hidden)?,
             q: floats(c.q_size())?,

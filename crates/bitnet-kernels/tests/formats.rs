@@ -1,7 +1,7 @@
 //! Damaged matrices are refused with the place of the damage.
 
 use bitnet_kernels::Format;
-use bitnet_kernels::format::{FormatError, check, decode, encode};
+use bitnet_kernels::format::{FormatError, MOST_COLS, check, decode, encode};
 
 const ROWS: usize = 3;
 const COLS: usize = 512;
@@ -60,6 +60,13 @@ fn lengths_and_shapes_must_fit() {
     let all = Format::TERNARY.iter().chain(&Format::FLOAT);
     assert!(all.clone().all(|format| format.row_bytes(0).is_err()));
     assert!(all.clone().all(|format| format.row_bytes(usize::MAX).is_err()));
+    // The widest rows there may be: sums of codes times activations stay within 32 bits.
+    let widest = i32::MAX as i64 / (3 * 128);
+    for &format in all {
+        assert!(format.row_bytes(MOST_COLS).is_ok() && (MOST_COLS as i64) < widest, "{format}");
+        let cols = 2 * MOST_COLS;
+        assert_eq!(format.row_bytes(cols), Err(FormatError::Width { cols }), "{format}");
+    }
 }
 
 #[test]

@@ -59,6 +59,14 @@ impl CpuBackend {
     pub(crate) fn new(kernels: Kernels, pool: Arc<Pool>, cache: KvCache) -> CpuBackend {
         CpuBackend { kernels, pool, cache, calls: Calls::default() }
     }
+
+    /// Calls `f` once for each row of `out`, whose rows have `cols` numbers.
+    fn each_row(&self, out: &mut [f32], cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        self.pool.tiles(out, cols, (1, cols), |mut tile| {
+            let row = tile.rows().start;
+            f(row, tile.row(row));
+        });
+    }
 }
 
 /// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least one register full.
@@ -103,10 +111,8 @@ impl Backend for CpuBackend {
     fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Quantized) {
         let Kernels { norm: normalize, quantize, .. } = &self.kernels;
         let cols = out.cols;
-        self.pool.tiles(&mut out.normed[..rows * cols], cols, (1, cols), |mut tile| {
-            let row = tile.rows().start;
-            let (x, y) = (x.row(row), tile.row(row));
-            (normalize.run)(NormArgs { x, weight: norm.weight, eps: norm.eps, y });
+        self.each_row(&mut out.normed[..rows * cols], cols, |row, y| {
+            (normalize.run)(NormArgs { x: x.row(row), weight: norm.weight, eps: norm.eps, y });
         });
         let normed = &out.normed;
         self.pool.rows(
@@ -159,9 +165,8 @@ impl Backend for CpuBackend {
     fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {
         let rope = &self.kernels.rope;
         let cols = x.cols;
-        self.pool.tiles(x.rows_mut(rows), cols, (1, cols), |mut tile| {
-            let row = tile.rows().start;
-            (rope.run)(RopeArgs { x: tile.row(row), cos: cos.row(row), sin: sin.row(row) });
+        self.each_row(x.rows_mut(rows), cols, |row, x| {
+            (rope.run)(RopeArgs { x, cos: cos.row(row), sin: sin.row(row) });
         });
         self.calls.add(rope, rows as u64);
     }
@@ -201,9 +206,8 @@ impl Backend for CpuBackend {
     fn add(&mut self, x: &mut Floats, y: &Floats, rows: usize) {
         let add = &self.kernels.add;
         let cols = x.cols;
-        self.pool.tiles(x.rows_mut(rows), cols, (1, cols), |mut tile| {
-            let row = tile.rows().start;
-            (add.run)(AddArgs { x: tile.row(row), y: y.row(row) });
+        self.each_row(x.rows_mut(rows), cols, |row, x| {
+            (add.run)(AddArgs { x, y: y.row(row) });
         });
         self.calls.add(add, rows as u64);
     }
@@ -211,9 +215,8 @@ impl Backend for CpuBackend {
     fn relu2(&mut self, gate: &mut Floats, up: &Floats, rows: usize) {
         let relu2 = &self.kernels.relu2;
         let cols = gate.cols;
-        self.pool.tiles(gate.rows_mut(rows), cols, (1, cols), |mut tile| {
-            let row = tile.rows().start;
-            (relu2.run)(Relu2Args { gate: tile.row(row), up: up.row(row) });
+        self.each_row(gate.rows_mut(rows), cols, |row, gate| {
+            (relu2.run)(Relu2Args { gate, up: up.row(row) });
         });
         self.calls.add(relu2, rows as u64);
     }

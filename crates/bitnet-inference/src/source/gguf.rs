@@ -10,7 +10,7 @@ use bitnet_kernels::format::{self, FormatError};
 use bitnet_kernels::{Cpu, Format};
 
 use crate::arch::{BitNet, Layer};
-use crate::linear::{FloatMatrix, QuantizedLinear, TernaryMatrix};
+use crate::linear::{FloatMatrix, QuantizedLinear};
 use crate::tokenizer::{Splitter, TokenType, Tokenizer, Vocabulary};
 use crate::{Config, Error, Notice};
 
@@ -71,8 +71,7 @@ impl<'a> Source<'a> {
         let bytes = self.gguf.data(tensor)?;
         let checked = format::check(format, &bytes, rows, cols);
         let scale = checked.map_err(|e| self.damaged(tensor, e))?;
-        let matrix = TernaryMatrix { bytes, rows, cols, format, scale };
-        Ok(QuantizedLinear::new(matrix, self.cpu)?)
+        Ok(QuantizedLinear::new(bytes, (rows, cols), (format, scale), self.cpu)?)
     }
 
     /// The embedding table, which is the output layer too.

@@ -110,11 +110,10 @@ impl Format {
         if cols == 0 || !cols.is_multiple_of(weights) {
             return Err(FormatError::Columns { format: self, cols, multiple: weights });
         }
-        (cols / weights).checked_mul(bytes).ok_or(FormatError::Columns {
-            format: self,
-            cols,
-            multiple: weights,
-        })
+        if cols > MOST_COLS {
+            return Err(FormatError::Width { cols });
+        }
+        Ok(cols / weights * bytes)
     }
 }
 
@@ -222,7 +221,8 @@ impl std::error::Error for FormatError {}
 
 /// Checks every byte of a ternary matrix and reads its scale.
 ///
-/// `bytes` is the payload of a `[rows, cols]` matrix, the tail of I2_S included.
+/// `bytes` is the payload of a `[rows, cols]` matrix, the tail of I2_S included. Those of a
+/// floating-point format are only counted; its scale is 1.
 ///
 /// # Errors
 ///
@@ -245,16 +245,15 @@ fn check_length(format: Format, bytes: &[u8], rows: usize, cols: usize) -> Resul
     Ok(())
 }
 
-/// Bytes of a `[rows, cols]` matrix, tail included.
+/// Bytes of a `[rows, cols]` matrix, tail included; more than there can be, if they are too many
+/// to count.
 ///
 /// # Errors
 ///
-/// [`FormatError::Columns`] where `cols` does not suit the format.
+/// As [`Format::row_bytes`].
 pub fn payload(format: Format, rows: usize, cols: usize) -> Result<usize, FormatError> {
-    let (_, multiple) = format.block();
     let tail = if format == Format::I2S { i2_s::TAIL } else { 0 };
-    let bytes = format.row_bytes(cols)?.checked_mul(rows).and_then(|n| n.checked_add(tail));
-    bytes.ok_or(FormatError::Columns { format, cols, multiple })
+    Ok(format.row_bytes(cols)?.saturating_mul(rows).saturating_add(tail))
 }
 
 /// Ternary weights in the bytes of a format: the plain definition of the layout.
@@ -276,7 +275,7 @@ pub fn encode(
     d: f32,
 ) -> Result<Vec<u8>, FormatError> {
     let expected = payload(format, rows, cols)?;
-    if weights.len() != rows * cols {
+    if rows.checked_mul(cols) != Some(weights.len()) {
         return Err(FormatError::Length { format, expected, found: weights.len() });
     }
     if let Some(index) = weights.iter().position(|w| !(-1..=1).contains(w)) {
