@@ -4,20 +4,15 @@ use std::ops::Range;
 
 use bitnet_gguf::Bytes;
 use bitnet_kernels::op::{GemmFn, GemvFn, HeadFn};
-use bitnet_kernels::{Bound, Cpu, Format, NoKernel, select};
+use bitnet_kernels::{Bound, Cpu, Format, NoKernel, Packed, select};
 
-/// A ternary weight matrix `[rows, cols]`, in the bytes of the file.
-#[derive(Clone, Debug)]
+/// A ternary weight matrix `[rows, cols]`, packed for the kernels it is bound to.
+#[derive(Debug)]
 pub(crate) struct QuantizedLinear {
-    bytes: Bytes,
-    /// Output features.
-    pub(crate) rows: usize,
-    /// Input features.
-    pub(crate) cols: usize,
-    /// The layout of the bytes.
+    /// The weights.
+    pub(crate) packed: Packed,
+    /// The layout they had in the file.
     pub(crate) format: Format,
-    /// The scale of all weights.
-    pub(crate) scale: f32,
     /// For one row of activations.
     pub(crate) gemv: Bound<GemvFn>,
     /// For several.
@@ -25,25 +20,24 @@ pub(crate) struct QuantizedLinear {
 }
 
 impl QuantizedLinear {
-    /// Binds a checked matrix to the best kernels of `cpu`.
+    /// Binds a matrix to the best kernels of `cpu`.
     pub(crate) fn new(
-        bytes: Bytes,
-        (rows, cols): (usize, usize),
-        (format, scale): (Format, f32),
+        packed: Packed,
+        format: Format,
         cpu: &Cpu,
     ) -> Result<QuantizedLinear, NoKernel> {
-        let (gemv, gemm) = (select(Some(format), cpu)?, select(Some(format), cpu)?);
-        Ok(QuantizedLinear { bytes, rows, cols, format, scale, gemv, gemm })
-    }
-
-    /// The bytes of some rows.
-    pub(crate) fn weights(&self, rows: Range<usize>) -> &[u8] {
-        slice_rows(&self.bytes, self.format, self.cols, rows)
+        let layout = Some(Format::I2SR32);
+        Ok(QuantizedLinear {
+            packed,
+            format,
+            gemv: select(layout, cpu)?,
+            gemm: select(layout, cpu)?,
+        })
     }
 }
 
 /// A floating-point matrix `[rows, cols]`, in the bytes of the file: embeddings and output layer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct FloatMatrix {
     bytes: Bytes,
     /// Rows: tokens of the vocabulary.

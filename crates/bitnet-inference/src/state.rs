@@ -1,6 +1,6 @@
 //! Every buffer of a forward pass, with its shape, and the key-value cache.
 
-use bitnet_kernels::op::{KV_BLOCK, Keys, RowScale};
+use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, RowScale};
 
 use crate::arch::BitNet;
 use crate::backend::Backend;
@@ -51,6 +51,8 @@ impl Floats {
 pub(crate) struct Quantized {
     /// `[rows, cols]`.
     pub(crate) data: Vec<i8>,
+    /// The same, [interleaved](bitnet_kernels::op::interleave), where there is more than one row.
+    pub(crate) fours: Vec<Fours>,
     /// One for each row.
     pub(crate) scales: Vec<RowScale>,
     /// Bytes of a row.
@@ -65,6 +67,7 @@ impl Quantized {
         let what = "activations";
         Ok(Quantized {
             data: zeros(rows * cols, what)?,
+            fours: zeros(rows.div_ceil(4) * cols / 4, what)?,
             scales: zeros(rows, what)?,
             cols,
             normed: zeros(rows * cols, what)?,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bitnet_kernels::op::{GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn, RowScale};
 use bitnet_kernels::pool::Tile;
 use bitnet_kernels::shapes::{BITNET_2B_4T, Shape};
-use bitnet_kernels::{Cpu, Format, Kernel, Operation, Pool, kernels, limits};
+use bitnet_kernels::{Cpu, Format, Kernel, Operation, Packed, Pool, kernels, limits};
 
 /// How much to measure.
 struct Effort {
@@ -75,36 +75,38 @@ impl Bench {
     }
 
     fn gemv(&self, kernel: &Kernel, shape: Shape) {
-        let (Some(run), Some(format)) = (kernel.bind::<GemvFn>(&self.cpu), kernel.format()) else {
+        let Some(run) = kernel.bind::<GemvFn>(&self.cpu) else {
             return;
         };
-        let weights = matrix(format, shape);
-        let copies = self.effort.streamed.div_ceil(weights.len());
-        let weights = weights.repeat(copies);
-        let x = vec![1; shape.cols];
+        let copies = self.effort.streamed.div_ceil(shape.rows * shape.cols / 4);
+        let tall = Shape { rows: shape.rows * copies, cols: shape.cols };
+        let matrix = matrix(tall);
+        let x = vec![[1; 4]; shape.cols / 4];
         let x_scale = RowScale { scale: 1.0, sum: shape.cols as i32 };
         let mut y = vec![0.0; shape.rows];
         let seconds = self.time(|| {
-            for weights in weights.chunks(weights.len() / copies) {
-                run(GemvArgs { weights, scale: 1.0, x: &x, x_scale, y: &mut y });
+            for copy in 0..copies {
+                let panels = matrix.panels(copy * shape.rows..(copy + 1) * shape.rows);
+                run(GemvArgs { panels, scale: 1.0, x: &x, x_scale, y: &mut y });
                 black_box(&y);
             }
         });
-        self.report_bytes(kernel, shape, weights.len(), seconds);
+        self.report_bytes(kernel, shape, tall.rows * tall.cols / 4, seconds);
     }
 
     fn gemm(&self, kernel: &Kernel, shape: Shape) {
-        let (Some(run), Some(format)) = (kernel.bind::<GemmFn>(&self.cpu), kernel.format()) else {
+        let Some(run) = kernel.bind::<GemmFn>(&self.cpu) else {
             return;
         };
         let tokens = self.effort.tokens;
-        let weights = matrix(format, shape);
-        let x = vec![1; tokens * shape.cols];
+        let matrix = matrix(shape);
+        let x = vec![[[1; 4]; 4]; tokens.div_ceil(4) * shape.cols / 4];
         let x_scales = vec![RowScale { scale: 1.0, sum: shape.cols as i32 }; tokens];
         let mut y = vec![0.0; tokens * shape.rows];
         let seconds = self.time(|| {
             let y = Tile::new(&mut y, shape.rows);
-            run(GemmArgs { weights: &weights, scale: 1.0, x: &x, x_scales: &x_scales, y });
+            let panels = matrix.panels(0..shape.rows);
+            run(GemmArgs { panels, scale: 1.0, x: &x, x_scales: &x_scales, y });
         });
         black_box(&y);
         let speed = (shape.rows * shape.cols * tokens) as f64 / seconds / 1e9;
@@ -143,12 +145,8 @@ impl Bench {
     }
 }
 
-/// The bytes of a matrix of zeros; kernels take as long for any weights.
-fn matrix(format: Format, shape: Shape) -> Vec<u8> {
-    let Shape { rows, cols } = shape;
-    let zeros = vec![0; rows * cols];
-    let mut bytes =
-        bitnet_kernels::format::encode(format, &zeros, rows, cols, 1.0).expect("a legal shape");
-    bytes.truncate(format.row_bytes(cols).expect("a legal width") * rows);
-    bytes
+/// A matrix of zeros; kernels take as long for any weights.
+fn matrix(Shape { rows, cols }: Shape) -> Packed {
+    let bytes = vec![0x55; rows * cols / 4 + 32];
+    Packed::new(Format::I2S, &bytes, rows, cols).expect("a legal shape")
 }

@@ -10,6 +10,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// [`Isa::Avx2`] with AVX-VNNI (8-bit dot products).
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
     /// [`Isa::Avx512`] with VNNI (8-bit dot products).
@@ -18,12 +20,22 @@ pub enum Isa {
     Neon,
     /// [`Isa::Neon`] with `FEAT_DotProd` (8-bit dot products).
     NeonDot,
+    /// [`Isa::NeonDot`] with `FEAT_I8MM` (8-bit matrix products).
+    NeonI8mm,
 }
 
 impl Isa {
     /// Every instruction set, the best of each architecture last.
-    pub const ALL: [Isa; 6] =
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+    pub const ALL: [Isa; 8] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Avx512Vnni,
+        Isa::Neon,
+        Isa::NeonDot,
+        Isa::NeonI8mm,
+    ];
 
     /// The name used in kernel ids and by `--isa`.
     #[must_use]
@@ -31,10 +43,12 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512vnni",
             Isa::Neon => "neon",
             Isa::NeonDot => "neondot",
+            Isa::NeonI8mm => "neoni8mm",
         }
     }
 
@@ -42,8 +56,8 @@ impl Isa {
     const fn arch(self) -> Option<&'static str> {
         match self {
             Isa::Scalar => None,
-            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => Some("x86_64"),
-            Isa::Neon | Isa::NeonDot => Some("aarch64"),
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni => Some("x86_64"),
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Some("aarch64"),
         }
     }
 

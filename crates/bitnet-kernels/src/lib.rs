@@ -6,6 +6,7 @@
 //!
 //! * [`isa`]: instruction sets; [`Cpu`]: which of them the processor has.
 //! * [`mod@format`]: how ternary and floating-point matrices are laid out in bytes.
+//! * [`packed`]: ternary matrices in the layout that kernels read.
 //! * [`op`]: the operations, written once, generic over the instruction set.
 //! * [`pool`]: threads that share the tiles of an output.
 //! * [`limits`]: what the machine can do at best.
@@ -15,18 +16,19 @@
 //! results are the same bits on every instruction set, with any number of threads, for any batch.
 //!
 //! ```
-//! use bitnet_kernels::{Cpu, Format, format, op::{GemvArgs, GemvFn, RowScale}, select};
+//! use bitnet_kernels::op::{GemvArgs, GemvFn, RowScale};
+//! use bitnet_kernels::{Cpu, Format, Packed, format, select};
 //!
 //! // Two rows of 128 weights, all +1 and all -1, with the scale 0.5.
 //! let weights = [[1; 128], [-1; 128]].concat();
-//! let bytes = format::encode(Format::I2S, &weights, 2, 128, 0.5)?;
-//! let scale = format::check(Format::I2S, &bytes, 2, 128)?;
+//! let file = format::encode(Format::I2S, &weights, 2, 128, 0.5)?;
+//! let matrix = Packed::new(Format::I2S, &file, 2, 128)?;
 //!
-//! let gemv = select::<GemvFn>(Some(Format::I2S), &Cpu::detect())?;
-//! let (x, mut y) = ([1; 128], [0.0; 2]);
+//! let gemv = select::<GemvFn>(Some(Format::I2SR32), &Cpu::detect())?;
+//! let (x, mut y) = ([[1; 4]; 32], [0.0; 2]);
 //! (gemv.run)(GemvArgs {
-//!     weights: &bytes[..64],
-//!     scale,
+//!     panels: matrix.panels(0..2),
+//!     scale: matrix.scale(),
 //!     x: &x,
 //!     x_scale: RowScale { scale: 1.0, sum: 128 },
 //!     y: &mut y,
@@ -40,6 +42,7 @@ pub mod format;
 pub mod isa;
 pub mod limits;
 pub mod op;
+pub mod packed;
 pub mod pool;
 mod registry;
 pub mod shapes;
@@ -47,6 +50,7 @@ mod simd;
 
 pub use format::Format;
 pub use isa::Isa;
+pub use packed::Packed;
 pub use pool::Pool;
 pub use registry::{Bound, Calls, Function, KERNELS, Kernel, NoKernel, Operation, kernels, select};
 pub use simd::cpu::Cpu;

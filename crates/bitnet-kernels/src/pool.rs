@@ -72,6 +72,12 @@ impl<'a, T> Tile<'a, T> {
         }
     }
 
+    /// The same tile for a while.
+    pub fn reborrow(&mut self) -> Tile<'_, T> {
+        let (rows, cols) = (self.rows(), self.cols());
+        Tile { matrix: self.matrix, stride: self.stride, rows, cols, borrow: PhantomData }
+    }
+
     /// The part of `self` that is `rows` x `cols` of the matrix.
     ///
     /// # Safety
@@ -161,15 +167,48 @@ impl Pool {
         grain: (usize, usize),
         f: impl Fn(Tile<'_, T>) + Sync,
     ) {
-        assert!(grain.0 > 0 && grain.1 > 0, "tiles of {grain:?}");
-        let whole = Whole(Tile::new(out, stride));
-        let (rows, cols) = (whole.0.rows.end, stride);
-        let across = cols.div_ceil(grain.1);
-        self.each(rows.div_ceil(grain.0) * across, |i| {
-            let (row, col) = (i / across * grain.0, i % across * grain.1);
-            // SAFETY: `each` gives every index once, and different indices are different tiles.
-            f(unsafe { whole.part(row..rows.min(row + grain.0), col..cols.min(col + grain.1)) });
+        self.tiles_of([Cut { out, stride, grain }], |_, tile| f(tile));
+    }
+
+    /// Calls `f` once for each tile of some matrices, with the index of the matrix.
+    ///
+    /// # Panics
+    ///
+    /// As [`Pool::tiles`].
+    pub fn tiles_of<T: Send, const N: usize>(
+        &self,
+        cuts: [Cut<'_, T>; N],
+        f: impl Fn(usize, Tile<'_, T>) + Sync,
+    ) {
+        let grids = cuts.map(Grid::new);
+        self.each(grids.iter().map(Grid::len).sum(), |mut i| {
+            for (index, grid) in grids.iter().enumerate() {
+                if i < grid.len() {
+                    // SAFETY: `each` gives every index once.
+                    return f(index, unsafe { grid.tile(i) });
+                }
+                i -= grid.len();
+            }
         });
+    }
+
+    /// Calls `f` once for each tile of two matrices of the same shape, cut alike.
+    ///
+    /// # Panics
+    ///
+    /// As [`Pool::tiles`], or if the shapes differ.
+    pub fn pairs<T: Send>(
+        &self,
+        [a, b]: [&mut [T]; 2],
+        stride: usize,
+        grain: (usize, usize),
+        f: impl Fn(Tile<'_, T>, Tile<'_, T>) + Sync,
+    ) {
+        assert_eq!(a.len(), b.len(), "as many elements in both");
+        let grid = |out| Grid::new(Cut { out, stride, grain });
+        let (a, b) = (grid(a), grid(b));
+        // SAFETY: `each` gives every index once, and the matrices are two.
+        self.each(a.len(), |i| unsafe { f(a.tile(i), b.tile(i)) });
     }
 
     /// Calls `f` once for each row of two matrices with as many rows.
@@ -308,6 +347,17 @@ impl Shared {
     }
 }
 
+/// A row-major matrix to cut into tiles.
+#[derive(Debug)]
+pub struct Cut<'a, T> {
+    /// Whole rows.
+    pub out: &'a mut [T],
+    /// Columns.
+    pub stride: usize,
+    /// Rows and columns of a tile; those at the end may have fewer.
+    pub grain: (usize, usize),
+}
+
 /// A whole matrix, shared by the threads that take parts of it.
 struct Whole<'a, T>(Tile<'a, T>);
 
@@ -323,6 +373,42 @@ impl<'a, T> Whole<'a, T> {
     unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Tile<'a, T> {
         // SAFETY: the caller's.
         unsafe { self.0.part(rows, cols) }
+    }
+}
+
+/// The tiles of a matrix.
+struct Grid<'a, T> {
+    whole: Whole<'a, T>,
+    grain: (usize, usize),
+    /// Tiles side by side.
+    across: usize,
+    /// Tiles one above the other.
+    down: usize,
+}
+
+impl<'a, T> Grid<'a, T> {
+    fn new(Cut { out, stride, grain }: Cut<'a, T>) -> Self {
+        assert!(grain.0 > 0 && grain.1 > 0, "tiles of {grain:?}");
+        let whole = Whole(Tile::new(out, stride));
+        let down = whole.0.rows.end.div_ceil(grain.0);
+        Grid { whole, grain, across: stride.div_ceil(grain.1), down }
+    }
+
+    fn len(&self) -> usize {
+        self.across * self.down
+    }
+
+    /// Tile `i`.
+    ///
+    /// # Safety
+    ///
+    /// Each may be in use once.
+    unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
+        let (row, col) = (i / self.across * self.grain.0, i % self.across * self.grain.1);
+        let (rows, cols) = (self.whole.0.rows.end, self.whole.0.cols.end);
+        let (last_row, last_col) = (rows.min(row + self.grain.0), cols.min(col + self.grain.1));
+        // SAFETY: different indices are different tiles; the caller uses each once.
+        unsafe { self.whole.part(row..last_row, col..last_col) }
     }
 }
 
@@ -350,6 +436,31 @@ mod tests {
                 assert!(out.iter().all(|&x| x == 50), "{threads} threads, {rows} x {cols}");
             }
         }
+    }
+
+    #[test]
+    fn tiles_of_several_matrices_are_computed_once() {
+        let (mut a, mut b, mut c) = (vec![0; 3 * 10], vec![0; 7], vec![0; 2 * 64]);
+        let cut = |out, stride, grain| Cut { out, stride, grain };
+        pool(3).tiles_of(
+            [cut(&mut a, 10, (2, 3)), cut(&mut b, 7, (1, 2)), cut(&mut c, 64, (1, 64))],
+            |index, mut tile| {
+                for row in tile.rows() {
+                    tile.row(row).iter_mut().for_each(|x| *x += index + 1);
+                }
+            },
+        );
+        assert!(
+            a.iter().all(|&x| x == 1) && b.iter().all(|&x| x == 2) && c.iter().all(|&x| x == 3)
+        );
+
+        pool(2).pairs([&mut a, &mut b.repeat(30)[..30]], 10, (1, 4), |mut a, mut b| {
+            assert_eq!((a.rows(), a.cols()), (b.rows(), b.cols()));
+            for row in a.rows() {
+                a.row(row).iter_mut().zip(b.row(row)).for_each(|(a, b)| *a += *b);
+            }
+        });
+        assert!(a.iter().all(|&x| x == 3));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::format::{Bf16, F16, F32, Format, I2S, Q6K, Q8_0, Tq1_0, Tq2_0};
+use crate::format::{Bf16, F16, F32, Format, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
     Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, Norm, NormFn, Peak,
@@ -12,9 +12,9 @@ use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
 use crate::simd::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni};
+use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni, avxvnni::AvxVnni};
 #[cfg(target_arch = "aarch64")]
-use crate::simd::{neon::Neon, neondot::NeonDot};
+use crate::simd::{neon::Neon, neondot::NeonDot, neoni8mm::NeonI8mm};
 
 /// What a kernel computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +64,7 @@ impl Operation {
 }
 
 /// One implementation of one operation, for one weight format if it has weights, on one
-/// instruction set. Displays as its id, such as `gemv_i2s_q8_avx2`.
+/// instruction set. Displays as its id, such as `gemv_i2s_r32_q8_avx2`.
 #[derive(Debug)]
 pub struct Kernel {
     operation: Operation,
@@ -190,13 +190,17 @@ macro_rules! on_bytes {
                 #[cfg(target_arch = "x86_64")]
                 Avx2,
                 #[cfg(target_arch = "x86_64")]
+                AvxVnni,
+                #[cfg(target_arch = "x86_64")]
                 Avx512,
                 #[cfg(target_arch = "x86_64")]
                 Avx512Vnni,
                 #[cfg(target_arch = "aarch64")]
                 Neon,
                 #[cfg(target_arch = "aarch64")]
-                NeonDot
+                NeonDot,
+                #[cfg(target_arch = "aarch64")]
+                NeonI8mm
             ]
         )
     };
@@ -225,12 +229,8 @@ macro_rules! on_floats {
 /// Every kernel of the crate that is compiled for this architecture. A line is an operation and a
 /// format, and holds a row for each instruction set, the least first.
 pub static KERNELS: &[&[Kernel]] = &[
-    &on_bytes!(Gemv, Some(Format::I2S), Gemv<I2S>),
-    &on_bytes!(Gemv, Some(Format::Tq1_0), Gemv<Tq1_0>),
-    &on_bytes!(Gemv, Some(Format::Tq2_0), Gemv<Tq2_0>),
-    &on_bytes!(Gemm, Some(Format::I2S), Gemm<I2S>),
-    &on_bytes!(Gemm, Some(Format::Tq1_0), Gemm<Tq1_0>),
-    &on_bytes!(Gemm, Some(Format::Tq2_0), Gemm<Tq2_0>),
+    &on_bytes!(Gemv, Some(Format::I2SR32), Gemv),
+    &on_bytes!(Gemm, Some(Format::I2SR32), Gemm),
     &on_floats!(Quantize, None, Quantize),
     &on_floats!(Norm, None, Norm),
     &on_floats!(Rope, None, Rope),
@@ -328,7 +328,7 @@ mod tests {
     fn ids_are_unique_and_computed_from_the_row() {
         let ids: BTreeSet<_> = kernels().map(ToString::to_string).collect();
         assert_eq!(ids.len(), kernels().count());
-        assert!(ids.contains("gemv_i2s_q8_scalar"));
+        assert!(ids.contains("gemv_i2s_r32_q8_scalar"));
         assert!(ids.contains("norm_f32_scalar"));
         assert!(ids.contains("head_q6_k_f32_scalar"));
     }
@@ -350,7 +350,7 @@ mod tests {
         let cpu = Cpu::detect();
         for &isa in cpu.isas() {
             let cpu = cpu.limit(isa).unwrap();
-            let gemv = select::<GemvFn>(Some(Format::I2S), &cpu).unwrap();
+            let gemv = select::<GemvFn>(Some(Format::I2SR32), &cpu).unwrap();
             assert_eq!(gemv.kernel.isa(), isa);
             assert!(select::<NormFn>(None, &cpu).unwrap().kernel.isa().within(isa));
         }

@@ -6,7 +6,7 @@
 //! and TQ2_0, bitnet.cpp for I2_S).
 
 use bitnet_kernels::op::{GemvArgs, GemvFn, RowScale};
-use bitnet_kernels::{Cpu, Format, Operation, format, kernels};
+use bitnet_kernels::{Cpu, Format, Operation, Packed, format, kernels};
 use safetensors::SafeTensors;
 
 const ROWS: usize = 128;
@@ -45,16 +45,19 @@ fn every_gemv_gives_the_products() {
     let want: Vec<_> = dots.data().as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
     let cpu = Cpu::detect();
     for (format, name) in LAYOUTS {
-        let packed = file.tensor(name).unwrap();
-        let weights = &packed.data()[..format.row_bytes(COLS).unwrap() * ROWS];
-        let gemvs =
-            kernels().filter(|k| k.operation() == Operation::Gemv && k.format() == Some(format));
-        for kernel in gemvs {
+        let file = file.tensor(name).unwrap();
+        let matrix = Packed::new(format, file.data(), ROWS, COLS).unwrap();
+        for kernel in kernels().filter(|k| k.operation() == Operation::Gemv) {
             let Some(run) = kernel.bind::<GemvFn>(&cpu) else { continue };
             let mut y = [0.0; ROWS];
-            let x_scale = RowScale { scale: 1.0, sum };
-            run(GemvArgs { weights, scale: 1.0, x: &x, x_scale, y: &mut y });
-            assert_eq!(y.map(|y| y as i32).as_slice(), want, "{kernel}");
+            run(GemvArgs {
+                panels: matrix.panels(0..ROWS),
+                scale: 1.0,
+                x: x.as_chunks().0,
+                x_scale: RowScale { scale: 1.0, sum },
+                y: &mut y,
+            });
+            assert_eq!(y.map(|y| y as i32).as_slice(), want, "{name}, {kernel}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::linear::{FloatMatrix, QuantizedLinear};
 use crate::state::Scratch;
 
 /// The weights of a model. `hidden`, `ffn`, `q` and `kv` are the widths in [`Config`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct BitNet {
     /// Hyper-parameters.
     pub(crate) config: Config,
@@ -25,7 +25,7 @@ pub(crate) struct BitNet {
 }
 
 /// The weights of a transformer block.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Layer {
     /// Norm before queries, keys and values `[hidden]`.
     pub(crate) attn_norm: Vec<f32>,
@@ -99,15 +99,12 @@ pub(crate) fn forward<B: Backend>(
         b.append(index, rows, &s.k, &s.v);
         b.attend(index, rows, heads, &s.q, &mut s.attended);
         b.norm_quantize(&s.attended, norm(&layer.attn_sub_norm), n, &mut s.input);
-        b.linear(&s.input, n, [(&layer.attn_output, &mut s.delta)]);
-        b.add(&mut s.x, &s.delta, n);
+        b.linear_add(&s.input, n, &layer.attn_output, (&mut s.x, &mut s.delta));
 
         b.norm_quantize(&s.x, norm(&layer.ffn_norm), n, &mut s.input);
-        b.linear(&s.input, n, [(&layer.ffn_gate, &mut s.gate), (&layer.ffn_up, &mut s.up)]);
-        b.relu2(&mut s.gate, &s.up, n);
+        b.gate(&s.input, n, [(&layer.ffn_gate, &mut s.gate), (&layer.ffn_up, &mut s.up)]);
         b.norm_quantize(&s.gate, norm(&layer.ffn_sub_norm), n, &mut s.hidden);
-        b.linear(&s.hidden, n, [(&layer.ffn_down, &mut s.delta)]);
-        b.add(&mut s.x, &s.delta, n);
+        b.linear_add(&s.hidden, n, &layer.ffn_down, (&mut s.x, &mut s.delta));
     }
     if outputs.is_empty() {
         return;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bitnet_kernels::op::{
     AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, NormArgs, NormFn,
-    QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn,
+    QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, interleave,
 };
-use bitnet_kernels::{Bound, Calls, Cpu, NoKernel, Pool, format, select};
+use bitnet_kernels::pool::{Cut, Tile};
+use bitnet_kernels::{Bound, Calls, Cpu, NoKernel, Pool, format, packed, select};
 
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
@@ -15,8 +16,6 @@ use crate::state::{Floats, KvCache, Quantized};
 
 /// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
 const TILE: usize = 1 << 17;
-/// Matrix rows of a tile are a multiple of this, the most that kernels take at once.
-const TILE_ROWS: usize = 8;
 
 /// Computes on the processor.
 #[derive(Debug)]
@@ -60,6 +59,14 @@ impl CpuBackend {
         CpuBackend { kernels, pool, cache, calls: Calls::default() }
     }
 
+    /// Counts a product with some rows.
+    fn count(&mut self, linear: &QuantizedLinear, rows: usize) {
+        match rows {
+            1 => self.calls.add(&linear.gemv, 1),
+            _ => self.calls.add(&linear.gemm, 1),
+        }
+    }
+
     /// Calls `f` once for each row of `out`, whose rows have `cols` numbers.
     fn each_row(&self, out: &mut [f32], cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         self.pool.tiles(out, cols, (1, cols), |mut tile| {
@@ -69,9 +76,27 @@ impl CpuBackend {
     }
 }
 
-/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least one register full.
+/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least a panel.
 fn tile_rows(work: usize) -> usize {
-    (TILE / work.max(1)).max(1).next_multiple_of(TILE_ROWS)
+    (TILE / work.max(1)).max(1).next_multiple_of(packed::ROWS)
+}
+
+/// The tiles of the product of a matrix with some rows: all rows, some panels.
+fn cut<'a>(linear: &QuantizedLinear, out: &'a mut Floats, rows: usize) -> Cut<'a, f32> {
+    let grain = (rows, tile_rows(linear.packed.cols() * rows));
+    Cut { out: out.rows_mut(rows), stride: linear.packed.rows(), grain }
+}
+
+/// A tile of the product of a matrix with the first rows of `x`.
+fn multiply(linear: &QuantizedLinear, x: &Quantized, rows: usize, mut y: Tile<'_, f32>) {
+    let (panels, scale) = (linear.packed.panels(y.cols()), linear.packed.scale());
+    if rows == 1 {
+        let x_row = x.data[..x.cols].as_chunks().0;
+        (linear.gemv.run)(GemvArgs { panels, scale, x: x_row, x_scale: x.scales[0], y: y.row(0) });
+    } else {
+        let fours = &x.fours[..rows.div_ceil(4) * x.cols / 4];
+        (linear.gemm.run)(GemmArgs { panels, scale, x: fours, x_scales: &x.scales[..rows], y });
+    }
 }
 
 impl Backend for CpuBackend {
@@ -123,6 +148,19 @@ impl Backend for CpuBackend {
                 (quantize.run)(QuantizeArgs { x, q, scale: &mut scale[0] });
             },
         );
+        if rows > 1 {
+            let (width, data) = (cols / 4, &out.data[..rows * cols]);
+            self.pool.tiles(
+                &mut out.fours[..rows.div_ceil(4) * width],
+                width,
+                (1, width),
+                |mut t| {
+                    let four = t.rows().start;
+                    let x = &data[4 * four * cols..];
+                    interleave(&x[..x.len().min(4 * cols)], cols, t.row(four));
+                },
+            );
+        }
         self.calls.add(normalize, rows as u64);
         self.calls.add(quantize, rows as u64);
     }
@@ -133,33 +171,49 @@ impl Backend for CpuBackend {
         rows: usize,
         outputs: [(&QuantizedLinear, &mut Floats); N],
     ) {
-        for (linear, out) in outputs {
-            let grain = (rows, tile_rows(linear.cols * rows));
-            let y = out.rows_mut(rows);
-            if rows == 1 {
-                self.pool.tiles(y, linear.rows, grain, |mut y| {
-                    (linear.gemv.run)(GemvArgs {
-                        weights: linear.weights(y.cols()),
-                        scale: linear.scale,
-                        x: &x.data[..x.cols],
-                        x_scale: x.scales[0],
-                        y: y.row(0),
-                    });
-                });
-                self.calls.add(&linear.gemv, 1);
-            } else {
-                self.pool.tiles(y, linear.rows, grain, |y| {
-                    (linear.gemm.run)(GemmArgs {
-                        weights: linear.weights(y.cols()),
-                        scale: linear.scale,
-                        x: &x.data[..rows * x.cols],
-                        x_scales: &x.scales[..rows],
-                        y,
-                    });
-                });
-                self.calls.add(&linear.gemm, 1);
+        let linears = outputs.each_ref().map(|(linear, _)| *linear);
+        let cuts = outputs.map(|(linear, out)| cut(linear, out, rows));
+        self.pool.tiles_of(cuts, |index, tile| multiply(linears[index], x, rows, tile));
+        linears.into_iter().for_each(|linear| self.count(linear, rows));
+    }
+
+    fn linear_add(
+        &mut self,
+        x: &Quantized,
+        rows: usize,
+        linear: &QuantizedLinear,
+        (sum, product): (&mut Floats, &mut Floats),
+    ) {
+        let add = &self.kernels.add;
+        let Cut { out: product, stride, grain } = cut(linear, product, rows);
+        self.pool.pairs([sum.rows_mut(rows), product], stride, grain, |mut sum, mut product| {
+            multiply(linear, x, rows, product.reborrow());
+            for row in sum.rows() {
+                (add.run)(AddArgs { x: sum.row(row), y: product.row(row) });
             }
-        }
+        });
+        self.calls.add(add, rows as u64);
+        self.count(linear, rows);
+    }
+
+    fn gate(
+        &mut self,
+        x: &Quantized,
+        rows: usize,
+        [(gate, gated), (up, buffer)]: [(&QuantizedLinear, &mut Floats); 2],
+    ) {
+        let relu2 = &self.kernels.relu2;
+        let Cut { out: gated, stride, grain } = cut(gate, gated, rows);
+        self.pool.pairs([gated, buffer.rows_mut(rows)], stride, grain, |mut gated, mut other| {
+            multiply(gate, x, rows, gated.reborrow());
+            multiply(up, x, rows, other.reborrow());
+            for row in gated.rows() {
+                (relu2.run)(Relu2Args { gate: gated.row(row), up: other.row(row) });
+            }
+        });
+        self.calls.add(relu2, rows as u64);
+        self.count(gate, rows);
+        self.count(up, rows);
     }
 
     fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {
@@ -203,24 +257,6 @@ impl Backend for CpuBackend {
         self.calls.add(attend, (rows.len() * cols / heads.size) as u64);
     }
 
-    fn add(&mut self, x: &mut Floats, y: &Floats, rows: usize) {
-        let add = &self.kernels.add;
-        let cols = x.cols;
-        self.each_row(x.rows_mut(rows), cols, |row, x| {
-            (add.run)(AddArgs { x, y: y.row(row) });
-        });
-        self.calls.add(add, rows as u64);
-    }
-
-    fn relu2(&mut self, gate: &mut Floats, up: &Floats, rows: usize) {
-        let relu2 = &self.kernels.relu2;
-        let cols = gate.cols;
-        self.each_row(gate.rows_mut(rows), cols, |row, gate| {
-            (relu2.run)(Relu2Args { gate, up: up.row(row) });
-        });
-        self.calls.add(relu2, rows as u64);
-    }
-
     fn norm_rows(&mut self, x: &Floats, norm: Norm<'_>, which: &[usize], out: &mut Floats) {
         let normalize = &self.kernels.norm;
         let cols = out.cols;
@@ -252,8 +288,8 @@ mod tests {
     #[test]
     fn tiles_have_rows_however_wide_they_are() {
         assert_eq!(tile_rows(256), 512);
-        assert_eq!(tile_rows(2560), 56);
-        assert_eq!(tile_rows(2560 * 128), 8);
-        assert_eq!(tile_rows(usize::MAX), 8);
+        assert_eq!(tile_rows(2560), 64);
+        assert_eq!(tile_rows(2560 * 128), 32);
+        assert_eq!(tile_rows(usize::MAX), 32);
     }
 }

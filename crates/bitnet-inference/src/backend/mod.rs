@@ -62,6 +62,23 @@ pub(crate) trait Backend {
         outputs: [(&QuantizedLinear, &mut Self::Floats); N],
     );
 
+    /// `sum += x W^T`, with a buffer for the product.
+    fn linear_add(
+        &mut self,
+        x: &Self::Quantized,
+        rows: usize,
+        linear: &QuantizedLinear,
+        sum: (&mut Self::Floats, &mut Self::Floats),
+    );
+
+    /// `gate = max(x G^T, 0)^2 * x U^T`, where `outputs` are `G` and `gate`, then `U` and a buffer.
+    fn gate(
+        &mut self,
+        x: &Self::Quantized,
+        rows: usize,
+        outputs: [(&QuantizedLinear, &mut Self::Floats); 2],
+    );
+
     /// Turns the heads of `x` by their angles.
     fn rope(&mut self, x: &mut Self::Floats, rows: usize, angles: &(Self::Floats, Self::Floats));
 
@@ -77,12 +94,6 @@ pub(crate) trait Backend {
         q: &Self::Floats,
         out: &mut Self::Floats,
     );
-
-    /// `x += y`.
-    fn add(&mut self, x: &mut Self::Floats, y: &Self::Floats, rows: usize);
-
-    /// `gate = max(gate, 0)^2 * up`.
-    fn relu2(&mut self, gate: &mut Self::Floats, up: &Self::Floats, rows: usize);
 
     /// RMSNorm of some rows of `x`, one after another into `out`.
     fn norm_rows(

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use bitnet_gguf::{Bytes, Gguf, Tensor, TensorType};
 use bitnet_kernels::format::{self, FormatError};
-use bitnet_kernels::{Cpu, Format};
+use bitnet_kernels::{Cpu, Format, Packed};
 
 use crate::arch::{BitNet, Layer};
 use crate::linear::{FloatMatrix, QuantizedLinear};
@@ -69,9 +69,9 @@ impl<'a> Source<'a> {
             other => return Err(self.wrong_type(tensor, other, "I2_S, TQ1_0 and TQ2_0")),
         };
         let bytes = self.gguf.data(tensor)?;
-        let checked = format::check(format, &bytes, rows, cols);
-        let scale = checked.map_err(|e| self.damaged(tensor, e))?;
-        Ok(QuantizedLinear::new(bytes, (rows, cols), (format, scale), self.cpu)?)
+        let packed = Packed::new(format, &bytes, rows, cols);
+        let packed = packed.map_err(|e| self.damaged(tensor, e))?;
+        Ok(QuantizedLinear::new(packed, format, self.cpu)?)
     }
 
     /// The embedding table, which is the output layer too.

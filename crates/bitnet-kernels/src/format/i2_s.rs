@@ -3,8 +3,7 @@
 //!
 //! Blocks run over the flattened matrix; with columns a multiple of 128 a row is whole blocks.
 
-use super::{FormatError, Ternary, invalid_crumb};
-use crate::simd::Bytes;
+use super::{FormatError, invalid_crumb};
 
 /// Bytes behind the codes.
 pub(crate) const TAIL: usize = 32;
@@ -45,26 +44,5 @@ impl I2S {
             }
         }
         weights
-    }
-}
-
-impl Ternary for I2S {
-    type Block = [u8; 32];
-    type Loaded<S: Bytes> = S::Vec;
-    const PLANES: usize = 4;
-
-    #[inline(always)]
-    fn blocks(bytes: &[u8]) -> &[[u8; 32]] {
-        bytes.as_chunks().0
-    }
-
-    #[inline(always)]
-    fn load<S: Bytes>(s: S, first: &[u8; 32], second: &[u8; 32]) -> S::Vec {
-        s.load(first, second)
-    }
-
-    #[inline(always)]
-    fn plane<S: Bytes>(s: S, block: &mut S::Vec, plane: usize) -> S::Vec {
-        s.crumbs(*block, 6 - 2 * plane as u32)
     }
 }

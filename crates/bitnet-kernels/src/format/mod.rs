@@ -2,11 +2,12 @@
 //!
 //! A matrix is `[rows, cols]` (rows = output features), row-major. Ternary formats hold codes
 //! `t + 1` with `t` in `{-1, 0, 1}` and one scale `d` for the whole matrix: the weight is `d * t`.
-//! [`encode`] and [`decode`] are the plain definition of each layout; kernels read the same bytes.
+//! [`encode`] and [`decode`] are the plain definition of each layout. Kernels read the formats of
+//! floating-point matrices as they are in the file; ternary ones are [packed](crate::packed) first.
 
 use std::fmt;
 
-use crate::simd::{Bytes, Floats};
+use crate::simd::Floats;
 
 mod float;
 pub(crate) mod i2_s;
@@ -35,6 +36,9 @@ pub enum Format {
     Tq1_0,
     /// ggml TQ2_0: blocks of 256 codes, four to a byte, and an `f16` scale.
     Tq2_0,
+    /// The layout that ternary kernels read: I2_S with the four bytes of 32 rows interleaved, see
+    /// [`packed`](crate::packed). Not a format of files.
+    I2SR32,
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
@@ -48,7 +52,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The ternary formats.
+    /// The ternary formats of files.
     pub const TERNARY: [Format; 3] = [Format::I2S, Format::Tq1_0, Format::Tq2_0];
     /// The formats of other matrices: embeddings, the head.
     pub const FLOAT: [Format; 5] =
@@ -61,6 +65,7 @@ impl Format {
             Format::I2S => "i2s",
             Format::Tq1_0 => "tq1_0",
             Format::Tq2_0 => "tq2_0",
+            Format::I2SR32 => "i2s_r32",
             Format::F32 => "f32",
             Format::F16 => "f16",
             Format::Bf16 => "bf16",
@@ -76,6 +81,7 @@ impl Format {
             Format::I2S => "I2_S",
             Format::Tq1_0 => "TQ1_0",
             Format::Tq2_0 => "TQ2_0",
+            Format::I2SR32 => "I2_S_R32",
             Format::F32 => "F32",
             Format::F16 => "F16",
             Format::Bf16 => "BF16",
@@ -89,7 +95,7 @@ impl Format {
     #[must_use]
     pub const fn block(self) -> (usize, usize) {
         match self {
-            Format::I2S => (128, 32),
+            Format::I2S | Format::I2SR32 => (128, 32),
             Format::Tq1_0 => (256, 54),
             Format::Tq2_0 => (256, 66),
             Format::F32 => (16, 64),
@@ -171,6 +177,11 @@ pub enum FormatError {
         /// The scale that differs.
         second: f32,
     },
+    /// The system has no memory for the matrix in the layout that kernels read.
+    Memory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// A weight to encode that is not -1, 0 or 1.
     Weight {
         /// Its index in the row-major matrix.
@@ -210,6 +221,9 @@ impl fmt::Display for FormatError {
                 "block scale {second} at byte {offset} differs from {first} before it: only one \
                  scale a matrix is supported, as ternary training gives it"
             ),
+            FormatError::Memory { bytes } => {
+                write!(f, "no memory for its {bytes} bytes: close other programs")
+            }
             FormatError::Weight { index, value } => {
                 write!(f, "weight {value} at index {index} is not ternary")
             }
@@ -336,23 +350,6 @@ fn widen_row<F: Float>(row: &[u8], out: &mut [f32]) {
     for (i, out) in out.iter_mut().enumerate() {
         *out = F::load(crate::simd::scalar::Scalar, row, i);
     }
-}
-
-/// A ternary format, as kernels read it: blocks that come apart into planes of 32 codes.
-pub(crate) trait Ternary: 'static {
-    /// Bytes of a block, an array.
-    type Block;
-    /// A block in registers.
-    type Loaded<S: Bytes>: Copy;
-    /// Planes in a block. Plane `p` meets activations `32 p .. 32 p + 32` of the block.
-    const PLANES: usize;
-
-    /// The blocks of some rows.
-    fn blocks(bytes: &[u8]) -> &[Self::Block];
-    /// A block of a row, and of the next one where `S` takes two.
-    fn load<S: Bytes>(s: S, first: &Self::Block, second: &Self::Block) -> Self::Loaded<S>;
-    /// The codes of a plane. Planes must be asked for in order, each once.
-    fn plane<S: Bytes>(s: S, block: &mut Self::Loaded<S>, plane: usize) -> S::Vec;
 }
 
 /// A format of floating-point numbers, as kernels read it.

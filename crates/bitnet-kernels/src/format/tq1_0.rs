@@ -9,8 +9,7 @@
 
 use half::f16;
 
-use super::{FormatError, Ternary, block_scale};
-use crate::simd::Bytes;
+use super::{FormatError, block_scale};
 
 const BLOCK: usize = 54;
 /// First element, first byte, bytes and digits of each part of a block.
@@ -56,81 +55,5 @@ impl Tq1_0 {
             }
         }
         weights
-    }
-}
-
-/// A block in registers of 32 bytes whose next digits are always the first ones.
-pub(crate) struct Digits<S: Bytes> {
-    /// Bytes 0 to 31: planes 0 to 4.
-    head: S::Vec,
-    /// Bytes 32 to 47, and the same with a digit pushed out: planes 5 and 6.
-    middle: S::Vec,
-    /// Bytes 32 to 47 with four digits pushed out; bytes 48 to 51 with 0 to 3: plane 7.
-    tail: S::Vec,
-}
-
-impl<S: Bytes> Clone for Digits<S> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S: Bytes> Copy for Digits<S> {}
-
-/// `[bytes 0..32, middle, tail]` of [`Digits`] for one row.
-#[inline(always)]
-fn split(block: &[u8; BLOCK]) -> [[u8; 32]; 3] {
-    let mut parts = [[0; 32]; 3];
-    parts[0].copy_from_slice(&block[..32]);
-    for p in 0..16 {
-        parts[1][p] = block[32 + p];
-        parts[1][16 + p] = block[32 + p].wrapping_mul(3);
-        parts[2][p] = block[32 + p].wrapping_mul(81);
-    }
-    for p in 0..4 {
-        for (n, power) in [1, 3, 9, 27].into_iter().enumerate() {
-            parts[2][16 + 4 * n + p] = block[48 + p].wrapping_mul(power);
-        }
-    }
-    parts
-}
-
-impl Ternary for Tq1_0 {
-    type Block = [u8; BLOCK];
-    type Loaded<S: Bytes> = Digits<S>;
-    const PLANES: usize = 8;
-
-    #[inline(always)]
-    fn blocks(bytes: &[u8]) -> &[[u8; BLOCK]] {
-        bytes.as_chunks().0
-    }
-
-    #[inline(always)]
-    fn load<S: Bytes>(s: S, first: &[u8; BLOCK], second: &[u8; BLOCK]) -> Digits<S> {
-        let first = split(first);
-        let second = if S::ROWS == 2 { split(second) } else { first };
-        Digits {
-            head: s.load(&first[0], &second[0]),
-            middle: s.load(&first[1], &second[1]),
-            tail: s.load(&first[2], &second[2]),
-        }
-    }
-
-    #[inline(always)]
-    fn plane<S: Bytes>(s: S, block: &mut Digits<S>, plane: usize) -> S::Vec {
-        match plane {
-            0..5 => {
-                let codes = s.trits(block.head);
-                block.head = s.triple(block.head);
-                codes
-            }
-            5..7 => {
-                let codes = s.trits(block.middle);
-                block.middle = s.triple(s.triple(block.middle));
-                codes
-            }
-            _ => s.trits(block.tail),
-        }
     }
 }

@@ -3,8 +3,7 @@
 
 use half::f16;
 
-use super::{FormatError, Ternary, block_scale, invalid_crumb};
-use crate::simd::Bytes;
+use super::{FormatError, block_scale, invalid_crumb};
 
 const BLOCK: usize = 66;
 
@@ -49,33 +48,5 @@ impl Tq2_0 {
             }
         }
         weights
-    }
-}
-
-/// The halves of the codes.
-#[inline(always)]
-fn halves(block: &[u8; BLOCK]) -> &[[u8; 32]] {
-    block.as_chunks().0
-}
-
-impl Ternary for Tq2_0 {
-    type Block = [u8; BLOCK];
-    type Loaded<S: Bytes> = [S::Vec; 2];
-    const PLANES: usize = 8;
-
-    #[inline(always)]
-    fn blocks(bytes: &[u8]) -> &[[u8; BLOCK]] {
-        bytes.as_chunks().0
-    }
-
-    #[inline(always)]
-    fn load<S: Bytes>(s: S, first: &[u8; BLOCK], second: &[u8; BLOCK]) -> [S::Vec; 2] {
-        let (first, second) = (halves(first), halves(second));
-        [s.load(&first[0], &second[0]), s.load(&first[1], &second[1])]
-    }
-
-    #[inline(always)]
-    fn plane<S: Bytes>(s: S, block: &mut [S::Vec; 2], plane: usize) -> S::Vec {
-        s.crumbs(block[plane / 4], 2 * (plane % 4) as u32)
     }
 }

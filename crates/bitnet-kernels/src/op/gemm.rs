@@ -5,27 +5,25 @@
 //! activations. How rows and tokens are grouped changes no bit: everything before the epilogue is
 //! integer.
 
-use std::marker::PhantomData;
-
 use super::RowScale;
-use crate::format::Ternary;
+use crate::packed::Group;
 use crate::pool::Tile;
-use crate::simd::{Bytes, Op};
+use crate::simd::{Bytes, Op, PANEL};
 
-/// Matrix rows, in registers, that share each load of activations.
-const ROWS: usize = 4;
-/// Tokens that share each decoded code.
-const TOKENS: usize = 4;
+/// Groups of a block of 128 columns.
+const BLOCK: usize = 8;
+/// Activations of a block, in fours.
+const BLOCK_FOURS: usize = 32;
 
-/// `y = W x` for whole rows of a ternary matrix.
+/// `y = W x` for whole panels of a ternary matrix.
 #[derive(Debug)]
 pub struct GemvArgs<'a> {
-    /// The bytes of as many rows as `y` has elements.
-    pub weights: &'a [u8],
+    /// The panels that hold as many rows as `y` has elements.
+    pub panels: &'a [Group],
     /// The scale `d` of the matrix.
     pub scale: f32,
     /// Activations, one for each column.
-    pub x: &'a [i8],
+    pub x: &'a [[i8; 4]],
     /// Scale and sum of `x`.
     pub x_scale: RowScale,
     /// One result for each row.
@@ -35,16 +33,37 @@ pub struct GemvArgs<'a> {
 /// A gemv kernel.
 pub type GemvFn = for<'a> fn(GemvArgs<'a>);
 
-/// `Y = X W^T` for whole rows of a ternary matrix.
+/// Four columns of four tokens.
+pub type Fours = [[i8; 4]; 4];
+
+/// Rows of 8-bit activations, as [`GemmArgs::x`] wants them: tokens in fours, and of each four
+/// `[cols / 4][token][4]`. The tokens that the last four lacks are zeros.
+///
+/// `x` is `[tokens, cols]`, `out` as long as `tokens.div_ceil(4) * cols / 4`.
+pub fn interleave(x: &[i8], cols: usize, out: &mut [Fours]) {
+    for (x, out) in x.chunks(4 * cols).zip(out.chunks_mut(cols / 4)) {
+        for n in 0..4 {
+            match x.chunks_exact(cols).nth(n) {
+                Some(x) => {
+                    let words = x.as_chunks::<4>().0;
+                    out.iter_mut().zip(words).for_each(|(out, word)| out[n] = *word);
+                }
+                None => out.iter_mut().for_each(|out| out[n] = [0; 4]),
+            }
+        }
+    }
+}
+
+/// `Y = X W^T` for whole panels of a ternary matrix.
 #[derive(Debug)]
 pub struct GemmArgs<'a> {
-    /// The bytes of the matrix rows that `y` has columns for.
-    pub weights: &'a [u8],
+    /// The panels that hold the matrix rows that `y` has columns for.
+    pub panels: &'a [Group],
     /// The scale `d` of the matrix.
     pub scale: f32,
-    /// Activations `[tokens, cols]`.
-    pub x: &'a [i8],
-    /// Scale and sum of each row of `x`.
+    /// Activations, [interleaved](interleave).
+    pub x: &'a [Fours],
+    /// Scale and sum of each row of activations.
     pub x_scales: &'a [RowScale],
     /// Results `[tokens, matrix rows]`; covers all tokens and some matrix rows.
     pub y: Tile<'a, f32>,
@@ -53,156 +72,202 @@ pub struct GemmArgs<'a> {
 /// A gemm kernel.
 pub type GemmFn = for<'a> fn(GemmArgs<'a>);
 
-pub(crate) struct Gemv<F>(PhantomData<F>);
-pub(crate) struct Gemm<F>(PhantomData<F>);
+pub(crate) struct Gemv;
+pub(crate) struct Gemm;
 
-impl<S: Bytes, F: Ternary> Op<S> for Gemv<F> {
+impl<S: Bytes> Op<S> for Gemv {
     type Args<'a> = GemvArgs<'a>;
 
     #[inline(always)]
     fn eval(s: S, args: GemvArgs<'_>) {
-        let x = [args.x.as_chunks().0];
-        let matrix = Matrix::<F>::new(args.weights, args.y.len());
-        let step = ROWS * S::ROWS;
-        for first in (0..args.y.len()).step_by(step) {
-            let [sums] = tile::<S, F, ROWS, 1>(s, &matrix, first, x);
-            let y = args.y[first..].iter_mut();
-            for (y, sum) in y.zip(sums.as_flattened().chunks(2).flat_map(|pair| &pair[..S::ROWS])) {
-                *y = args.x_scale.dequantize(*sum, args.scale);
+        let width = args.x.len() / 4;
+        for (panel, y) in args.panels.chunks_exact(width).zip(args.y.chunks_mut(PANEL)) {
+            let mut sums = [0; PANEL];
+            match PANEL / S::ROWS {
+                2 => panel_sums::<S, 2>(s, panel, args.x, &mut sums),
+                4 => panel_sums::<S, 4>(s, panel, args.x, &mut sums),
+                _ => panel_sums::<S, 8>(s, panel, args.x, &mut sums),
+            }
+            for (y, sum) in y.iter_mut().zip(sums) {
+                *y = args.x_scale.dequantize(sum, args.scale);
             }
         }
     }
 }
 
-impl<S: Bytes, F: Ternary> Op<S> for Gemm<F> {
+/// Sums of codes times activations for the rows of a panel, which are `R` registers.
+#[inline(always)]
+fn panel_sums<S: Bytes, const R: usize>(
+    s: S,
+    panel: &[Group],
+    x: &[[i8; 4]],
+    out: &mut [i32; PANEL],
+) {
+    // Lanes of 16 bits are emptied before they can wrap.
+    let full = (S::FULL / 4).max(BLOCK) / BLOCK;
+    let blocks = panel.as_chunks::<BLOCK>().0;
+    let x = x.as_chunks::<BLOCK_FOURS>().0;
+    let mut sums = [s.sums(); R];
+    for (blocks, x) in blocks.chunks(full).zip(x.chunks(full)) {
+        let mut crumbs = [s.no_crumbs(); R];
+        for (block, x) in blocks.iter().zip(x) {
+            for (q, group) in block.iter().enumerate() {
+                let x = [&x[q], &x[8 + q], &x[16 + q], &x[24 + q]];
+                for (r, crumbs) in crumbs.iter_mut().enumerate() {
+                    *crumbs = s.dot_crumbs(*crumbs, s.load(group, r), x);
+                }
+            }
+        }
+        for (sums, crumbs) in sums.iter_mut().zip(crumbs) {
+            *sums = s.widen_crumbs(*sums, crumbs);
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        s.add_to(sums, out, r);
+    }
+}
+
+/// Blocks of columns that are unpacked at a time: half a level-1 cache of codes.
+const UNPACKED: usize = 8;
+/// Tokens that share what was unpacked.
+const TOKENS: usize = 128;
+
+/// Codes of eight columns, a byte each: two groups of four bytes.
+type Codes = [Group; 2];
+/// [`Codes`] of a block.
+const BLOCK_CODES: usize = 16;
+
+impl<S: Bytes> Op<S> for Gemm {
     type Args<'a> = GemmArgs<'a>;
 
     #[inline(always)]
     fn eval(s: S, mut args: GemmArgs<'_>) {
-        let tokens = args.x_scales.len();
-        let whole = tokens / TOKENS * TOKENS;
-        for token in (0..whole).step_by(TOKENS) {
-            some_tokens::<S, F, TOKENS>(s, &mut args, token);
-        }
-        for token in whole..tokens {
-            some_tokens::<S, F, 1>(s, &mut args, token);
-        }
-    }
-}
-
-/// All rows for tokens `token .. token + N`.
-#[inline(always)]
-fn some_tokens<S: Bytes, F: Ternary, const N: usize>(s: S, args: &mut GemmArgs<'_>, token: usize) {
-    let cols = args.x.len() / args.x_scales.len();
-    let mut x: [&[[i8; 32]]; N] = [&[]; N];
-    for (n, x) in x.iter_mut().enumerate() {
-        *x = args.x[(token + n) * cols..][..cols].as_chunks().0;
-    }
-    let rows = args.y.cols().len();
-    let matrix = Matrix::<F>::new(args.weights, rows);
-    for first in (0..rows).step_by(S::ROWS) {
-        let sums = tile::<S, F, 1, N>(s, &matrix, first, x);
-        for (n, [sums]) in sums.iter().enumerate() {
-            let x_scale = args.x_scales[token + n];
-            let y = args.y.row(args.y.rows().start + token + n)[first..].iter_mut();
-            for (y, sum) in y.zip(&sums[..S::ROWS]) {
-                *y = x_scale.dequantize(*sum, args.scale);
+        let rows = args.y.cols().len();
+        let fours = args.x_scales.len().div_ceil(4);
+        let cols = args.x.len() / fours;
+        let width = cols / 4;
+        let mut codes = [[[0; 4 * PANEL]; 2]; UNPACKED * BLOCK_CODES];
+        for (p, panel) in args.panels.chunks_exact(width).enumerate() {
+            for first in (0..fours).step_by(TOKENS / 4) {
+                let mut sums = [[0; PANEL]; TOKENS];
+                let fours = (fours - first).min(TOKENS / 4);
+                for (c, blocks) in panel.as_chunks().0.chunks(UNPACKED).enumerate() {
+                    let codes = &mut codes[..blocks.len() * BLOCK_CODES];
+                    unpack(s, blocks, codes);
+                    let x = &args.x[first * cols + c * UNPACKED * BLOCK_FOURS..];
+                    add_tokens(s, codes, (x, cols), &mut sums[..4 * fours]);
+                }
+                let tokens = (args.x_scales.len() - 4 * first).min(TOKENS);
+                for (n, sums) in sums[..tokens].iter().enumerate() {
+                    let token = 4 * first + n;
+                    let x_scale = args.x_scales[token];
+                    let y = args.y.row(args.y.rows().start + token);
+                    let end = rows.min((p + 1) * PANEL);
+                    for (y, sum) in y[p * PANEL..end].iter_mut().zip(sums) {
+                        *y = x_scale.dequantize(*sum, args.scale);
+                    }
+                }
             }
         }
     }
 }
 
-/// The blocks of a row, and of the one that shares its register.
-type Pair<'a, F> = (&'a [<F as Ternary>::Block], &'a [<F as Ternary>::Block]);
-
-/// Rows of blocks.
-struct Matrix<'a, F: Ternary> {
-    blocks: &'a [F::Block],
-    rows: usize,
-    /// Blocks in a row.
-    width: usize,
-}
-
-impl<'a, F: Ternary> Matrix<'a, F> {
-    #[inline(always)]
-    fn new(bytes: &'a [u8], rows: usize) -> Self {
-        let blocks = F::blocks(bytes);
-        Matrix { blocks, rows, width: blocks.len() / rows.max(1) }
-    }
-
-    /// Row `row`, or the last one: a tile over the edge computes that again, and drops it.
-    #[inline(always)]
-    fn row(&self, row: usize) -> &'a [F::Block] {
-        &self.blocks[row.min(self.rows - 1) * self.width..][..self.width]
-    }
-}
-
-/// Sums of codes times activations for `R * S::ROWS` rows from `first` on and `N` tokens, as
-/// `[token][register][row in the register]`.
+/// The codes of some blocks of a panel, in the order of their columns.
 #[inline(always)]
-fn tile<S: Bytes, F: Ternary, const R: usize, const N: usize>(
-    s: S,
-    matrix: &Matrix<'_, F>,
-    first: usize,
-    x: [&[[i8; 32]]; N],
-) -> [[[i32; 2]; R]; N] {
-    let width = matrix.width;
-    let mut rows: [Pair<'_, F>; R] = [(&[], &[]); R];
-    for (r, pair) in rows.iter_mut().enumerate() {
-        let row = first + r * S::ROWS;
-        *pair = (matrix.row(row), matrix.row(row + S::ROWS - 1));
-    }
-    let x = x.map(|x| &x[..width * F::PLANES]);
-
-    // Lanes of 16 bits are emptied before they can wrap.
-    let full = S::FULL / F::PLANES;
-    let mut sums = [[s.sums(); R]; N];
-    let mut block = 0;
-    while block < width {
-        let end = width.min(block.saturating_add(full));
-        let mut narrow = [[s.narrow(); R]; N];
-        while block < end {
-            add_block::<S, F, R, N>(s, &rows, &x, block, &mut narrow);
-            block += 1;
-        }
-        for n in 0..N {
-            for r in 0..R {
-                sums[n][r] = s.widen(sums[n][r], narrow[n][r]);
+fn unpack<S: Bytes>(s: S, blocks: &[[Group; BLOCK]], codes: &mut [Codes]) {
+    for (block, codes) in blocks.iter().zip(codes.as_chunks_mut::<BLOCK_CODES>().0) {
+        for (q, [first, second]) in block.as_chunks::<2>().0.iter().enumerate() {
+            for r in 0..PANEL / S::ROWS {
+                let (first, second) = (s.load(first, r), s.load(second, r));
+                for (g, shift) in [6, 4, 2, 0].into_iter().enumerate() {
+                    let pair = s.pair([s.crumbs(first, shift), s.crumbs(second, shift)]);
+                    let [a, b] = &mut codes[4 * g + q];
+                    s.store(pair[0], a, r);
+                    s.store(pair[1], b, r);
+                }
             }
         }
     }
-    let mut totals = [[[0; 2]; R]; N];
-    for n in 0..N {
-        for r in 0..R {
-            totals[n][r] = s.totals(sums[n][r]);
-        }
-    }
-    totals
 }
 
-/// Adds the products of one block of each row.
+/// Adds the products of codes with the fours of tokens that `x` starts with, one every `stride`.
 #[inline(always)]
-fn add_block<S: Bytes, F: Ternary, const R: usize, const N: usize>(
+fn add_tokens<S: Bytes>(
     s: S,
-    rows: &[Pair<'_, F>; R],
-    x: &[&[[i8; 32]]; N],
-    block: usize,
-    narrow: &mut [[S::Narrow; R]; N],
+    codes: &[Codes],
+    (x, stride): (&[Fours], usize),
+    sums: &mut [[i32; PANEL]],
 ) {
-    let mut loaded = [F::load(s, &rows[0].0[block], &rows[0].1[block]); R];
-    for r in 1..R {
-        loaded[r] = F::load(s, &rows[r].0[block], &rows[r].1[block]);
-    }
-    for plane in 0..F::PLANES {
-        let mut activations = [s.splat(&x[0][block * F::PLANES + plane]); N];
-        for n in 1..N {
-            activations[n] = s.splat(&x[n][block * F::PLANES + plane]);
+    let fours = sums.len() / 4;
+    let whole = fours / S::TILE_FOURS * S::TILE_FOURS;
+    for first in (0..whole).step_by(S::TILE_FOURS) {
+        let (x, sums) = (&x[first * stride..], &mut sums[4 * first..]);
+        match (S::TILE_REGISTERS, S::TILE_FOURS) {
+            (2, 3) => panel_tile::<S, 2, 3>(s, codes, (x, stride), sums),
+            (2, 1) => panel_tile::<S, 2, 1>(s, codes, (x, stride), sums),
+            (1, 3) => panel_tile::<S, 1, 3>(s, codes, (x, stride), sums),
+            _ => panel_tile::<S, 4, 1>(s, codes, (x, stride), sums),
         }
-        for r in 0..R {
-            let codes = F::plane(s, &mut loaded[r], plane);
-            for n in 0..N {
-                narrow[n][r] = s.dot(narrow[n][r], codes, activations[n]);
+    }
+    for first in whole..fours {
+        let (x, sums) = (&x[first * stride..], &mut sums[4 * first..]);
+        match S::TILE_REGISTERS {
+            1 | 2 => panel_tile::<S, 2, 1>(s, codes, (x, stride), sums),
+            _ => panel_tile::<S, 4, 1>(s, codes, (x, stride), sums),
+        }
+    }
+}
+
+/// Adds the products of a panel with `Q` fours of tokens, `R` registers of rows at a time.
+#[inline(always)]
+fn panel_tile<S: Bytes, const R: usize, const Q: usize>(
+    s: S,
+    codes: &[Codes],
+    (x, stride): (&[Fours], usize),
+    sums: &mut [[i32; PANEL]],
+) {
+    let pairs = |q: usize| &x[q * stride..].as_chunks::<2>().0[..codes.len()];
+    let mut x = [pairs(0); Q];
+    for (q, x) in x.iter_mut().enumerate() {
+        *x = pairs(q);
+    }
+    for first in (0..PANEL / S::ROWS).step_by(R) {
+        let tile = tile::<S, R, Q>(s, codes, first, x);
+        for (q, tile) in tile.iter().enumerate() {
+            for (r, tile) in tile.iter().enumerate() {
+                for n in 0..4 {
+                    s.add_to(tile[n], &mut sums[4 * q + n], first + r);
+                }
             }
         }
     }
+}
+
+/// The products of registers `first .. first + R` with `Q` fours of tokens.
+#[inline(always)]
+fn tile<S: Bytes, const R: usize, const Q: usize>(
+    s: S,
+    codes: &[Codes],
+    first: usize,
+    x: [&[[Fours; 2]]; Q],
+) -> [[[S::Sums; 4]; R]; Q] {
+    let mut sums = [[[s.sums(); 4]; R]; Q];
+    let full = S::FULL / 2;
+    let mut at = 0;
+    while at < codes.len() {
+        let end = codes.len().min(at + full);
+        let mut narrow = [[[s.narrow(); 4]; R]; Q];
+        let codes = &codes[at..end];
+        let x = x.map(|x| &x[at..end]);
+        for (i, codes) in codes.iter().enumerate() {
+            s.dot_fours(&mut narrow, codes, first, x.map(|x| &x[i]));
+        }
+        for q in 0..Q {
+            for r in 0..R {
+                sums[q][r] = s.widen_fours(sums[q][r], narrow[q][r]);
+            }
+        }
+        at = end;
+    }
+    sums
 }

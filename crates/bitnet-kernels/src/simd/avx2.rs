@@ -1,8 +1,8 @@
-//! AVX2: two registers of eight floats, one of 32 bytes, `vpmaddubsw` into 16-bit lanes.
+//! AVX2: two registers of eight floats; eight rows a register, `vpmaddubsw` into 16-bit lanes.
 
 use std::arch::x86_64::*;
 
-use super::{Bytes, Floats, LANES, token};
+use super::{Bytes, Floats, LANES, PANEL, dot_planes, token};
 use crate::isa::Isa;
 
 token! {
@@ -168,24 +168,35 @@ impl Floats for Avx2 {
 
 impl Bytes for Avx2 {
     type Vec = __m256i;
-    /// Sixteen `i16`.
+    /// Sixteen `i16`, two a row.
     type Narrow = __m256i;
+    type Crumbs = __m256i;
     /// Eight `i32`.
     type Sums = __m256i;
-    const ROWS: usize = 1;
+    const ROWS: usize = 8;
     // A lane gains two products of at most 2 * -128: 64 times fills an `i16` exactly.
     const FULL: usize = 64;
+    const TILE_REGISTERS: usize = 2;
+    const TILE_FOURS: usize = 1;
 
     #[inline(always)]
-    fn load(self, first: &[u8; 32], _second: &[u8; 32]) -> __m256i {
-        // SAFETY: `self` proves AVX2; the load is unaligned and is `first`.
-        unsafe { _mm256_loadu_si256(first.as_ptr().cast()) }
+    fn load(self, group: &[u8; 4 * PANEL], r: usize) -> __m256i {
+        let part = &group.as_chunks::<32>().0[r];
+        // SAFETY: `self` proves AVX2; the load is unaligned and is `part`.
+        unsafe { _mm256_loadu_si256(part.as_ptr().cast()) }
     }
 
     #[inline(always)]
-    fn splat(self, x: &[i8; 32]) -> __m256i {
-        // SAFETY: `self` proves AVX2; the load is unaligned and is `x`.
-        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    fn store(self, v: __m256i, group: &mut [u8; 4 * PANEL], r: usize) {
+        let part = &mut group.as_chunks_mut::<32>().0[r];
+        // SAFETY: `self` proves AVX2; the store is unaligned and is `part`.
+        unsafe { _mm256_storeu_si256(part.as_mut_ptr().cast(), v) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: &[i8; 4]) -> __m256i {
+        // SAFETY: `self` proves AVX2; registers only.
+        unsafe { _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))) }
     }
 
     #[inline(always)]
@@ -194,26 +205,6 @@ impl Bytes for Avx2 {
         unsafe {
             let shifted = _mm256_srl_epi16(v, _mm_cvtsi32_si128(shift.cast_signed()));
             _mm256_and_si256(shifted, _mm256_set1_epi8(3))
-        }
-    }
-
-    #[inline(always)]
-    fn triple(self, v: __m256i) -> __m256i {
-        // SAFETY: `self` proves AVX2; registers only.
-        unsafe { _mm256_add_epi8(v, _mm256_add_epi8(v, v)) }
-    }
-
-    #[inline(always)]
-    fn trits(self, v: __m256i) -> __m256i {
-        // SAFETY: `self` proves AVX2; registers only.
-        unsafe {
-            // 3v reaches 256 at 86 and 512 at 171. A comparison gives -1 where it holds.
-            let from = |v: __m256i, limit: u8| {
-                let limit = _mm256_set1_epi8(limit.cast_signed());
-                _mm256_cmpeq_epi8(_mm256_max_epu8(v, limit), v)
-            };
-            let both = _mm256_add_epi8(from(v, 86), from(v, 171));
-            _mm256_sub_epi8(_mm256_setzero_si256(), both)
         }
     }
 
@@ -230,6 +221,16 @@ impl Bytes for Avx2 {
     }
 
     #[inline(always)]
+    fn no_crumbs(self) -> __m256i {
+        self.narrow()
+    }
+
+    #[inline(always)]
+    fn dot_crumbs(self, acc: __m256i, v: __m256i, x: [&[i8; 4]; 4]) -> __m256i {
+        dot_planes(self, acc, v, x)
+    }
+
+    #[inline(always)]
     fn sums(self) -> __m256i {
         self.narrow()
     }
@@ -241,20 +242,17 @@ impl Bytes for Avx2 {
     }
 
     #[inline(always)]
-    fn totals(self, sums: __m256i) -> [i32; 2] {
-        [self.total(sums), 0]
+    fn widen_crumbs(self, acc: __m256i, crumbs: __m256i) -> __m256i {
+        self.widen(acc, crumbs)
     }
-}
 
-impl Avx2 {
-    /// The sum of eight `i32` lanes.
     #[inline(always)]
-    pub(super) fn total(self, v: __m256i) -> i32 {
-        // SAFETY: `self` proves AVX2; registers only.
+    fn add_to(self, sums: __m256i, rows: &mut [i32; PANEL], r: usize) {
+        let rows = &mut rows.as_chunks_mut::<8>().0[r];
+        // SAFETY: `self` proves AVX2; load and store are unaligned and are `rows`.
         unsafe {
-            let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
-            let v = _mm_add_epi32(v, _mm_unpackhi_epi64(v, v));
-            _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<1>(v)))
+            let before = _mm256_loadu_si256(rows.as_ptr().cast());
+            _mm256_storeu_si256(rows.as_mut_ptr().cast(), _mm256_add_epi32(before, sums));
         }
     }
 }

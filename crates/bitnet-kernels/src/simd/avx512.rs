@@ -1,9 +1,9 @@
-//! AVX-512: sixteen floats in one register, 32 columns of two rows in another.
+//! AVX-512: sixteen floats or sixteen rows in a register, `vpmaddubsw` into 16-bit lanes.
 
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::{Bytes, Floats, LANES, Token, token};
+use super::{Bytes, Floats, LANES, PANEL, Token, dot_planes, token};
 use crate::isa::Isa;
 
 token! {
@@ -144,27 +144,34 @@ impl Avx512 {
 
 impl Bytes for Avx512 {
     type Vec = __m512i;
-    /// Sixteen `i16` of each row.
+    /// 32 `i16`, two a row.
     type Narrow = __m512i;
-    /// Eight `i32` of each row.
+    type Crumbs = __m512i;
+    /// Sixteen `i32`.
     type Sums = __m512i;
-    const ROWS: usize = 2;
+    const ROWS: usize = 16;
     const FULL: usize = Avx2::FULL;
+    const TILE_REGISTERS: usize = 2;
+    const TILE_FOURS: usize = 3;
 
     #[inline(always)]
-    fn load(self, first: &[u8; 32], second: &[u8; 32]) -> __m512i {
-        // SAFETY: `self` proves AVX-512F; the loads are unaligned, of 32 bytes each.
-        unsafe {
-            let first = _mm256_loadu_si256(first.as_ptr().cast());
-            let second = _mm256_loadu_si256(second.as_ptr().cast());
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
-        }
+    fn load(self, group: &[u8; 4 * PANEL], r: usize) -> __m512i {
+        let part = &group.as_chunks::<64>().0[r];
+        // SAFETY: `self` proves AVX-512F; the load is unaligned and is `part`.
+        unsafe { _mm512_loadu_si512(part.as_ptr().cast()) }
     }
 
     #[inline(always)]
-    fn splat(self, x: &[i8; 32]) -> __m512i {
-        // SAFETY: `self` proves AVX-512F; the load is unaligned and is `x`.
-        unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(x.as_ptr().cast())) }
+    fn store(self, v: __m512i, group: &mut [u8; 4 * PANEL], r: usize) {
+        let part = &mut group.as_chunks_mut::<64>().0[r];
+        // SAFETY: `self` proves AVX-512F; the store is unaligned and is `part`.
+        unsafe { _mm512_storeu_si512(part.as_mut_ptr().cast(), v) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: &[i8; 4]) -> __m512i {
+        // SAFETY: `self` proves AVX-512F; registers only.
+        unsafe { _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))) }
     }
 
     #[inline(always)]
@@ -173,25 +180,6 @@ impl Bytes for Avx512 {
         unsafe {
             let shifted = _mm512_srl_epi16(v, _mm_cvtsi32_si128(shift.cast_signed()));
             _mm512_and_si512(shifted, _mm512_set1_epi8(3))
-        }
-    }
-
-    #[inline(always)]
-    fn triple(self, v: __m512i) -> __m512i {
-        // SAFETY: `self` proves AVX-512BW; registers only.
-        unsafe { _mm512_add_epi8(v, _mm512_add_epi8(v, v)) }
-    }
-
-    #[inline(always)]
-    fn trits(self, v: __m512i) -> __m512i {
-        // SAFETY: `self` proves AVX-512BW; registers only.
-        unsafe {
-            // 3v reaches 256 at 86 and 512 at 171.
-            let one = _mm512_set1_epi8(1);
-            let from_86 = _mm512_cmpge_epu8_mask(v, _mm512_set1_epi8(86));
-            let from_171 = _mm512_cmpge_epu8_mask(v, _mm512_set1_epi8(171_u8.cast_signed()));
-            let trit = _mm512_maskz_mov_epi8(from_86, one);
-            _mm512_mask_add_epi8(trit, from_171, trit, one)
         }
     }
 
@@ -208,6 +196,16 @@ impl Bytes for Avx512 {
     }
 
     #[inline(always)]
+    fn no_crumbs(self) -> __m512i {
+        self.narrow()
+    }
+
+    #[inline(always)]
+    fn dot_crumbs(self, acc: __m512i, v: __m512i, x: [&[i8; 4]; 4]) -> __m512i {
+        dot_planes(self, acc, v, x)
+    }
+
+    #[inline(always)]
     fn sums(self) -> __m512i {
         self.narrow()
     }
@@ -219,10 +217,17 @@ impl Bytes for Avx512 {
     }
 
     #[inline(always)]
-    fn totals(self, sums: __m512i) -> [i32; 2] {
-        // SAFETY: `self` proves AVX-512F; registers only.
-        let (first, second) =
-            unsafe { (_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums)) };
-        [self.avx2().total(first), self.avx2().total(second)]
+    fn widen_crumbs(self, acc: __m512i, crumbs: __m512i) -> __m512i {
+        self.widen(acc, crumbs)
+    }
+
+    #[inline(always)]
+    fn add_to(self, sums: __m512i, rows: &mut [i32; PANEL], r: usize) {
+        let rows = &mut rows.as_chunks_mut::<16>().0[r];
+        // SAFETY: `self` proves AVX-512F; load and store are unaligned and are `rows`.
+        unsafe {
+            let before = _mm512_loadu_si512(rows.as_ptr().cast());
+            _mm512_storeu_si512(rows.as_mut_ptr().cast(), _mm512_add_epi32(before, sums));
+        }
     }
 }

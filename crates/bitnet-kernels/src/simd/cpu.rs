@@ -2,9 +2,9 @@
 
 use super::{Token, scalar::Scalar};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni};
+use super::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni, avxvnni::AvxVnni};
 #[cfg(target_arch = "aarch64")]
-use super::{neon::Neon, neondot::NeonDot};
+use super::{neon::Neon, neondot::NeonDot, neoni8mm::NeonI8mm};
 use crate::isa::{Isa, MissingIsa};
 
 /// The instruction sets kernels may use: those the processor has, less those the user excluded.
@@ -52,6 +52,8 @@ fn detected(isa: Isa) -> bool {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Avx2::detect(),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => AvxVnni::detect(),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => Avx512::detect(),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => Avx512Vnni::detect(),
@@ -59,10 +61,12 @@ fn detected(isa: Isa) -> bool {
         Isa::Neon => Neon::detect(),
         #[cfg(target_arch = "aarch64")]
         Isa::NeonDot => NeonDot::detect(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => NeonI8mm::detect(),
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => false,
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni => false,
         #[cfg(not(target_arch = "aarch64"))]
-        Isa::Neon | Isa::NeonDot => false,
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => false,
     }
 }
 

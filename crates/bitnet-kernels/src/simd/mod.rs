@@ -2,7 +2,7 @@
 //!
 //! A token (`Avx2`, `NeonDot`, ...) is a zero-size value that can only be had where the processor
 //! has its instructions, so its methods are safe to call. [`Floats`] is sixteen lanes of `f32`,
-//! [`Bytes`] is 8-bit codes against 8-bit activations. Every implementation of `Floats` rounds the
+//! [`Bytes`] is ternary codes against 8-bit activations. Every implementation of `Floats` rounds the
 //! same way in the same order: that is what makes results equal to the last bit on every processor.
 //!
 //! All methods are `#[inline(always)]`: they have to end up inside [`Token::run`], whose body is
@@ -17,12 +17,16 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avxvnni;
 pub(crate) mod cpu;
 pub(crate) mod gate;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neondot;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neoni8mm;
 pub(crate) mod scalar;
 
 /// Proof that the running processor has an instruction set.
@@ -95,43 +99,107 @@ pub(crate) trait Floats: Token {
     fn greatest(self, v: Self::F) -> f32;
 }
 
-/// 8-bit codes of ternary weights against 8-bit activations.
+/// Matrix rows of a panel: packed weights come in groups of four bytes of each of these rows.
+pub(crate) const PANEL: usize = 32;
+
+/// Ternary codes against 8-bit activations.
 ///
-/// A register holds 32 columns of [`Bytes::ROWS`] matrix rows, so that every instruction set works
-/// on the same 32-byte pieces of a format, and wide registers on several rows of it.
+/// A register holds four bytes of each of [`Bytes::ROWS`] matrix rows, one 32-bit lane a row, so
+/// that sums of a row never leave its lane. Activations are four bytes of a token, in every lane.
 pub(crate) trait Bytes: Token {
-    /// 32 bytes of each of `ROWS` rows.
+    /// Four bytes of each of `ROWS` rows.
     type Vec: Copy;
     /// Partial sums that are full after [`Bytes::FULL`] products of a lane.
     type Narrow: Copy;
-    /// Partial sums in `i32` lanes.
+    /// Partial sums of 2-bit codes, full after `FULL / 4` of [`Bytes::dot_crumbs`].
+    type Crumbs: Copy;
+    /// A sum in 32 bits for each row.
     type Sums: Copy;
-    /// Matrix rows in one register: 1 or 2.
+    /// Matrix rows in a register: a part of a panel.
     const ROWS: usize;
     /// How often [`Bytes::dot`] may add to one `Narrow` before it has to be widened.
     const FULL: usize;
+    /// Registers of rows in a gemm tile.
+    const TILE_REGISTERS: usize;
+    /// Fours of tokens in a gemm tile.
+    const TILE_FOURS: usize;
 
-    /// 32 bytes of a row, and of the next one where `ROWS` is 2.
-    fn load(self, first: &[u8; 32], second: &[u8; 32]) -> Self::Vec;
-    /// The same 32 activations for every row.
-    fn splat(self, x: &[i8; 32]) -> Self::Vec;
+    /// Register `r` of a group.
+    fn load(self, group: &[u8; 4 * PANEL], r: usize) -> Self::Vec;
+    /// Writes register `r` of a group.
+    fn store(self, v: Self::Vec, group: &mut [u8; 4 * PANEL], r: usize);
+    /// The same four activations for every row.
+    fn splat(self, x: &[i8; 4]) -> Self::Vec;
     /// `(v >> shift) & 3` in each byte.
     fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec;
-    /// `3 * v` in each byte, modulo 256.
-    fn triple(self, v: Self::Vec) -> Self::Vec;
-    /// `3 * v / 256` in each byte: the first base-3 digit of a byte that holds five.
-    fn trits(self, v: Self::Vec) -> Self::Vec;
 
     /// Zero.
     fn narrow(self) -> Self::Narrow;
-    /// `acc + code * x`, codes unsigned in `0..=3`, activations signed.
+    /// `acc + codes * x`, codes unsigned in `0..=3`, activations signed.
     fn dot(self, acc: Self::Narrow, codes: Self::Vec, x: Self::Vec) -> Self::Narrow;
+    /// Zero.
+    fn no_crumbs(self) -> Self::Crumbs;
+    /// `acc` and the 2-bit codes of `v`, from the high bits down, times four `x`.
+    fn dot_crumbs(self, acc: Self::Crumbs, v: Self::Vec, x: [&[i8; 4]; 4]) -> Self::Crumbs;
     /// Zero.
     fn sums(self) -> Self::Sums;
     /// `acc + narrow`.
     fn widen(self, acc: Self::Sums, narrow: Self::Narrow) -> Self::Sums;
-    /// The sum over the columns, for each row; the second is of no use where `ROWS` is 1.
-    fn totals(self, sums: Self::Sums) -> [i32; 2];
+    /// `acc + crumbs`.
+    fn widen_crumbs(self, acc: Self::Sums, crumbs: Self::Crumbs) -> Self::Sums;
+    /// Adds the sums of register `r` to those of its rows.
+    fn add_to(self, sums: Self::Sums, rows: &mut [i32; PANEL], r: usize);
+
+    /// Codes of eight columns, in the order [`Bytes::dot_fours`] wants.
+    #[inline(always)]
+    fn pair(self, codes: [Self::Vec; 2]) -> [Self::Vec; 2] {
+        codes
+    }
+
+    /// Adds to the sums of `R` registers of rows, from `first` on, and `Q` fours of tokens eight
+    /// columns: `codes` as [`Bytes::pair`] gives them, and of each four of tokens four columns of
+    /// each token, then the next four.
+    #[inline(always)]
+    fn dot_fours<const R: usize, const Q: usize>(
+        self,
+        acc: &mut [[[Self::Narrow; 4]; R]; Q],
+        codes: &[[u8; 4 * PANEL]; 2],
+        first: usize,
+        x: [&[[[i8; 4]; 4]; 2]; Q],
+    ) {
+        for (half, codes) in codes.iter().enumerate() {
+            let codes: [_; R] = std::array::from_fn(|r| self.load(codes, first + r));
+            // Each activation meets all rows before the next is loaded: a tile leaves few registers.
+            for q in 0..Q {
+                for n in 0..4 {
+                    let x = self.splat(&x[q][half][n]);
+                    for r in 0..R {
+                        acc[q][r][n] = self.dot(acc[q][r][n], codes[r], x);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what [`Bytes::dot_fours`] summed.
+    #[inline(always)]
+    fn widen_fours(self, acc: [Self::Sums; 4], narrow: [Self::Narrow; 4]) -> [Self::Sums; 4] {
+        std::array::from_fn(|n| self.widen(acc[n], narrow[n]))
+    }
+}
+
+/// [`Bytes::dot_crumbs`] by one [`Bytes::dot`] for each plane.
+#[inline(always)]
+pub(crate) fn dot_planes<S: Bytes>(
+    s: S,
+    mut acc: S::Narrow,
+    v: S::Vec,
+    x: [&[i8; 4]; 4],
+) -> S::Narrow {
+    for (shift, x) in [6, 4, 2, 0].into_iter().zip(x) {
+        acc = s.dot(acc, s.crumbs(v, shift), s.splat(x));
+    }
+    acc
 }
 
 /// Up to sixteen numbers, the missing ones zero.

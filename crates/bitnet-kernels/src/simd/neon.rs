@@ -1,8 +1,9 @@
-//! NEON (Advanced SIMD): four registers of four floats, two of 16 bytes, `smlal` into 16-bit lanes.
+//! NEON (Advanced SIMD): four registers of four floats; four rows a register, `smlal` into 16-bit
+//! lanes.
 
 use std::arch::aarch64::*;
 
-use super::{Bytes, Floats, LANES, token};
+use super::{Bytes, Floats, LANES, PANEL, dot_planes, token};
 use crate::isa::Isa;
 
 token! {
@@ -151,49 +152,41 @@ impl Floats for Neon {
 }
 
 impl Bytes for Neon {
-    /// Columns 0 to 15 and 16 to 31.
-    type Vec = [uint8x16_t; 2];
-    /// Two times eight `i16`.
+    type Vec = uint8x16_t;
+    /// Eight `i16` each: four of a row, of two rows.
     type Narrow = [int16x8_t; 2];
+    type Crumbs = [int16x8_t; 2];
     type Sums = int32x4_t;
-    const ROWS: usize = 1;
-    // A lane gains two products of at most 2 * -128: 64 times fills an `i16` exactly.
-    const FULL: usize = 64;
+    const ROWS: usize = 4;
+    // A lane gains a product of at most 2 * -128: 128 times fills an `i16` exactly.
+    const FULL: usize = 128;
+    const TILE_REGISTERS: usize = 2;
+    const TILE_FOURS: usize = 1;
 
     #[inline(always)]
-    fn load(self, first: &[u8; 32], _second: &[u8; 32]) -> Self::Vec {
-        let p = first.as_ptr();
-        // SAFETY: `self` proves NEON; the loads are within `first`.
-        unsafe { [vld1q_u8(p), vld1q_u8(p.add(16))] }
+    fn load(self, group: &[u8; 4 * PANEL], r: usize) -> uint8x16_t {
+        let part = &group.as_chunks::<16>().0[r];
+        // SAFETY: `self` proves NEON; the load is `part`.
+        unsafe { vld1q_u8(part.as_ptr()) }
     }
 
     #[inline(always)]
-    fn splat(self, x: &[i8; 32]) -> Self::Vec {
-        let p = x.as_ptr();
-        // SAFETY: `self` proves NEON; the loads are within `x`.
-        unsafe { [vreinterpretq_u8_s8(vld1q_s8(p)), vreinterpretq_u8_s8(vld1q_s8(p.add(16)))] }
+    fn store(self, v: uint8x16_t, group: &mut [u8; 4 * PANEL], r: usize) {
+        let part = &mut group.as_chunks_mut::<16>().0[r];
+        // SAFETY: `self` proves NEON; the store is `part`.
+        unsafe { vst1q_u8(part.as_mut_ptr(), v) }
     }
 
     #[inline(always)]
-    fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec {
+    fn splat(self, x: &[i8; 4]) -> uint8x16_t {
         // SAFETY: `self` proves NEON; registers only.
-        v.map(|v| unsafe { vandq_u8(vshlq_u8(v, vdupq_n_s8(-(shift as i8))), vdupq_n_u8(3)) })
+        unsafe { vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(x.map(i8::cast_unsigned)))) }
     }
 
     #[inline(always)]
-    fn triple(self, v: Self::Vec) -> Self::Vec {
+    fn crumbs(self, v: uint8x16_t, shift: u32) -> uint8x16_t {
         // SAFETY: `self` proves NEON; registers only.
-        v.map(|v| unsafe { vaddq_u8(v, vaddq_u8(v, v)) })
-    }
-
-    #[inline(always)]
-    fn trits(self, v: Self::Vec) -> Self::Vec {
-        // 3v reaches 256 at 86 and 512 at 171. A comparison gives -1 where it holds.
-        // SAFETY: `self` proves NEON; registers only.
-        v.map(|v| unsafe {
-            let both = vaddq_u8(vcgeq_u8(v, vdupq_n_u8(86)), vcgeq_u8(v, vdupq_n_u8(171)));
-            vsubq_u8(vdupq_n_u8(0), both)
-        })
+        unsafe { vandq_u8(vshlq_u8(v, vdupq_n_s8(-(shift as i8))), vdupq_n_u8(3)) }
     }
 
     #[inline(always)]
@@ -203,13 +196,23 @@ impl Bytes for Neon {
     }
 
     #[inline(always)]
-    fn dot(self, acc: Self::Narrow, codes: Self::Vec, x: Self::Vec) -> Self::Narrow {
+    fn dot(self, acc: Self::Narrow, codes: uint8x16_t, x: uint8x16_t) -> Self::Narrow {
         // SAFETY: `self` proves NEON; registers only.
-        std::array::from_fn(|i| unsafe {
-            let (codes, x) = (vreinterpretq_s8_u8(codes[i]), vreinterpretq_s8_u8(x[i]));
-            let acc = vmlal_s8(acc[i], vget_low_s8(codes), vget_low_s8(x));
-            vmlal_high_s8(acc, codes, x)
-        })
+        unsafe {
+            let (codes, x) = (vreinterpretq_s8_u8(codes), vreinterpretq_s8_u8(x));
+            let low = vmlal_s8(acc[0], vget_low_s8(codes), vget_low_s8(x));
+            [low, vmlal_high_s8(acc[1], codes, x)]
+        }
+    }
+
+    #[inline(always)]
+    fn no_crumbs(self) -> Self::Crumbs {
+        self.narrow()
+    }
+
+    #[inline(always)]
+    fn dot_crumbs(self, acc: Self::Crumbs, v: uint8x16_t, x: [&[i8; 4]; 4]) -> Self::Crumbs {
+        dot_planes(self, acc, v, x)
     }
 
     #[inline(always)]
@@ -221,12 +224,21 @@ impl Bytes for Neon {
     #[inline(always)]
     fn widen(self, acc: int32x4_t, narrow: Self::Narrow) -> int32x4_t {
         // SAFETY: `self` proves NEON; registers only.
-        unsafe { vpadalq_s16(vpadalq_s16(acc, narrow[0]), narrow[1]) }
+        unsafe {
+            let rows = vpaddq_s32(vpaddlq_s16(narrow[0]), vpaddlq_s16(narrow[1]));
+            vaddq_s32(acc, rows)
+        }
     }
 
     #[inline(always)]
-    fn totals(self, sums: int32x4_t) -> [i32; 2] {
-        // SAFETY: `self` proves NEON; registers only.
-        [unsafe { vaddvq_s32(sums) }, 0]
+    fn widen_crumbs(self, acc: int32x4_t, crumbs: Self::Crumbs) -> int32x4_t {
+        self.widen(acc, crumbs)
+    }
+
+    #[inline(always)]
+    fn add_to(self, sums: int32x4_t, rows: &mut [i32; PANEL], r: usize) {
+        let rows = &mut rows.as_chunks_mut::<4>().0[r];
+        // SAFETY: `self` proves NEON; load and store are `rows`.
+        unsafe { vst1q_s32(rows.as_mut_ptr(), vaddq_s32(vld1q_s32(rows.as_ptr()), sums)) }
     }
 }

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Bytes, Floats, LANES, Op, Token};
+use super::{Bytes, Floats, LANES, Op, PANEL, Token, dot_planes};
 use crate::isa::Isa;
 
 /// Every processor has this.
@@ -132,60 +132,79 @@ impl Floats for Scalar {
 }
 
 impl Bytes for Scalar {
-    type Vec = [u8; 32];
-    type Narrow = i32;
-    type Sums = i32;
-    const ROWS: usize = 1;
+    type Vec = [[u8; 4]; 4];
+    type Narrow = [i32; 4];
+    type Crumbs = [i32; 4];
+    type Sums = [i32; 4];
+    const ROWS: usize = 4;
     const FULL: usize = usize::MAX;
+    const TILE_REGISTERS: usize = 2;
+    const TILE_FOURS: usize = 1;
 
     #[inline(always)]
-    fn load(self, first: &[u8; 32], _second: &[u8; 32]) -> [u8; 32] {
-        *first
+    fn load(self, group: &[u8; 4 * PANEL], r: usize) -> Self::Vec {
+        group.as_chunks().0.as_chunks().0[r]
     }
 
     #[inline(always)]
-    fn splat(self, x: &[i8; 32]) -> [u8; 32] {
-        x.map(i8::cast_unsigned)
+    fn store(self, v: Self::Vec, group: &mut [u8; 4 * PANEL], r: usize) {
+        group.as_chunks_mut().0.as_chunks_mut().0[r] = v;
     }
 
     #[inline(always)]
-    fn crumbs(self, v: [u8; 32], shift: u32) -> [u8; 32] {
-        v.map(|b| (b >> shift) & 3)
+    fn splat(self, x: &[i8; 4]) -> Self::Vec {
+        [x.map(i8::cast_unsigned); 4]
     }
 
     #[inline(always)]
-    fn triple(self, v: [u8; 32]) -> [u8; 32] {
-        v.map(|b| b.wrapping_mul(3))
+    fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec {
+        v.map(|row| row.map(|b| (b >> shift) & 3))
     }
 
     #[inline(always)]
-    fn trits(self, v: [u8; 32]) -> [u8; 32] {
-        v.map(|b| ((u16::from(b) * 3) >> 8) as u8)
+    fn narrow(self) -> [i32; 4] {
+        [0; 4]
     }
 
     #[inline(always)]
-    fn narrow(self) -> i32 {
-        0
+    fn dot(self, acc: [i32; 4], codes: Self::Vec, x: Self::Vec) -> [i32; 4] {
+        let mut sums = acc;
+        for row in 0..4 {
+            for i in 0..4 {
+                sums[row] += i32::from(codes[row][i]) * i32::from(x[row][i].cast_signed());
+            }
+        }
+        sums
     }
 
     #[inline(always)]
-    fn dot(self, acc: i32, codes: [u8; 32], x: [u8; 32]) -> i32 {
-        let products = codes.iter().zip(x).map(|(&c, x)| i32::from(c) * i32::from(x.cast_signed()));
-        acc + products.sum::<i32>()
+    fn no_crumbs(self) -> [i32; 4] {
+        [0; 4]
     }
 
     #[inline(always)]
-    fn sums(self) -> i32 {
-        0
+    fn dot_crumbs(self, acc: [i32; 4], v: Self::Vec, x: [&[i8; 4]; 4]) -> [i32; 4] {
+        dot_planes(self, acc, v, x)
     }
 
     #[inline(always)]
-    fn widen(self, acc: i32, narrow: i32) -> i32 {
-        acc + narrow
+    fn sums(self) -> [i32; 4] {
+        [0; 4]
     }
 
     #[inline(always)]
-    fn totals(self, sums: i32) -> [i32; 2] {
-        [sums, 0]
+    fn widen(self, acc: [i32; 4], narrow: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|row| acc[row] + narrow[row])
+    }
+
+    #[inline(always)]
+    fn widen_crumbs(self, acc: [i32; 4], crumbs: [i32; 4]) -> [i32; 4] {
+        self.widen(acc, crumbs)
+    }
+
+    #[inline(always)]
+    fn add_to(self, sums: [i32; 4], rows: &mut [i32; PANEL], r: usize) {
+        let rows = &mut rows.as_chunks_mut().0[r];
+        *rows = self.widen(*rows, sums);
     }
 }

@@ -1,0 +1,146 @@
+//! Ternary matrices in the layout that kernels read.
+//!
+//! Files hold rows one after another. Kernels multiply 32 of them, a panel, by the same activations,
+//! and want each row in a 32-bit lane of its own, so that nothing has to be summed across lanes. A
+//! [`Group`] is four bytes of each row of a panel. Panels follow one another; the missing rows of
+//! the last one are zeros.
+//!
+//! In [`Format::I2SR32`] the four bytes of a row are four bytes of its I2_S block: group `8 b + q`
+//! holds bytes `4 q .. 4 q + 4` of block `b`, whose field `g` (0 in the two highest bits) is columns
+//! `128 b + 32 g + 4 q ..` of the matrix. Packing is a transposition of 32-bit words.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::format::{self, Format, FormatError};
+use crate::simd::PANEL;
+
+/// Four bytes of each of 32 rows.
+pub type Group = [u8; 4 * PANEL];
+
+/// Rows of a panel. Kernels take whole panels.
+pub const ROWS: usize = PANEL;
+
+/// Bytes that memory is aligned to: no register of weights lies across two cache lines.
+const ALIGN: usize = 64;
+
+/// A ternary matrix `[rows, cols]`, packed.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The groups, from `start` on.
+    memory: Vec<u8>,
+    start: usize,
+    /// Output features.
+    rows: usize,
+    /// Input features.
+    cols: usize,
+    /// The scale `d` of all weights.
+    scale: f32,
+}
+
+impl Packed {
+    /// Checks every byte of a matrix in a ternary format of files, and packs it.
+    ///
+    /// `bytes` is the payload of a `[rows, cols]` matrix, the tail of I2_S included.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`] where the bytes are not such a matrix, or there is no memory for it.
+    pub fn new(
+        format: Format,
+        bytes: &[u8],
+        rows: usize,
+        cols: usize,
+    ) -> Result<Packed, FormatError> {
+        let scale = format::check(format, bytes, rows, cols)?;
+        let blocks = blocks(format, bytes, rows, cols)?;
+        let width = Format::I2SR32.row_bytes(cols)? / 4;
+        let size = rows.div_ceil(ROWS) * width * size_of::<Group>();
+        let mut memory = zeros(size + ALIGN)?;
+        let start = memory.as_ptr().addr().wrapping_neg() % ALIGN;
+        let groups = memory[start..][..size].as_chunks_mut().0;
+        for (panel, groups) in groups.chunks_mut(width).enumerate() {
+            interleave(&blocks, panel * ROWS, groups);
+        }
+        Ok(Packed { memory, start, rows, cols, scale })
+    }
+
+    /// Output features.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input features.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The scale `d` of all weights.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The panels that hold some rows, of which the first must be the first of a panel.
+    ///
+    /// # Panics
+    ///
+    /// If it is not, or there are no such rows.
+    #[must_use]
+    pub fn panels(&self, rows: Range<usize>) -> &[Group] {
+        assert!(rows.start.is_multiple_of(ROWS) && rows.end <= self.rows, "rows {rows:?}");
+        let width = self.cols / 16;
+        let groups = self.memory[self.start..].as_chunks().0;
+        &groups[rows.start / ROWS * width..rows.end.div_ceil(ROWS) * width]
+    }
+}
+
+fn zeros(size: usize) -> Result<Vec<u8>, FormatError> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(size).map_err(|_| FormatError::Memory { bytes: size })?;
+    memory.resize(size, 0);
+    Ok(memory)
+}
+
+/// The rows of a checked matrix as I2_S blocks.
+struct Blocks<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// Bytes of a row.
+    row: usize,
+}
+
+fn blocks<'a>(
+    format: Format,
+    bytes: &'a [u8],
+    rows: usize,
+    cols: usize,
+) -> Result<Blocks<'a>, FormatError> {
+    let row = Format::I2S.row_bytes(cols)?;
+    let bytes = match format {
+        Format::I2S => Cow::Borrowed(&bytes[..rows * row]),
+        _ => {
+            let weights = format::decode(format, bytes, rows, cols)?;
+            Cow::Owned(format::encode(Format::I2S, &weights, rows, cols, 0.0)?)
+        }
+    };
+    Ok(Blocks { bytes, row })
+}
+
+/// Packs the panel whose first row is `first`.
+fn interleave(blocks: &Blocks<'_>, first: usize, groups: &mut [Group]) {
+    /// Four zeros in each byte.
+    const ZEROS: u8 = 0x55;
+    for r in 0..ROWS {
+        let rows = blocks.bytes.chunks_exact(blocks.row);
+        match rows.skip(first + r).next() {
+            Some(row) => {
+                for (word, group) in row.as_chunks::<4>().0.iter().zip(groups.iter_mut()) {
+                    group.as_chunks_mut().0[r] = *word;
+                }
+            }
+            None => groups.iter_mut().for_each(|group| group.as_chunks_mut().0[r] = [ZEROS; 4]),
+        }
+    }
+}
