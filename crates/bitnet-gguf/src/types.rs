@@ -64,8 +64,13 @@ impl TensorType {
         Layout { id, name, elements, bytes, tail }
     }
 
+    /// The type of this name, as [`TensorType::name`] gives it.
+    pub fn named(name: &str) -> Option<TensorType> {
+        TensorType::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The type an id stands for in most files. Only [`resolve`] knows what it is in this one.
-    fn usual(id: u32) -> Option<TensorType> {
+    pub(crate) fn usual(id: u32) -> Option<TensorType> {
         TensorType::ALL.into_iter().find(|kind| kind.id() == id)
     }
 

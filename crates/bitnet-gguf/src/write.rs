@@ -12,8 +12,8 @@ const NAME: &str = "the GGUF being written";
 
 /// Collects metadata and tensors and writes them as one GGUF file.
 ///
-/// The descriptions are kept in memory, the data wherever the caller has them; nothing is copied
-/// before it is written.
+/// The descriptions are kept in memory, the data wherever the caller has them, or nowhere at all
+/// ([`Writer::tensor_from`]); nothing is copied before it is written.
 pub struct Writer<'a> {
     version: u32,
     metadata: Vec<(String, Value)>,
@@ -24,12 +24,69 @@ struct Input<'a> {
     name: String,
     dims: Vec<u64>,
     type_id: u32,
-    payload: Box<dyn AsRef<[u8]> + Send + 'a>,
+    payload: Payload<'a>,
+}
+
+/// Writes the data of a tensor.
+type Produce<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + 'a;
+
+enum Payload<'a> {
+    /// Data that are somewhere in memory.
+    Bytes(Box<dyn AsRef<[u8]> + Send + 'a>),
+    /// Data that are made while they are written, and their length.
+    Produced(u64, Box<Produce<'a>>),
 }
 
 impl Input<'_> {
-    fn data(&self) -> &[u8] {
-        (*self.payload).as_ref()
+    fn length(&self) -> u64 {
+        match &self.payload {
+            Payload::Bytes(bytes) => (**bytes).as_ref().len() as u64,
+            Payload::Produced(length, _) => *length,
+        }
+    }
+
+    /// Writes the data; they must be as many bytes as [`Input::length`] says.
+    fn write_to(&self, out: &mut impl Write) -> Result<(), Error> {
+        let mut counted = Counted { out, room: self.length(), found: 0 };
+        let written = match &self.payload {
+            Payload::Bytes(bytes) => counted.write_all((**bytes).as_ref()),
+            Payload::Produced(_, produce) => produce(&mut counted),
+        };
+        if counted.room > 0 && written.is_ok() || counted.found > self.length() {
+            return Err(self.wrong_length(self.length(), counted.found));
+        }
+        written.map_err(|source| Error::Write { source })
+    }
+
+    fn wrong_length(&self, expected: u64, found: u64) -> Error {
+        let kind = TensorType::usual(self.type_id);
+        let type_name = kind.map_or("unknown", TensorType::name);
+        Error::Payload { tensor: self.name.clone(), type_name, expected, found }
+    }
+}
+
+/// Lets no more bytes through than there is room for.
+struct Counted<'a, W> {
+    out: &'a mut W,
+    room: u64,
+    /// Bytes written, those that were refused included.
+    found: u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.room {
+            self.found += bytes.len() as u64;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let n = self.out.write(bytes)?;
+        self.room -= n as u64;
+        self.found += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -70,18 +127,31 @@ impl<'a> Writer<'a> {
     /// ([`TensorType::id`]), and the data, scales included.
     #[must_use]
     pub fn tensor(
-        mut self,
+        self,
         name: &str,
         dims: &[u64],
         type_id: u32,
         payload: impl AsRef<[u8]> + Send + 'a,
     ) -> Writer<'a> {
-        self.tensors.push(Input {
-            name: name.to_owned(),
-            dims: dims.to_owned(),
-            type_id,
-            payload: Box::new(payload),
-        });
+        self.add(name, dims, type_id, Payload::Bytes(Box::new(payload)))
+    }
+
+    /// Adds a tensor whose `length` bytes `produce` writes when the file is written, so that they
+    /// are never all in memory. It may be called more than once, and has to write the same.
+    #[must_use]
+    pub fn tensor_from(
+        self,
+        name: &str,
+        dims: &[u64],
+        type_id: u32,
+        (length, produce): (u64, impl Fn(&mut dyn Write) -> io::Result<()> + Send + 'a),
+    ) -> Writer<'a> {
+        self.add(name, dims, type_id, Payload::Produced(length, Box::new(produce)))
+    }
+
+    fn add(mut self, name: &str, dims: &[u64], type_id: u32, payload: Payload<'a>) -> Writer<'a> {
+        let (name, dims) = (name.to_owned(), dims.to_owned());
+        self.tensors.push(Input { name, dims, type_id, payload });
         self
     }
 
@@ -93,7 +163,8 @@ impl<'a> Writer<'a> {
     /// Before the first byte is written, the errors that [`Gguf::open`](crate::Gguf::open) would
     /// give for the result, and [`Error::Payload`] for data that do not fit a shape; data of type
     /// 36, which has several layouts, and of unknown types may have any length but zero.
-    /// [`Error::Write`] when `out` fails.
+    /// [`Error::Write`] when `out` fails, [`Error::Payload`] where data that are made while they
+    /// are written turn out to have another length than was said.
     pub fn write_to(&self, out: &mut impl Write) -> Result<(), Error> {
         let value = self.metadata.iter().find(|(key, _)| key == ALIGNMENT_KEY);
         // What does not stand for an alignment is refused by the check below.
@@ -107,12 +178,14 @@ impl<'a> Writer<'a> {
             check_payload(tensor)?;
         }
 
-        write_padded(out, &head, alignment)
-            .and_then(|()| {
-                let mut tensors = self.tensors.iter();
-                tensors.try_for_each(|tensor| write_padded(out, tensor.data(), alignment))
-            })
-            .map_err(|source| Error::Write { source })
+        let fail = |source| Error::Write { source };
+        out.write_all(&head).map_err(fail)?;
+        pad(out, head.len() as u64, alignment).map_err(fail)?;
+        for tensor in &self.tensors {
+            tensor.write_to(out)?;
+            pad(out, tensor.length(), alignment).map_err(fail)?;
+        }
+        Ok(())
     }
 
     /// The header without its padding, and the length of the padded data.
@@ -135,7 +208,7 @@ impl<'a> Writer<'a> {
             }
             put_u32(&mut head, tensor.type_id);
             put_u64(&mut head, offset);
-            offset += align(tensor.data().len() as u64, alignment);
+            offset = offset.saturating_add(align(tensor.length(), alignment));
         }
         (head, offset)
     }
@@ -147,22 +220,16 @@ fn check_payload(tensor: &Input<'_>) -> Result<(), Error> {
     let Some(kind) = TensorType::unambiguous(tensor.type_id) else {
         return Ok(());
     };
-    let found = tensor.data().len() as u64;
+    let found = tensor.length();
     let expected = kind.payload(tensor.dims.iter().product());
     if expected == Some(found) {
         return Ok(());
     }
-    Err(Error::Payload {
-        tensor: tensor.name.clone(),
-        type_name: kind.name(),
-        expected: expected.unwrap_or(0),
-        found,
-    })
+    Err(tensor.wrong_length(expected.unwrap_or(0), found))
 }
 
-fn write_padded(out: &mut impl Write, bytes: &[u8], alignment: u64) -> io::Result<()> {
-    out.write_all(bytes)?;
-    let length = bytes.len() as u64;
+/// Zeros behind `length` bytes, up to the alignment.
+fn pad(out: &mut impl Write, length: u64, alignment: u64) -> io::Result<()> {
     let padding = align(length, alignment) - length;
     io::copy(&mut io::Read::take(io::repeat(0), padding), out)?;
     Ok(())

@@ -163,6 +163,54 @@ fn the_writer_refuses_what_the_reader_would() {
 }
 
 #[test]
+fn data_that_are_made_while_they_are_written_are_the_same_file() {
+    let data: Vec<u8> = (0..80).collect();
+    let kept = Writer::new().tensor("t", &[20], 0, &data).tensor("u", &[1], 0, [7; 4]);
+    let made = Writer::new()
+        .tensor_from("t", &[20], 0, (80, |out| data.chunks(7).try_for_each(|c| out.write_all(c))))
+        .tensor_from("u", &[1], 0, (4, |out| out.write_all(&[7; 4])));
+    assert_eq!(written(&made), written(&kept));
+}
+
+#[test]
+fn data_of_another_length_than_was_said_are_refused() {
+    for (pieces, found) in [(0, 0), (4, 28), (6, 42), (1000, 42)] {
+        let writer = Writer::new().tensor_from(
+            "t",
+            &[10],
+            0,
+            (40, move |out| (0..pieces).try_for_each(|_| out.write_all(&[1; 7]))),
+        );
+        let mut out = Vec::new();
+        let error = writer.write_to(&mut out).unwrap_err();
+        assert!(
+            matches!(error, Error::Payload { expected: 40, found: n, .. } if n == found),
+            "{error}"
+        );
+        assert!(out.len() < 200, "no more than was said");
+    }
+    let short = Writer::new().tensor_from("t", &[10], 0, (36, |_| panic!("checked before")));
+    let error = short.write_to(&mut Vec::new()).unwrap_err();
+    assert!(matches!(error, Error::Payload { expected: 40, found: 36, .. }), "{error}");
+    let full = Writer::new().tensor_from(
+        "t",
+        &[10],
+        0,
+        (40, |_| Err(std::io::ErrorKind::StorageFull.into())),
+    );
+    let error = full.write_to(&mut Vec::new()).unwrap_err();
+    assert!(matches!(error, Error::Write { .. }), "{error}");
+}
+
+#[test]
+fn types_have_names() {
+    for kind in [TensorType::I2S, TensorType::F16, TensorType::Tq2_0] {
+        assert_eq!(TensorType::named(kind.name()), Some(kind));
+    }
+    assert_eq!(TensorType::named("I2_X"), None);
+}
+
+#[test]
 fn a_full_disk_is_an_error() {
     let mut room = [0u8; 100];
     let error = writer().write_to(&mut &mut room[..]).unwrap_err();
