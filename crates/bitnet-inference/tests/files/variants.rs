@@ -4,7 +4,8 @@
 use bitnet_gguf::TensorType;
 use bitnet_inference::{Error, Finish, Generation, Notice, Options, Sampling};
 use bitnet_kernels::Format;
-use half::{bf16, f16};
+use bitnet_kernels::format::narrow;
+use half::bf16;
 
 use crate::common::{DEMO, load, logits};
 use crate::parts::Parts;
@@ -50,50 +51,13 @@ fn what_holds_the_same_numbers_gives_the_same_bits() {
     }
 }
 
-/// Q8_0: the scale is the greatest magnitude of a block of 32 over 127.
-fn q8_0(x: &[f32]) -> Vec<u8> {
-    let block = |x: &[f32]| {
-        let d = f16::from_f32(x.iter().fold(0.0_f32, |m, x| m.max(x.abs())) / 127.0);
-        let q = x.iter().map(|x| (x / d.to_f32()).round().clamp(-127.0, 127.0) as i8 as u8);
-        d.to_le_bytes().into_iter().chain(q).collect::<Vec<_>>()
-    };
-    x.chunks(32).flat_map(block).collect()
-}
-
-/// Q6_K: blocks of 256 with a scale for every sixteen.
-fn q6_k(x: &[f32]) -> Vec<u8> {
-    x.chunks(256).flat_map(q6_k_block).collect()
-}
-
-fn q6_k_block(x: &[f32]) -> Vec<u8> {
-    let scales = x.chunks(16).map(|x| x.iter().fold(1e-9_f32, |m, x| m.max(x.abs())) / 31.0);
-    let scales: Vec<f32> = scales.collect();
-    let d = f16::from_f32(scales.iter().fold(0.0_f32, |m, s| m.max(*s)) / 127.0);
-    let steps: Vec<i8> =
-        scales.iter().map(|s| (s / d.to_f32()).round().clamp(1.0, 127.0) as i8).collect();
-    let mut block = vec![0_u8; 210];
-    for (e, x) in x.iter().enumerate() {
-        let step = d.to_f32() * f32::from(steps[e / 16]);
-        let q = ((x / step).round().clamp(-32.0, 31.0) + 32.0) as u8;
-        let (half, group, l) = (e / 128, e % 128 / 32, e % 32);
-        block[64 * half + 32 * (group % 2) + l] |= (q & 15) << (4 * (group / 2));
-        block[128 + 32 * half + l] |= (q >> 4) << (2 * group);
-    }
-    for (byte, step) in block[192..208].iter_mut().zip(steps) {
-        *byte = step.cast_unsigned();
-    }
-    block[208..].copy_from_slice(&d.to_le_bytes());
-    block
-}
-
 #[test]
 fn coarser_embeddings_give_close_logits() {
     let demo = run(Parts::demo());
     let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
-    type Encode = fn(&[f32]) -> Vec<u8>;
-    let kinds: [(TensorType, Encode, f32); 2] =
-        [(TensorType::Q8_0, q8_0, 0.03), (TensorType::Q6K, q6_k, 0.08)];
-    for (kind, encode, bound) in kinds {
+    let kinds = [(TensorType::Q8_0, Format::Q8_0, 0.03), (TensorType::Q6K, Format::Q6K, 0.08)];
+    for (kind, format, bound) in kinds {
+        let encode = |x: &[f32]| narrow(format, x, 256).unwrap();
         let got = run(Parts::demo().embedding(kind.id(), encode));
         let difference: Vec<f32> = got.iter().zip(&demo).map(|(a, b)| a - b).collect();
         let share = norm(&difference) / norm(&demo);

@@ -11,6 +11,7 @@ use crate::simd::Floats;
 
 mod float;
 pub(crate) mod i2_s;
+mod narrow;
 mod q6_k;
 mod q8_0;
 pub(crate) mod tq1_0;
@@ -18,6 +19,7 @@ pub(crate) mod tq2_0;
 
 pub(crate) use self::float::{Bf16, F16, F32};
 pub(crate) use self::i2_s::I2S;
+pub use self::narrow::narrow;
 pub(crate) use self::q6_k::Q6K;
 pub(crate) use self::q8_0::Q8_0;
 pub(crate) use self::tq1_0::Tq1_0;

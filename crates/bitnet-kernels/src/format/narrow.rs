@@ -1,0 +1,117 @@
+//! Numbers into the bytes of the floating-point formats: the inverse of [`widen`](super::widen), as
+//! near as the format comes.
+
+use half::{bf16, f16};
+
+use super::{Format, FormatError};
+
+/// Rows of numbers in the bytes of one of [`Format::FLOAT`]. `x` is `[rows, cols]`, row-major.
+///
+/// F32 keeps the bits, F16 and BF16 are the nearest number. In Q8_0 the scale of a block is its
+/// greatest magnitude over 127, in Q6_K that of sixteen numbers over 31; each number is the nearest
+/// multiple.
+///
+/// # Errors
+///
+/// [`FormatError`] where `x` is not whole rows, or the format does not have such rows.
+///
+/// # Panics
+///
+/// If `format` is a ternary one.
+pub fn narrow(format: Format, x: &[f32], cols: usize) -> Result<Vec<u8>, FormatError> {
+    let row = format.row_bytes(cols)?;
+    if !x.len().is_multiple_of(cols) {
+        let expected = row * x.len().div_ceil(cols);
+        return Err(FormatError::Length { format, expected, found: x.len() / cols * row });
+    }
+    let mut out = Vec::with_capacity(x.len() / cols * row);
+    match format {
+        Format::F32 => out.extend(x.iter().flat_map(|x| x.to_le_bytes())),
+        Format::F16 => out.extend(x.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes())),
+        Format::Bf16 => out.extend(x.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes())),
+        Format::Q8_0 => x.as_chunks().0.iter().for_each(|block| out.extend(q8_0(block))),
+        Format::Q6K => x.as_chunks().0.iter().for_each(|block| out.extend(q6_k(block))),
+        _ => panic!("{format} is a ternary format"),
+    }
+    Ok(out)
+}
+
+/// The greatest magnitude.
+fn greatest(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |greatest, x| x.abs().max(greatest))
+}
+
+/// `x / step` to the nearest integer from `-most - 1` to `most`; 0 where the step is.
+fn level(x: f32, step: f32, most: f32) -> f32 {
+    if step == 0.0 { 0.0 } else { (x / step).round_ties_even().clamp(-most - 1.0, most) }
+}
+
+fn q8_0(x: &[f32; 32]) -> [u8; 34] {
+    let d = f16::from_f32(greatest(x) / 127.0);
+    let mut block = [0; 34];
+    block[..2].copy_from_slice(&d.to_le_bytes());
+    for (q, &x) in block[2..].iter_mut().zip(x) {
+        *q = (level(x, d.to_f32(), 127.0) as i8).cast_unsigned();
+    }
+    block
+}
+
+/// Where the parts of a number are: see `q6_k.rs`.
+fn q6_k(x: &[f32; 256]) -> [u8; 210] {
+    let mut block = [0; 210];
+    let steps: [f32; 16] = std::array::from_fn(|i| greatest(&x[16 * i..][..16]) / 31.0);
+    let d = f16::from_f32(greatest(&steps) / 127.0);
+    block[208..].copy_from_slice(&d.to_le_bytes());
+    for (i, x) in x.as_chunks::<16>().0.iter().enumerate() {
+        let scale = level(steps[i], d.to_f32(), 127.0);
+        block[192 + i] = (scale as i8).cast_unsigned();
+        for (lane, &x) in x.iter().enumerate() {
+            let q = (level(x, d.to_f32() * scale, 31.0) as i8 + 32).cast_unsigned();
+            let (half, group, l) = (i / 8, i % 8 / 2, i % 2 * 16 + lane);
+            block[64 * half + 32 * (group % 2) + l] |= (q & 15) << (4 * (group / 2));
+            block[128 + 32 * half + l] |= (q >> 4) << (2 * group);
+        }
+    }
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::widen;
+
+    #[test]
+    fn what_was_narrowed_widens_to_nearly_the_same() {
+        let x: Vec<f32> = (0..1024).map(|i| ((i * 37 % 1024) as f32 - 500.0) / 300.0).collect();
+        // Of the greatest magnitude, which is 1.75.
+        let bounds = [0.0, 0.0005, 0.004, 0.0045, 0.02];
+        for (format, bound) in Format::FLOAT.into_iter().zip(bounds) {
+            let bytes = narrow(format, &x, 512).unwrap();
+            assert_eq!(bytes.len(), 2 * format.row_bytes(512).unwrap());
+            let mut out = [0.0; 512];
+            for (row, x) in bytes.chunks(bytes.len() / 2).zip(x.chunks(512)) {
+                widen(format, row, &mut out);
+                let differences = out.iter().zip(x).map(|(a, b)| (a - b).abs());
+                let worst = differences.fold(0.0, f32::max) / 1.75;
+                assert!(worst <= bound, "{format}: {worst}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        for format in Format::FLOAT {
+            let mut out = [1.0; 256];
+            widen(format, &narrow(format, &[0.0; 256], 256).unwrap(), &mut out);
+            assert_eq!(out, [0.0; 256], "{format}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_none_are_refused() {
+        let columns = narrow(Format::Q6K, &[0.0; 128], 128).unwrap_err();
+        assert!(matches!(columns, FormatError::Columns { cols: 128, .. }), "{columns}");
+        let length = narrow(Format::F16, &[0.0; 33], 16).unwrap_err();
+        assert_eq!(length, FormatError::Length { format: Format::F16, expected: 96, found: 64 });
+    }
+}
