@@ -66,7 +66,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
             | Error::Device { .. }
             | Error::EmptyPrompt
             | Error::Sampling { .. }
-            | Error::Token { .. },
+            | Error::Token { .. }
+            | Error::Synthetic { .. }
+            | Error::ShapeFormat { .. },
         ) => 2,
         Some(Error::Threads { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => 2,
         Some(Error::Threads { .. } | Error::Memory { .. } | Error::Context { .. }) => 4,

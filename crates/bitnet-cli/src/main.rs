@@ -13,6 +13,7 @@ mod logits;
 mod memory;
 mod model;
 mod run;
+mod synth;
 
 /// Runs ternary (BitNet b1.58) language models.
 #[derive(Debug, Parser)]
@@ -30,12 +31,15 @@ enum Command {
     /// Write the logits after each token, to compare with other engines.
     #[command(allow_negative_numbers = true)]
     Logits(logits::Args),
+    /// Write a model of random weights, to measure speed with.
+    Synth(synth::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Synth(args) => synth::run(&args),
     };
     exit::code(result)
 }

@@ -230,3 +230,37 @@ fn ctrl_c_ends_cleanly_with_what_there_is() {
     assert!(stdout(&output).ends_with('\n'));
     assert!(stderr(&output).lines().last().unwrap().contains("generated"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_synthetic_model_that_cannot_be_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, new) = (folder.path().join("there.gguf"), folder.path().join("new.gguf"));
+    fs::write(&there, "before").unwrap();
+    let (there_path, new_path) = (there.to_str().unwrap(), new.to_str().unwrap());
+    let cases: [(&[&str], &str); 7] = [
+        (&["--shape", "bitnet-2b-4t", there_path], "--force"),
+        (&["--shape", "3b", new_path], "8640 columns"),
+        (&["--shape", "3b", there_path, "--force"], "choose another format"),
+        (&["--shape", "70b", new_path], "bitnet-0.7b"),
+        (&["--shape", "0.7b", new_path, "--format", "q8_0"], "i2_s"),
+        (&["--shape", "0.7b", new_path, "--embedding", "i2_s"], "q8_0"),
+        (&["--shape", "0.7b", new_path, "-c", "0"], "from 1"),
+    ];
+    for (args, words) in cases {
+        let output = bitnet().arg("synth").args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
+    }
+    assert_eq!(fs::read(&there).unwrap(), b"before");
+    assert!(!new.exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_synthetic_model_on_a_full_disk_is_an_error() {
+    let args = ["synth", "--shape", "0.7b", "--force", "/dev/full"];
+    let output = bitnet().args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot be written"), "{}", stderr(&output));
+    assert!(fs::exists("/dev/full").unwrap(), "a device is not ours to remove");
+}

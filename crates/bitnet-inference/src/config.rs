@@ -47,7 +47,7 @@ const READ: [&str; 13] = [
 ];
 
 /// Hidden size, layers and vocabulary of the 1bitLLM reproductions, which gate with SiLU although
-/// a newer converter labels them `bitnet-b1.58`.
+/// a newer converter labels them `bitnet-b1.58` and does not say so.
 const ONE_BIT_LLM: [(usize, usize, u64); 3] =
     [(1536, 24, 32002), (2048, 24, 32002), (3200, 26, 32002)];
 
@@ -201,12 +201,16 @@ impl Keys<'_> {
 
     /// Squared ReLU is what the architecture means; some files say or are something else.
     fn check_activation(&self, c: &Config) -> Result<(), Error> {
+        let mut stated = false;
         for key in ["hidden_act", "hidden_activation"] {
-            if let Some(found) = self.gguf.str(&self.name(key))?
-                && found != "relu2"
-            {
-                return Err(self.error(key, found, "only relu2 is supported"));
+            match self.gguf.str(&self.name(key))? {
+                None => {}
+                Some("relu2") => stated = true,
+                Some(found) => return Err(self.error(key, found, "only relu2 is supported")),
             }
+        }
+        if stated {
+            return Ok(());
         }
         let embedding = self.gguf.tensor("token_embd.weight");
         let vocabulary = embedding.and_then(|t| t.dims.get(1).copied()).unwrap_or(0);

@@ -159,6 +159,27 @@ pub enum Error {
         /// The file.
         file: String,
     },
+    /// A synthetic model whose numbers do not fit each other.
+    #[error("a synthetic model of shape {shape} cannot be made: {what}")]
+    Synthetic {
+        /// Name of the shape.
+        shape: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// A synthetic model with a matrix that the chosen format cannot hold.
+    #[error(
+        "shape {shape} cannot be written in this format: tensor `{tensor}` has {source}; choose \
+         another format"
+    )]
+    ShapeFormat {
+        /// Name of the shape.
+        shape: String,
+        /// The matrix.
+        tensor: String,
+        /// Why not.
+        source: FormatError,
+    },
     /// No kernel for a weight format.
     #[error(transparent)]
     Kernel(#[from] NoKernel),

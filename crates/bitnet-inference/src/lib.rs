@@ -16,6 +16,7 @@ mod sample;
 mod session;
 mod source;
 mod state;
+pub mod synth;
 pub mod tokenizer;
 
 pub use config::Config;

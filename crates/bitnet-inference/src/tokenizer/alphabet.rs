@@ -27,6 +27,13 @@ const BYTES: [Option<u8>; END] = {
     bytes
 };
 
+/// The character that a byte is written as.
+pub(crate) fn spelling(byte: u8) -> char {
+    let mut characters = ('\0'..).zip(BYTES);
+    // Every byte has one: see the test.
+    characters.find(|&(_, found)| found == Some(byte)).map_or('\0', |(c, _)| c)
+}
+
 /// Appends the bytes that `text` spells to `out`. If some character is not of the alphabet, `out`
 /// stays as it was and the answer is false.
 pub(super) fn decode(text: &str, out: &mut Vec<u8>) -> bool {
@@ -53,6 +60,15 @@ mod tests {
         assert_eq!(BYTES[END - 1], Some(0xad), "the soft hyphen is the last of those moved");
         bytes.sort_unstable();
         assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn spellings_are_read_back() {
+        for byte in 0..=u8::MAX {
+            let mut out = Vec::new();
+            assert!(decode(&spelling(byte).to_string(), &mut out));
+            assert_eq!(out, [byte]);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod special;
 mod split;
 mod table;
 
+pub(crate) use alphabet::spelling;
 pub use decode::Stream;
 pub use error::TokenizerError;
 pub use split::Splitter;

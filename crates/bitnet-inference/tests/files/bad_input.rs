@@ -133,10 +133,14 @@ fn settings_that_would_be_ignored_are_refused() {
 /// Wide and shallow as the 1bitLLM reproductions are; no data is needed to see it.
 #[test]
 fn models_that_gate_with_silu_are_known_by_their_shape() {
-    let header = |vocabulary: u64| {
+    let header = |vocabulary: u64, activation: Option<&str>| {
         let key = |name: &str| format!("bitnet-b1.58.{name}");
         let mut file = Vec::new();
-        bitnet_gguf::Writer::new()
+        let mut writer = bitnet_gguf::Writer::new();
+        if let Some(name) = activation {
+            writer = writer.metadata(&key("hidden_act"), name);
+        }
+        writer
             .metadata("general.architecture", "bitnet-b1.58")
             .metadata(&key("block_count"), 24_u32)
             .metadata(&key("embedding_length"), 1536_u32)
@@ -149,9 +153,10 @@ fn models_that_gate_with_silu_are_known_by_their_shape() {
             .unwrap();
         Config::from_gguf(&Gguf::from_vec("large.gguf", file).unwrap())
     };
-    let error = header(32002).unwrap_err();
+    let error = header(32002, None).unwrap_err();
     assert!(matches!(&error, Error::Variant { what, .. } if what.contains("SiLU")), "{error}");
-    let config = header(32003).unwrap();
+    assert!(header(32002, Some("relu2")).is_ok(), "it says that it does not");
+    let config = header(32003, None).unwrap();
     // What a file may leave out.
     assert_eq!((config.kv_heads, config.head_size, config.rope_base), (16, 96, 10_000.0));
 }

@@ -5,4 +5,5 @@ mod bad_input;
 #[path = "../common/mod.rs"]
 mod common;
 mod parts;
+mod synth;
 mod variants;
