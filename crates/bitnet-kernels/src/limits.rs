@@ -3,31 +3,49 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::op::{PeakArgs, PeakFn};
+use crate::op::{PeakArgs, PeakFn, ReadArgs, ReadFn};
 use crate::pool::Pool;
 use crate::registry::{NoKernel, select};
 use crate::simd::cpu::Cpu;
 
-/// Reads of memory in GB/s, by all threads of `pool`: the best of `rounds` passes over `bytes`
-/// bytes, which should be many times the caches.
+/// Reads of memory in GB/s, by all threads of `pool` with the best instruction set of the
+/// processor: the best of `rounds` passes over `bytes` bytes, which should be many times the
+/// caches.
 #[must_use]
 pub fn read_bandwidth(pool: &Pool, bytes: usize, rounds: usize) -> f64 {
+    let rates = read_rates(&Cpu::detect(), pool, bytes, rounds);
+    rates.map_or(f64::NAN, |rates| best(&rates))
+}
+
+/// Reads of memory in GB/s, by all threads of `pool`, in each of `rounds` passes over `bytes`
+/// bytes, which should be many times the caches.
+///
+/// # Errors
+///
+/// None on the processors there are: every one has a row in the table.
+pub fn read_rates(
+    cpu: &Cpu,
+    pool: &Pool,
+    bytes: usize,
+    rounds: usize,
+) -> Result<Vec<f64>, NoKernel> {
     /// Numbers of a piece: 1 MiB, so that threads share the work evenly.
-    const PIECE: usize = 1 << 17;
-    let data: Vec<u64> = (0..bytes as u64 / 8).collect();
+    const PIECE: usize = 1 << 18;
+    let read = select::<ReadFn>(None, cpu)?;
+    let data = vec![1.0_f32; bytes / 4];
     let pieces: Vec<_> = data.chunks(PIECE).collect();
-    let mut sums = vec![0_u64; pieces.len()];
-    let mut best = f64::INFINITY;
-    for _ in 0..rounds {
+    let mut sums = vec![0.0; pieces.len()];
+    let rates = (0..rounds).map(|_| {
         let start = Instant::now();
         pool.tiles(&mut sums, 1, (1, 1), |mut sum| {
             let row = sum.rows().start;
-            sum.row(row)[0] = pieces[row].iter().fold(0, |sum, &x| sum ^ x);
+            (read.run)(ReadArgs { data: pieces[row], sum: &mut sum.row(row)[0] });
         });
-        best = best.min(start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
         black_box(&sums);
-    }
-    (data.len() * 8) as f64 / best / 1e9
+        size_of_val(&*data) as f64 / seconds / 1e9
+    });
+    Ok(rates.collect())
 }
 
 /// Multiply-adds of codes and activations in 10^9 a second, by all threads of `pool`, from
@@ -35,19 +53,32 @@ pub fn read_bandwidth(pool: &Pool, bytes: usize, rounds: usize) -> f64 {
 ///
 /// # Errors
 ///
-/// None on the processors there are: every one has a row in the table.
+/// As [`peak_rates`].
 pub fn int8_peak(cpu: &Cpu, pool: &Pool, rounds: usize) -> Result<f64, NoKernel> {
+    peak_rates(cpu, pool, rounds).map(|rates| best(&rates))
+}
+
+/// Multiply-adds of codes and activations in 10^9 a second, by all threads of `pool`, from
+/// registers, in each of `rounds` rounds.
+///
+/// # Errors
+///
+/// None on the processors there are: every one has a row in the table.
+pub fn peak_rates(cpu: &Cpu, pool: &Pool, rounds: usize) -> Result<Vec<f64>, NoKernel> {
     const REPEATS: usize = 200_000;
     let peak = select::<PeakFn>(None, cpu)?;
     let mut counts = vec![0_u64; pool.threads()];
-    let mut best = f64::INFINITY;
-    for _ in 0..rounds {
+    let rates = (0..rounds).map(|_| {
         let start = Instant::now();
         pool.tiles(&mut counts, 1, (1, 1), |mut count| {
             let row = count.rows().start;
             (peak.run)(PeakArgs { repeats: REPEATS, products: &mut count.row(row)[0] });
         });
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    Ok(counts.iter().sum::<u64>() as f64 / best / 1e9)
+        counts.iter().sum::<u64>() as f64 / start.elapsed().as_secs_f64() / 1e9
+    });
+    Ok(rates.collect())
+}
+
+fn best(rates: &[f64]) -> f64 {
+    rates.iter().copied().fold(0.0, f64::max)
 }

@@ -6,7 +6,7 @@ use crate::format::{Bf16, F16, F32, Format, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
     Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, Norm, NormFn, Peak,
-    PeakFn, Quantize, QuantizeFn, Relu2, Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn,
+    PeakFn, Quantize, QuantizeFn, Read, ReadFn, Relu2, Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn,
 };
 use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
@@ -42,6 +42,8 @@ pub enum Operation {
     Head,
     /// Multiply-adds from registers, to measure the limit of the machine.
     Peak,
+    /// Reads of memory, to measure the limit of the machine.
+    Read,
 }
 
 impl Operation {
@@ -59,6 +61,7 @@ impl Operation {
             Operation::Add => ("add", "f32"),
             Operation::Head => ("head", "f32"),
             Operation::Peak => ("peak", "q8"),
+            Operation::Read => ("read", "f32"),
         }
     }
 }
@@ -165,6 +168,7 @@ functions! {
     Add: AddFn,
     Head: HeadFn,
     Peak: PeakFn,
+    Read: ReadFn,
 }
 
 /// A row for each token, the least first.
@@ -244,6 +248,7 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Head, Some(Format::Q8_0), Head<Q8_0>),
     &on_floats!(Head, Some(Format::Q6K), Head<Q6K>),
     &on_bytes!(Peak, None, Peak),
+    &on_floats!(Read, None, Read),
 ];
 
 /// All rows of [`KERNELS`].

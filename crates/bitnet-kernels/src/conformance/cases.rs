@@ -4,8 +4,8 @@ use super::reference;
 use crate::format::{self, Format};
 use crate::op::{
     AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn,
-    KV_BLOCK, Keys, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, Relu2Args,
-    Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs, SoftmaxFn, interleave,
+    KV_BLOCK, Keys, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, ReadArgs, ReadFn,
+    Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs, SoftmaxFn, interleave,
 };
 use crate::packed::Packed;
 use crate::pool::Tile;
@@ -390,6 +390,19 @@ pub(super) fn peak(run: PeakFn) -> Outcome {
         true => Ok(()),
         false => Err(format!("{few} products, then {many}")),
     }
+}
+
+/// It must read every number once: the sum of small integers is exact in any order.
+pub(super) fn read(run: ReadFn) -> Outcome {
+    let mut random = Random::new();
+    for n in [0, 1, 15, 16, 63, 64, 65, 127, 128, 1000, 4099] {
+        let data: Vec<f32> = (0..n).map(|_| random.below(1000) as f32).collect();
+        let mut sum = f32::NAN;
+        run(ReadArgs { data: &data, sum: &mut sum });
+        let want = data.iter().fold(0.0, |sum, x| sum + x);
+        case(same(&[sum], &[want]), || format!("{n} numbers"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
         (Operation::Attend, _) => cases::attend(kernel.bind(cpu)?),
         (Operation::Add, _) => cases::add(kernel.bind(cpu)?),
         (Operation::Peak, _) => cases::peak(kernel.bind(cpu)?),
+        (Operation::Read, _) => cases::read(kernel.bind(cpu)?),
         (operation, None) => Err(format!("{operation:?} without a weight format has no cases")),
     })
 }
