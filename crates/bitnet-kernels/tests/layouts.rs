@@ -3,8 +3,9 @@
 //!
 //! `data/layouts.safetensors`: weights `W` i8 [128, 512], activations `x` i8 [512], their products
 //! `dot` i32 [128], and `W` in each layout, packed by the tools that define them (gguf-py for TQ1_0
-//! and TQ2_0, bitnet.cpp for I2_S).
+//! and TQ2_0, bitnet.cpp for I2_S, TL1 and TL2), or by their rules (ik_llama.cpp for IQ2_BN).
 
+use bitnet_kernels::format::{Tiled, Tiling};
 use bitnet_kernels::op::{GemvArgs, GemvFn, RowScale};
 use bitnet_kernels::{Cpu, Format, Operation, Packed, format, kernels};
 use safetensors::SafeTensors;
@@ -24,7 +25,7 @@ fn layouts_decode_and_encode_byte_for_byte() {
     let file = SafeTensors::deserialize(FILE).unwrap();
     let weights = signed(file.tensor("W").unwrap().data());
     let scale = file.tensor("scale").unwrap().data().try_into().map(f32::from_le_bytes).unwrap();
-    for (format, name) in LAYOUTS {
+    for (format, name) in LAYOUTS.into_iter().chain([(Format::Iq2Bn, "iq2_bn")]) {
         let packed = file.tensor(name).unwrap().data().to_vec();
         assert_eq!(format::decode(format, &packed, ROWS, COLS).unwrap(), weights, "{name}");
         assert_eq!(format::check(format, &packed, ROWS, COLS), Ok(scale), "{name}");
@@ -33,6 +34,26 @@ fn layouts_decode_and_encode_byte_for_byte() {
         let meant = packed.len() - if format == Format::I2S { 28 } else { 0 };
         assert_eq!(encoded.len(), packed.len(), "{name}");
         assert_eq!(encoded[..meant], packed[..meant], "{name}");
+    }
+}
+
+#[test]
+fn tiles_decode_and_encode_byte_for_byte() {
+    let file = SafeTensors::deserialize(FILE).unwrap();
+    let weights = signed(file.tensor("W").unwrap().data());
+    let scale = file.tensor("scale").unwrap().data().try_into().map(f32::from_le_bytes).unwrap();
+    for (format, name, [rows, cols, strip]) in [
+        (Format::Tl1, "tl1.BM128.BK128.bm32", [128, 128, 32]),
+        (Format::Tl1, "tl1.BM128.BK64.bm64", [128, 64, 64]),
+        (Format::Tl2, "tl2.BM128.BK96", [128, 96, 32]),
+    ] {
+        let packed = file.tensor(name).unwrap().data().to_vec();
+        let tiled = Tiled::new(format, ROWS, COLS, Tiling { rows, cols, strip }).unwrap();
+        assert_eq!(tiled.check(&packed), Ok(scale), "{name}");
+        assert_eq!(tiled.decode(&packed).unwrap(), weights, "{name}");
+        assert_eq!(tiled.encode(&weights, scale).unwrap(), packed, "{name}");
+        // A wrong guess gives other weights, and nothing in the file tells.
+        assert_ne!(format::decode(format, &packed, ROWS, COLS), Ok(weights.clone()), "{name}");
     }
 }
 

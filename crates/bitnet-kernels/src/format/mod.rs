@@ -9,19 +9,26 @@ use std::fmt;
 
 use crate::simd::Floats;
 
+mod error;
 mod float;
 pub(crate) mod i2_s;
+mod iq2_bn;
 mod narrow;
 mod q6_k;
 mod q8_0;
+mod tiling;
+mod tl1;
+mod tl2;
 pub(crate) mod tq1_0;
 pub(crate) mod tq2_0;
 
+pub use self::error::FormatError;
 pub(crate) use self::float::{Bf16, F16, F32};
 pub(crate) use self::i2_s::I2S;
 pub use self::narrow::narrow;
 pub(crate) use self::q6_k::Q6K;
 pub(crate) use self::q8_0::Q8_0;
+pub use self::tiling::{Tiled, Tiling};
 pub(crate) use self::tq1_0::Tq1_0;
 pub(crate) use self::tq2_0::Tq2_0;
 
@@ -41,6 +48,12 @@ pub enum Format {
     /// The layout that ternary kernels read: I2_S with the four bytes of 32 rows interleaved, see
     /// [`packed`](crate::packed). Not a format of files.
     I2SR32,
+    /// bitnet.cpp TL1: pairs of codes in 4 bits, tiled, one `f32` scale behind the matrix.
+    Tl1,
+    /// bitnet.cpp TL2: triples of codes in 5 bits, tiled, one `f32` scale behind the matrix.
+    Tl2,
+    /// ik_llama.cpp IQ2_BN: rows of an `f32` scale and blocks of 64 codes in 16 bytes.
+    Iq2Bn,
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
@@ -55,7 +68,8 @@ pub enum Format {
 
 impl Format {
     /// The ternary formats of files.
-    pub const TERNARY: [Format; 3] = [Format::I2S, Format::Tq1_0, Format::Tq2_0];
+    pub const TERNARY: [Format; 6] =
+        [Format::I2S, Format::Tq1_0, Format::Tq2_0, Format::Tl1, Format::Tl2, Format::Iq2Bn];
     /// The formats of other matrices: embeddings, the head.
     pub const FLOAT: [Format; 5] =
         [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q6K];
@@ -68,6 +82,9 @@ impl Format {
             Format::Tq1_0 => "tq1_0",
             Format::Tq2_0 => "tq2_0",
             Format::I2SR32 => "i2s_r32",
+            Format::Tl1 => "tl1",
+            Format::Tl2 => "tl2",
+            Format::Iq2Bn => "iq2_bn",
             Format::F32 => "f32",
             Format::F16 => "f16",
             Format::Bf16 => "bf16",
@@ -84,6 +101,9 @@ impl Format {
             Format::Tq1_0 => "TQ1_0",
             Format::Tq2_0 => "TQ2_0",
             Format::I2SR32 => "I2_S_R32",
+            Format::Tl1 => "TL1",
+            Format::Tl2 => "TL2",
+            Format::Iq2Bn => "IQ2_BN",
             Format::F32 => "F32",
             Format::F16 => "F16",
             Format::Bf16 => "BF16",
@@ -92,14 +112,17 @@ impl Format {
         }
     }
 
-    /// Weights and bytes of the smallest piece of a row that kernels take: a block, or sixteen
-    /// numbers of the formats that have none.
+    /// Weights and bytes of the smallest piece of a row: a block, or sixteen numbers of the formats
+    /// that have none. What a row or a matrix has besides is not counted.
     #[must_use]
     pub const fn block(self) -> (usize, usize) {
         match self {
             Format::I2S | Format::I2SR32 => (128, 32),
             Format::Tq1_0 => (256, 54),
             Format::Tq2_0 => (256, 66),
+            Format::Tl1 => (8, 2),
+            Format::Tl2 => (96, 20),
+            Format::Iq2Bn => (64, 16),
             Format::F32 => (16, 64),
             Format::F16 | Format::Bf16 => (16, 32),
             Format::Q8_0 => (32, 34),
@@ -111,17 +134,28 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Columns`] where `cols` is zero or no multiple of [`Format::block`],
-    /// [`FormatError::Width`] where it is more than [`MOST_COLS`].
+    /// [`FormatError::Columns`] where the format has no rows of `cols` weights,
+    /// [`FormatError::Width`] where it is more than [`MOST_COLS`], [`FormatError::Interleaved`] for
+    /// TL1 and TL2, whose rows have no bytes of their own.
     pub fn row_bytes(self, cols: usize) -> Result<usize, FormatError> {
+        self.check_cols(cols)?;
         let (weights, bytes) = self.block();
-        if cols == 0 || !cols.is_multiple_of(weights) {
-            return Err(FormatError::Columns { format: self, cols, multiple: weights });
+        match self {
+            Format::Tl1 | Format::Tl2 => Err(FormatError::Interleaved { format: self }),
+            Format::Iq2Bn => Ok(iq2_bn::HEAD + cols / weights * bytes),
+            _ => Ok(cols / weights * bytes),
+        }
+    }
+
+    fn check_cols(self, cols: usize) -> Result<(), FormatError> {
+        let multiple = if self == Format::Tl2 { 32 } else { self.block().0 };
+        if cols == 0 || !cols.is_multiple_of(multiple) {
+            return Err(FormatError::Columns { format: self, cols, multiple });
         }
         if cols > MOST_COLS {
             return Err(FormatError::Width { cols });
         }
-        Ok(cols / weights * bytes)
+        Ok(())
     }
 }
 
@@ -130,110 +164,6 @@ impl fmt::Display for Format {
         f.write_str(self.name())
     }
 }
-
-/// Bytes that are no matrix of the format they are said to be. Offsets are within the matrix.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum FormatError {
-    /// The number of columns does not suit the format.
-    Columns {
-        /// The format.
-        format: Format,
-        /// Columns of the matrix.
-        cols: usize,
-        /// What it must be a multiple of.
-        multiple: usize,
-    },
-    /// More columns than [`MOST_COLS`].
-    Width {
-        /// Columns of the matrix.
-        cols: usize,
-    },
-    /// More or fewer bytes than the shape needs.
-    Length {
-        /// The format.
-        format: Format,
-        /// Bytes the shape needs.
-        expected: usize,
-        /// Bytes there are.
-        found: usize,
-    },
-    /// A 2-bit code 3, which stands for no weight.
-    Code {
-        /// The byte that holds it.
-        offset: usize,
-    },
-    /// A scale that is not a finite number.
-    Scale {
-        /// Where it is.
-        offset: usize,
-        /// What it is.
-        value: f32,
-    },
-    /// Blocks of a ternary matrix with different scales: the kernels know one scale a matrix.
-    Scales {
-        /// Where the second scale is.
-        offset: usize,
-        /// The scale of the blocks before.
-        first: f32,
-        /// The scale that differs.
-        second: f32,
-    },
-    /// The system has no memory for the matrix in the layout that kernels read.
-    Memory {
-        /// Bytes asked for.
-        bytes: usize,
-    },
-    /// A weight to encode that is not -1, 0 or 1.
-    Weight {
-        /// Its index in the row-major matrix.
-        index: usize,
-        /// What it is.
-        value: i8,
-    },
-}
-
-impl fmt::Display for FormatError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FormatError::Columns { format, cols, multiple } => {
-                write!(f, "{cols} columns; kernels for {format} need a multiple of {multiple}")
-            }
-            FormatError::Width { cols } => {
-                write!(f, "{cols} columns; at most {MOST_COLS} are supported")
-            }
-            FormatError::Length { format, expected, found } => {
-                write!(f, "{found} bytes; the shape needs {expected} in {format}")
-            }
-            FormatError::Code { offset } => {
-                write!(
-                    f,
-                    "byte {offset} holds the code 0b11, which is no ternary weight: the file is \
-                     damaged, or was written with another layout"
-                )
-            }
-            FormatError::Scale { offset, value } => {
-                write!(
-                    f,
-                    "scale {value} at byte {offset} is not a finite number: the file is damaged"
-                )
-            }
-            FormatError::Scales { offset, first, second } => write!(
-                f,
-                "block scale {second} at byte {offset} differs from {first} before it: only one \
-                 scale a matrix is supported, as ternary training gives it"
-            ),
-            FormatError::Memory { bytes } => {
-                write!(f, "no memory for its {bytes} bytes: close other programs")
-            }
-            FormatError::Weight { index, value } => {
-                write!(f, "weight {value} at index {index} is not ternary")
-            }
-        }
-    }
-}
-
-impl std::error::Error for FormatError {}
 
 /// Checks every byte of a ternary matrix and reads its scale.
 ///
@@ -249,6 +179,8 @@ pub fn check(format: Format, bytes: &[u8], rows: usize, cols: usize) -> Result<f
         Format::I2S => I2S::check(bytes),
         Format::Tq1_0 => Tq1_0::check(bytes),
         Format::Tq2_0 => Tq2_0::check(bytes),
+        Format::Iq2Bn => iq2_bn::check(bytes, cols),
+        Format::Tl1 | Format::Tl2 => tiled(format, rows, cols)?.check(bytes),
         _ => Ok(1.0),
     }
 }
@@ -261,13 +193,21 @@ fn check_length(format: Format, bytes: &[u8], rows: usize, cols: usize) -> Resul
     Ok(())
 }
 
+/// The matrix with the tiles that its shape has when nothing else is said.
+fn tiled(format: Format, rows: usize, cols: usize) -> Result<Tiled, FormatError> {
+    Tiled::new(format, rows, cols, Tiling::of(format, rows, cols))
+}
+
 /// Bytes of a `[rows, cols]` matrix, tail included; more than there can be, if they are too many
 /// to count.
 ///
 /// # Errors
 ///
-/// As [`Format::row_bytes`].
+/// [`FormatError`] where the shape does not suit the format.
 pub fn payload(format: Format, rows: usize, cols: usize) -> Result<usize, FormatError> {
+    if matches!(format, Format::Tl1 | Format::Tl2) {
+        return Ok(tiled(format, rows, cols)?.payload());
+    }
     let tail = if format == Format::I2S { i2_s::TAIL } else { 0 };
     Ok(format.row_bytes(cols)?.saturating_mul(rows).saturating_add(tail))
 }
@@ -290,19 +230,34 @@ pub fn encode(
     cols: usize,
     d: f32,
 ) -> Result<Vec<u8>, FormatError> {
-    let expected = payload(format, rows, cols)?;
-    if rows.checked_mul(cols) != Some(weights.len()) {
-        return Err(FormatError::Length { format, expected, found: weights.len() });
-    }
-    if let Some(index) = weights.iter().position(|w| !(-1..=1).contains(w)) {
-        return Err(FormatError::Weight { index, value: weights[index] });
-    }
+    payload(format, rows, cols)?;
+    check_weights(format, weights, rows, cols)?;
     Ok(match format {
         Format::I2S => I2S::encode(weights, d),
         Format::Tq1_0 => Tq1_0::encode(weights, d),
         Format::Tq2_0 => Tq2_0::encode(weights, d),
+        Format::Iq2Bn => iq2_bn::encode(weights, cols, d),
+        Format::Tl1 | Format::Tl2 => tiled(format, rows, cols)?.encode(weights, d)?,
         _ => panic!("{format} is not a ternary format"),
     })
+}
+
+/// There must be a weight for each place, and each must be ternary.
+fn check_weights(
+    format: Format,
+    weights: &[i8],
+    rows: usize,
+    cols: usize,
+) -> Result<(), FormatError> {
+    let (expected, found) = (rows.saturating_mul(cols), weights.len());
+    if found != expected {
+        return Err(FormatError::Length { format, expected, found });
+    }
+    // Every code of a byte that is not -1, 0 or 1 is more than 2 above -1.
+    match first(weights, |w| w.wrapping_add(1).cast_unsigned() > 2) {
+        Some(index) => Err(FormatError::Weight { index, value: weights[index] }),
+        None => Ok(()),
+    }
 }
 
 /// The weights `t` of a ternary matrix, `[rows, cols]`, row-major, without the scale.
@@ -320,12 +275,16 @@ pub fn decode(
     rows: usize,
     cols: usize,
 ) -> Result<Vec<i8>, FormatError> {
+    if matches!(format, Format::Tl1 | Format::Tl2) {
+        return tiled(format, rows, cols)?.decode(bytes);
+    }
     check(format, bytes, rows, cols)?;
     let bytes = &bytes[..format.row_bytes(cols)? * rows];
     Ok(match format {
         Format::I2S => I2S::decode(bytes),
         Format::Tq1_0 => Tq1_0::decode(bytes),
         Format::Tq2_0 => Tq2_0::decode(bytes),
+        Format::Iq2Bn => iq2_bn::decode(bytes, cols),
         _ => panic!("{format} is not a ternary format"),
     })
 }
@@ -365,39 +324,64 @@ pub(crate) trait Float: 'static {
     fn load<S: Floats>(s: S, row: &[u8], i: usize) -> S::F;
 }
 
-/// The one scale of a matrix whose blocks of `N` bytes end in an `f16` scale each.
+/// The one scale of a ternary matrix that stores several.
 ///
-/// Writers give a block without weights the scale 0: it agrees with any, if `decode` finds that it
-/// holds nothing but zeros.
+/// Writers give a block without weights the scale 0: it agrees with any, if the block holds nothing
+/// but zeros.
+#[derive(Default)]
+struct OneScale(Option<f32>);
+
+impl OneScale {
+    /// The scale of the next block.
+    fn see(
+        &mut self,
+        value: f32,
+        offset: usize,
+        empty: impl FnOnce() -> bool,
+    ) -> Result<(), FormatError> {
+        if !value.is_finite() {
+            return Err(FormatError::Scale { offset, value });
+        }
+        if value == 0.0 && empty() {
+            return Ok(());
+        }
+        let first = *self.0.get_or_insert(value);
+        match first == value {
+            true => Ok(()),
+            false => Err(FormatError::Scales { offset, first, second: value }),
+        }
+    }
+
+    fn get(self) -> f32 {
+        self.0.unwrap_or(0.0)
+    }
+}
+
+/// The one scale of a matrix whose blocks of `N` bytes end in an `f16` scale each.
 fn block_scale<const N: usize>(
     bytes: &[u8],
     decode: fn(&[u8]) -> Vec<i8>,
 ) -> Result<f32, FormatError> {
-    let mut scale = None;
+    let mut one = OneScale::default();
     for (i, block) in bytes.as_chunks::<N>().0.iter().enumerate() {
         let value = half::f16::from_le_bytes([block[N - 2], block[N - 1]]).to_f32();
-        let offset = (i + 1) * N - 2;
-        if !value.is_finite() {
-            return Err(FormatError::Scale { offset, value });
-        }
-        if value == 0.0 && decode(block).iter().all(|&t| t == 0) {
-            continue;
-        }
-        let first = *scale.get_or_insert(value);
-        if first != value {
-            return Err(FormatError::Scales { offset, first, second: value });
-        }
+        one.see(value, (i + 1) * N - 2, || decode(block).iter().all(|&t| t == 0))?;
     }
-    Ok(scale.unwrap_or(0.0))
+    Ok(one.get())
 }
 
 /// The first byte that holds a 2-bit code 3.
 #[inline]
 fn invalid_crumb(bytes: &[u8]) -> Option<usize> {
-    let invalid = |b: u8| b & (b >> 1) & 0x55 != 0;
+    first(bytes, |b| b & (b >> 1) & 0x55 != 0)
+}
+
+/// The first of some bytes or weights that is `bad`.
+#[inline(always)]
+fn first<T: Copy>(all: &[T], bad: impl Fn(T) -> bool + Copy) -> Option<usize> {
     // Without an early exit the inner loop is vectorised: whole matrices are checked at load.
-    let dirty = |chunk: &[u8]| chunk.iter().fold(0, |seen, &b| seen | (b & (b >> 1) & 0x55)) != 0;
+    let dirty = |chunk: &[T]| chunk.iter().fold(false, |seen, &x| seen | bad(x));
     let chunk = 4096;
-    let at = bytes.chunks(chunk).position(dirty)? * chunk;
-    bytes[at..].iter().position(|&b| invalid(b)).map(|i| at + i)
+    let at = all.chunks(chunk).position(dirty)? * chunk;
+    all[at..].iter().position(|&x| bad(x)).map(|i| at + i)
 }
