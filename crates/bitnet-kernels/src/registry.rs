@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::format::{Bf16, F16, F32, Format, Q6K, Q8_0};
+use crate::format::{Bf16, F16, F32, Format, Iq2S, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
     Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, Norm, NormFn, Peak,
@@ -247,6 +247,7 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Head, Some(Format::Bf16), Head<Bf16>),
     &on_floats!(Head, Some(Format::Q8_0), Head<Q8_0>),
     &on_floats!(Head, Some(Format::Q6K), Head<Q6K>),
+    &on_floats!(Head, Some(Format::Iq2S), Head<Iq2S>),
     &on_bytes!(Peak, None, Peak),
     &on_floats!(Read, None, Read),
 ];

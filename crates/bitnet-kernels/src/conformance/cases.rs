@@ -255,7 +255,7 @@ fn float_rows(format: Format, rows: usize, row_bytes: usize, random: &mut Random
             Format::F32 => block.chunks_mut(4).for_each(|b| b[3] = b[3] & 0x80 | 0x3E),
             Format::Bf16 => block.chunks_mut(2).for_each(|b| b[1] = b[1] & 0x80 | 0x3E),
             Format::F16 => block.chunks_mut(2).for_each(|b| b[1] &= 0xBF),
-            Format::Q8_0 => block[1] &= 0xBF,
+            Format::Q8_0 | Format::Iq2S => block[1] &= 0xBF,
             _ => block[209] &= 0xBF,
         }
     }

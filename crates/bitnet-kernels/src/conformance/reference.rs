@@ -3,6 +3,7 @@
 use half::f16;
 
 use crate::Format;
+use crate::format::IQ2_S_GRID as GRID;
 use crate::op::{KV_BLOCK, Keys, RowScale};
 
 /// The number of partial sums of every floating-point sum.
@@ -149,6 +150,7 @@ pub(super) fn widen(format: Format, row: &[u8]) -> Vec<f32> {
             .flat_map(|b| b[2..].iter().map(move |&q| f16_at(b) * f32::from(q.cast_signed())))
             .collect(),
         Format::Q6K => row.chunks(210).flat_map(q6_k).collect(),
+        Format::Iq2S => row.chunks(82).flat_map(iq2_s).collect(),
         _ => Vec::new(),
     }
 }
@@ -162,6 +164,19 @@ fn q6_k(block: &[u8]) -> Vec<f32> {
         let pair = block[128 + 32 * half + l] >> (2 * group) & 3;
         let scale = block[192 + e / 16].cast_signed();
         d * f32::from(scale) * (f32::from(pair * 16 + nibble) - 32.0)
+    };
+    (0..256).map(number).collect()
+}
+
+fn iq2_s(block: &[u8]) -> Vec<f32> {
+    let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+    let number = |e: usize| {
+        let group = e / 8;
+        let high = usize::from(block[66 + group / 4] >> (2 * (group % 4)) & 3);
+        let magnitude = GRID[256 * high + usize::from(block[2 + group])][e % 8];
+        let sign = if block[34 + group] >> (e % 8) & 1 == 1 { -1.0 } else { 1.0 };
+        let scale = block[74 + e / 32] >> (4 * (e / 16 % 2)) & 15;
+        d * (f32::from(scale) + 0.5) * 0.25 * f32::from(magnitude) * sign
     };
     (0..256).map(number).collect()
 }

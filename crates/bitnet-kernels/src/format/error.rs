@@ -87,6 +87,13 @@ pub enum FormatError {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// A number to encode that is not finite, or out of the range of the format.
+    Number {
+        /// Its index.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
     /// A weight to encode that is not -1, 0 or 1.
     Weight {
         /// Its index in the row-major matrix.
@@ -147,6 +154,9 @@ impl fmt::Display for FormatError {
             ),
             FormatError::Memory { bytes } => {
                 write!(f, "no memory for its {bytes} bytes: close other programs")
+            }
+            FormatError::Number { index, value } => {
+                write!(f, "number {value} at index {index} is not finite or out of range")
             }
             FormatError::Weight { index, value } => {
                 write!(f, "weight {value} at index {index} is not ternary")

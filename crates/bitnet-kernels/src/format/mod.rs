@@ -13,6 +13,8 @@ mod error;
 mod float;
 pub(crate) mod i2_s;
 mod iq2_bn;
+mod iq2_s;
+mod iq2_s_grid;
 mod narrow;
 mod q6_k;
 mod q8_0;
@@ -25,6 +27,9 @@ pub(crate) mod tq2_0;
 pub use self::error::FormatError;
 pub(crate) use self::float::{Bf16, F16, F32};
 pub(crate) use self::i2_s::I2S;
+pub(crate) use self::iq2_s::Iq2S;
+pub use self::iq2_s::encode_iq2_s;
+pub(crate) use self::iq2_s_grid::GRID as IQ2_S_GRID;
 pub use self::narrow::narrow;
 pub(crate) use self::q6_k::Q6K;
 pub(crate) use self::q8_0::Q8_0;
@@ -64,6 +69,9 @@ pub enum Format {
     Q8_0,
     /// ggml Q6_K: blocks of 256 6-bit numbers, sixteen 8-bit scales and an `f16` scale.
     Q6K,
+    /// ggml IQ2_S: blocks of 256 numbers from a grid of 1024 times eight magnitudes, with signs,
+    /// 4-bit scales and an `f16` scale.
+    Iq2S,
 }
 
 impl Format {
@@ -71,8 +79,8 @@ impl Format {
     pub const TERNARY: [Format; 6] =
         [Format::I2S, Format::Tq1_0, Format::Tq2_0, Format::Tl1, Format::Tl2, Format::Iq2Bn];
     /// The formats of other matrices: embeddings, the head.
-    pub const FLOAT: [Format; 5] =
-        [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q6K];
+    pub const FLOAT: [Format; 6] =
+        [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q6K, Format::Iq2S];
 
     /// The name used in kernel ids.
     #[must_use]
@@ -90,6 +98,7 @@ impl Format {
             Format::Bf16 => "bf16",
             Format::Q8_0 => "q8_0",
             Format::Q6K => "q6_k",
+            Format::Iq2S => "iq2_s",
         }
     }
 
@@ -109,6 +118,7 @@ impl Format {
             Format::Bf16 => "BF16",
             Format::Q8_0 => "Q8_0",
             Format::Q6K => "Q6_K",
+            Format::Iq2S => "IQ2_S",
         }
     }
 
@@ -127,6 +137,7 @@ impl Format {
             Format::F16 | Format::Bf16 => (16, 32),
             Format::Q8_0 => (32, 34),
             Format::Q6K => (256, 210),
+            Format::Iq2S => (256, 82),
         }
     }
 
@@ -301,6 +312,7 @@ pub fn widen(format: Format, row: &[u8], out: &mut [f32]) {
         Format::Bf16 => widen_row::<Bf16>(row, out),
         Format::Q8_0 => widen_row::<Q8_0>(row, out),
         Format::Q6K => widen_row::<Q6K>(row, out),
+        Format::Iq2S => widen_row::<Iq2S>(row, out),
         _ => panic!("{format} is a ternary format"),
     }
 }
