@@ -3,13 +3,13 @@
 
 use half::{bf16, f16};
 
-use super::{Format, FormatError};
+use super::{Format, FormatError, encode_iq2_s};
 
 /// Rows of numbers in the bytes of one of [`Format::FLOAT`]. `x` is `[rows, cols]`, row-major.
 ///
 /// F32 keeps the bits, F16 and BF16 are the nearest number. In Q8_0 the scale of a block is its
 /// greatest magnitude over 127, in Q6_K that of sixteen numbers over 31; each number is the nearest
-/// multiple.
+/// multiple. IQ2_S as [`encode_iq2_s`].
 ///
 /// # Errors
 ///
@@ -31,6 +31,7 @@ pub fn narrow(format: Format, x: &[f32], cols: usize) -> Result<Vec<u8>, FormatE
         Format::Bf16 => out.extend(x.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes())),
         Format::Q8_0 => x.as_chunks().0.iter().for_each(|block| out.extend(q8_0(block))),
         Format::Q6K => x.as_chunks().0.iter().for_each(|block| out.extend(q6_k(block))),
+        Format::Iq2S => out = encode_iq2_s(x)?,
         _ => panic!("{format} is a ternary format"),
     }
     Ok(out)
@@ -84,7 +85,7 @@ mod tests {
     fn what_was_narrowed_widens_to_nearly_the_same() {
         let x: Vec<f32> = (0..1024).map(|i| ((i * 37 % 1024) as f32 - 500.0) / 300.0).collect();
         // Of the greatest magnitude, which is 1.75.
-        let bounds = [0.0, 0.0005, 0.004, 0.0045, 0.02];
+        let bounds = [0.0, 0.0005, 0.004, 0.0045, 0.02, 0.5];
         for (format, bound) in Format::FLOAT.into_iter().zip(bounds) {
             let bytes = narrow(format, &x, 512).unwrap();
             assert_eq!(bytes.len(), 2 * format.row_bytes(512).unwrap());
@@ -100,6 +101,7 @@ mod tests {
 
     #[test]
     fn zeros_stay_zeros() {
+        // IQ2_S has no code for zero: its scale is.
         for format in Format::FLOAT {
             let mut out = [1.0; 256];
             widen(format, &narrow(format, &[0.0; 256], 256).unwrap(), &mut out);
