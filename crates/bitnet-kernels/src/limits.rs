@@ -65,18 +65,24 @@ pub fn int8_peak(cpu: &Cpu, pool: &Pool, rounds: usize) -> Result<f64, NoKernel>
 ///
 /// None on the processors there are: every one has a row in the table.
 pub fn peak_rates(cpu: &Cpu, pool: &Pool, rounds: usize) -> Result<Vec<f64>, NoKernel> {
-    const REPEATS: usize = 200_000;
+    /// Seconds of a round: threads take microseconds to start.
+    const ROUND: f64 = 0.003;
+    /// Repeats to find out how many a round needs.
+    const FEW: usize = 10_000;
     let peak = select::<PeakFn>(None, cpu)?;
     let mut counts = vec![0_u64; pool.threads()];
-    let rates = (0..rounds).map(|_| {
+    let mut round = |repeats| {
         let start = Instant::now();
         pool.tiles(&mut counts, 1, (1, 1), |mut count| {
             let row = count.rows().start;
-            (peak.run)(PeakArgs { repeats: REPEATS, products: &mut count.row(row)[0] });
+            (peak.run)(PeakArgs { repeats, products: &mut count.row(row)[0] });
         });
-        counts.iter().sum::<u64>() as f64 / start.elapsed().as_secs_f64() / 1e9
-    });
-    Ok(rates.collect())
+        let seconds = start.elapsed().as_secs_f64();
+        (counts.iter().sum::<u64>() as f64 / seconds / 1e9, seconds)
+    };
+    let (_, seconds) = round(FEW);
+    let repeats = (FEW as f64 * ROUND / seconds) as usize;
+    Ok((0..rounds).map(|_| round(repeats.max(FEW)).0).collect())
 }
 
 fn best(rates: &[f64]) -> f64 {
