@@ -125,6 +125,26 @@ impl Engine {
         self.model.weight_formats()
     }
 
+    /// Numbers in the tensors of the model file.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.gguf.tensors().iter().map(bitnet_gguf::Tensor::elements).sum()
+    }
+
+    /// Bytes of the tensors of the model file, without padding.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        // Loading has found the data of every tensor.
+        let data = self.gguf.tensors().iter().filter_map(|tensor| self.gguf.data(tensor).ok());
+        data.map(|data| data.len() as u64).sum()
+    }
+
+    /// Multiply-adds with ternary weights that a token takes: one for each weight.
+    #[must_use]
+    pub fn ternary_products(&self) -> u64 {
+        self.model.ternary_products()
+    }
+
     /// Text to tokens and back.
     ///
     /// # Errors

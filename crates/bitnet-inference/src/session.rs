@@ -69,6 +69,17 @@ impl Session {
         self.lengths[sequence]
     }
 
+    /// Forgets the tokens of a sequence behind the first `length`, if it has more.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such sequence.
+    pub fn truncate(&mut self, sequence: usize, length: usize) {
+        // What the cache holds behind them is written again before it is read.
+        let tokens = &mut self.lengths[sequence];
+        *tokens = length.min(*tokens);
+    }
+
     /// Kernels called so far.
     #[must_use]
     pub fn calls(&self) -> &Calls {

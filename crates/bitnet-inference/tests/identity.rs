@@ -101,3 +101,33 @@ fn a_refused_call_changes_nothing() {
     }
     assert_eq!(hash(&all), LOGITS_SHA256);
 }
+
+#[test]
+fn a_sequence_cut_back_goes_on_as_if_it_had_never_been_longer() {
+    let engine = load(DEMO, &Options::default());
+    let ids = prompt();
+    let mut session = engine.session(1).unwrap();
+    let want = session.extend(0, &ids[..41], || false).unwrap().unwrap().to_vec();
+    session.extend(0, &ids[41..], || false).unwrap();
+    session.truncate(0, 19);
+    assert_eq!(session.len(0), 19);
+    session.truncate(0, 100);
+    assert_eq!(session.len(0), 19, "nothing comes back");
+    let got = session.extend(0, &ids[19..41], || false).unwrap().unwrap();
+    assert!(got == want);
+}
+
+#[test]
+fn the_size_of_a_model_is_that_of_its_tensors() {
+    let engine = load(DEMO, &Options::default());
+    let c = engine.config();
+    let layer = 2 * c.hidden * (c.q_size() + c.kv_size()) + 3 * c.hidden * c.ffn;
+    let ternary = c.layers * layer;
+    let norms = c.layers * (2 * c.hidden + c.q_size() + c.ffn) + c.hidden;
+    assert_eq!(engine.ternary_products(), ternary as u64);
+    let table = engine.vocabulary() * c.hidden;
+    assert_eq!(engine.parameters(), (ternary + norms + table) as u64);
+    // I2_S with a tail for each of seven matrices, F32 norms, F16 embeddings.
+    let bytes = ternary / 4 + 7 * c.layers * 32 + norms * 4 + table * 2;
+    assert_eq!(engine.size(), bytes as u64);
+}

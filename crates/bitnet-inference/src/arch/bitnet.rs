@@ -61,6 +61,13 @@ impl BitNet {
         names.dedup();
         names
     }
+
+    /// The number of ternary weights.
+    #[must_use]
+    pub(crate) fn ternary_products(&self) -> u64 {
+        let linears = self.layers.iter().flat_map(Layer::linears);
+        linears.map(|linear| (linear.rows * linear.cols) as u64).sum()
+    }
 }
 
 impl Layer {
