@@ -3,10 +3,12 @@
 //! stdout is what was asked for and nothing else; everything else goes to stderr.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod exit;
 mod interrupt;
 mod logits;
@@ -31,15 +33,27 @@ enum Command {
     /// Write the logits after each token, to compare with other engines.
     #[command(allow_negative_numbers = true)]
     Logits(logits::Args),
+    /// Measure speed: prompts and generation, in tokens per second.
+    Bench(bench::Args),
     /// Write a model of random weights, to measure speed with.
     Synth(synth::Args),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Cli::parse_from(args()).command {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Synth(args) => synth::run(&args),
     };
     exit::code(result)
+}
+
+/// The arguments, with `-pg` of llama-bench written as our parser takes it.
+fn args() -> Vec<OsString> {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|command| command == "bench") {
+        args.iter_mut().filter(|arg| *arg == "-pg").for_each(|arg| *arg = "--pg".into());
+    }
+    args
 }

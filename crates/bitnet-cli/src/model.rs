@@ -1,6 +1,6 @@
 //! Which model, and what it runs on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitnet_gguf::Gguf;
@@ -47,15 +47,20 @@ impl Args {
             threads: usize::try_from(self.threads).ok(),
             context: Some(self.ctx_size).filter(|&n| n > 0),
         };
-        let engine = match &self.model {
-            Some(path) => Engine::open(path, &options),
-            None => Gguf::from_static("the demo model", DEMO)
-                .map_err(Error::from)
-                .and_then(|gguf| Engine::load(gguf, &options)),
-        }?;
-        for notice in engine.notices() {
-            exit::say(&format!("note: {notice}"));
-        }
-        Ok(engine)
+        load(self.model.as_deref(), &options)
     }
+}
+
+/// Loads the model of a file, or the demo model, and says on stderr what its user should know.
+pub(crate) fn load(path: Option<&Path>, options: &Options) -> Result<Engine> {
+    let engine = match path {
+        Some(path) => Engine::open(path, options),
+        None => Gguf::from_static("the demo model", DEMO)
+            .map_err(Error::from)
+            .and_then(|gguf| Engine::load(gguf, options)),
+    }?;
+    for notice in engine.notices() {
+        exit::say(&format!("note: {notice}"));
+    }
+    Ok(engine)
 }

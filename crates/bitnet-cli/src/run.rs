@@ -242,7 +242,7 @@ fn write_text(
 }
 
 /// Writes at once; false if nobody reads any more.
-fn print(out: &mut impl Write, text: &str) -> Result<bool> {
+pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

@@ -1,0 +1,208 @@
+//! `bitnet bench`: how fast a model runs, in the tests, options and columns of llama-bench.
+//!
+//! Measured is [`Session`] alone: neither tokenising nor sampling. The token at each place of a
+//! sequence is fixed, so every run computes the same.
+
+mod list;
+mod report;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bitnet_inference::{Engine, Error, Input, Options, Session};
+use bitnet_kernels::{Isa, Pool, limits};
+
+use crate::exit::{End, Usage};
+use crate::model;
+use list::{List, Pair};
+use report::{Format, Limits, Report, Speed, Test};
+
+/// Flags of `bitnet bench`. Names and defaults are those of llama-bench.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    /// Model files (GGUF), one after another; the demo model inside this program if not given.
+    #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
+    model: Vec<PathBuf>,
+    /// Tokens of prompts to process; lists are 64,128 or 1-4 or 64-256+64 or 1-8*2, here and below.
+    #[arg(short = 'p', long, value_name = "N,...", default_value = "512")]
+    n_prompt: Vec<List>,
+    /// Tokens to generate.
+    #[arg(short = 'n', long, value_name = "N,...", default_value = "128")]
+    n_gen: Vec<List>,
+    /// A prompt and a generation in one test; -pg is the same.
+    #[arg(long, value_name = "PP,TG")]
+    pg: Vec<Pair>,
+    /// Tokens in the context before each test.
+    #[arg(short = 'd', long, value_name = "N,...", default_value = "0")]
+    n_depth: Vec<List>,
+    /// Threads; one for each core that may be used if not given.
+    #[arg(short, long, value_name = "N,...")]
+    threads: Vec<List>,
+    /// Times that each test is run.
+    #[arg(short, long, value_name = "N", default_value = "5")]
+    repetitions: NonZeroUsize,
+    /// What to print.
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Md)]
+    output: Format,
+    /// Do not run a test once before it is measured.
+    #[arg(long)]
+    no_warmup: bool,
+    /// Seconds to wait before each test.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    delay: u64,
+    /// Use no better instruction set: scalar, avx2, avx512, avx512vnni, neon or neondot.
+    #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
+    isa: Option<Isa>,
+    /// Measure read bandwidth and 8-bit multiply-adds around each test, with as many threads, and
+    /// give speeds as shares of them.
+    #[arg(long)]
+    roofline: bool,
+}
+
+/// Bytes that are read to measure the bandwidth: more than caches hold.
+const STREAMED: usize = 512 << 20;
+/// How often they are read before and after a test.
+const READS: usize = 5;
+/// How often the peak is measured before and after a test: a round takes milliseconds.
+const PEAKS: usize = 25;
+
+pub(crate) fn run(args: &Args) -> Result<End> {
+    let tests = args.tests();
+    if tests.is_empty() {
+        return Err(Usage("no tests: give -p, -n or --pg more than 0 tokens".to_owned()).into());
+    }
+    let models: Vec<_> = match &args.model[..] {
+        [] => vec![None],
+        paths => paths.iter().map(|path| Some(path.as_path())).collect(),
+    };
+    let mut threads: Vec<_> = List::join(&args.threads).map(Some).collect();
+    if threads.is_empty() {
+        threads.push(None);
+    }
+    let mut report = Report::new(args.output, args.roofline);
+    for path in models {
+        for &threads in &threads {
+            if !args.bench(path, threads, &tests, &mut report)? {
+                return Ok(End::Done);
+            }
+        }
+    }
+    report.end()?;
+    Ok(End::Done)
+}
+
+impl Args {
+    /// Depth by depth: prompts, generations, then both together.
+    fn tests(&self) -> Vec<Test> {
+        let prompts = List::join(&self.n_prompt).map(|n| (n, 0));
+        let generations = List::join(&self.n_gen).map(|n| (0, n));
+        let both = self.pg.iter().map(|&Pair(prompt, generate)| (prompt, generate));
+        let kinds: Vec<_> =
+            prompts.chain(generations).chain(both).filter(|&kind| kind != (0, 0)).collect();
+        List::join(&self.n_depth)
+            .flat_map(|depth| {
+                kinds.iter().map(move |&(prompt, generate)| Test { prompt, generate, depth })
+            })
+            .collect()
+    }
+
+    /// All tests of a model with some threads. False if nobody reads the results any more.
+    fn bench(
+        &self,
+        path: Option<&Path>,
+        threads: Option<usize>,
+        tests: &[Test],
+        report: &mut Report,
+    ) -> Result<bool> {
+        let engine = model::load(path, &Options { isa: self.isa, threads, context: None })?;
+        let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
+        if longest > engine.context() {
+            return Err(Error::Context { tokens: longest, context: engine.context() }.into());
+        }
+        let mut bench = Bench { session: engine.session(1)?, vocabulary: engine.vocabulary() };
+        let machine = self.roofline.then(|| Machine::new(&engine)).transpose()?;
+        for &test in tests {
+            thread::sleep(Duration::from_secs(self.delay));
+            bench.fill(test.depth)?;
+            if !self.no_warmup {
+                bench.test(Test { generate: test.generate.min(1), ..test })?;
+            }
+            let before = machine.as_ref().map(Machine::measure).transpose()?;
+            let times = (0..self.repetitions.get())
+                .map(|_| bench.test(test))
+                .collect::<Result<Vec<_>, Error>>()?;
+            let limits = match (before, &machine) {
+                (Some(before), Some(machine)) => Some(before.and(machine.measure()?)),
+                _ => None,
+            };
+            let model = path.map_or("the demo model".to_owned(), |path| path.display().to_string());
+            let speed = Speed::new(&engine, model, test, (&times, limits));
+            if !report.add(&speed)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A sequence to run tests on.
+struct Bench {
+    session: Session,
+    vocabulary: usize,
+}
+
+impl Bench {
+    /// The token at a place of the sequence: a different one at each, the same in every run.
+    fn token(&self, position: usize) -> u32 {
+        (position.wrapping_mul(7919) % self.vocabulary) as u32
+    }
+
+    /// Makes the sequence `length` tokens long.
+    fn fill(&mut self, length: usize) -> Result<(), Error> {
+        let there = self.session.len(0);
+        if length <= there {
+            self.session.truncate(0, length);
+            return Ok(());
+        }
+        let tokens: Vec<_> = (there..length).map(|position| self.token(position)).collect();
+        self.session.extend(0, &tokens, || false).map(|_| ())
+    }
+
+    /// How long a test takes, without the tokens before it.
+    fn test(&mut self, test: Test) -> Result<Duration, Error> {
+        self.fill(test.depth)?;
+        let start = Instant::now();
+        self.fill(test.depth + test.prompt)?;
+        for position in test.depth + test.prompt..test.tokens() {
+            let token = self.token(position);
+            self.session.run(&[Input { sequence: 0, token, logits: true }])?;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// The machine a model runs on, with as many threads.
+struct Machine<'a> {
+    engine: &'a Engine,
+    pool: Pool,
+}
+
+impl Machine<'_> {
+    fn new(engine: &Engine) -> Result<Machine<'_>> {
+        let threads = NonZeroUsize::new(engine.threads()).unwrap_or(NonZeroUsize::MIN);
+        let pool = Pool::new(threads).context("no threads to measure the machine with")?;
+        Ok(Machine { engine, pool })
+    }
+
+    fn measure(&self) -> Result<Limits, Error> {
+        let cpu = self.engine.cpu();
+        Ok(Limits {
+            bandwidth: limits::read_rates(cpu, &self.pool, STREAMED, READS)?,
+            peak: limits::peak_rates(cpu, &self.pool, PEAKS)?,
+        })
+    }
+}
