@@ -8,6 +8,8 @@
 //! * [`mod@format`]: how ternary and floating-point matrices are laid out in bytes.
 //! * [`packed`]: ternary matrices in the layout that kernels read.
 //! * [`op`]: the operations, written once, generic over the instruction set.
+//! * [`mod@ternarize`]: ternary matrices from floating-point ones.
+//! * [`simple`]: a product and a quantisation as plain functions.
 //! * [`pool`]: threads that share the tiles of an output.
 //! * [`limits`]: what the machine can do at best.
 //! * [`conformance`]: the suite that holds every row against a plain definition, bit for bit.
@@ -47,6 +49,8 @@ pub mod pool;
 mod registry;
 pub mod shapes;
 mod simd;
+pub mod simple;
+pub mod ternarize;
 
 pub use format::Format;
 pub use isa::Isa;

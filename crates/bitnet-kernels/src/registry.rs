@@ -5,8 +5,9 @@ use std::fmt;
 use crate::format::{Bf16, F16, F32, Format, Iq2S, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
-    Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, Norm, NormFn, Peak,
-    PeakFn, Quantize, QuantizeFn, Read, ReadFn, Relu2, Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn,
+    Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn,
+    Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn, Quantize, QuantizeFn, Read, ReadFn, Relu2,
+    Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn, Ternarize, TernarizeFn, TernarizeI2S,
 };
 use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
@@ -40,6 +41,12 @@ pub enum Operation {
     Add,
     /// Floating-point matrix times hidden states: the output layer.
     Head,
+    /// Sum of absolute values, by blocks.
+    Absmean,
+    /// Floating-point weights to ternary ones.
+    Ternarize,
+    /// Ternary weights, one code a byte, times 8-bit activations.
+    Matmul,
     /// Multiply-adds from registers, to measure the limit of the machine.
     Peak,
     /// Reads of memory, to measure the limit of the machine.
@@ -60,6 +67,9 @@ impl Operation {
             Operation::Attend => ("attend", "f32"),
             Operation::Add => ("add", "f32"),
             Operation::Head => ("head", "f32"),
+            Operation::Absmean => ("absmean", "f32"),
+            Operation::Ternarize => ("ternarize", "f32"),
+            Operation::Matmul => ("matmul_codes", "q8"),
             Operation::Peak => ("peak", "q8"),
             Operation::Read => ("read", "f32"),
         }
@@ -167,6 +177,9 @@ functions! {
     Attend: AttendFn,
     Add: AddFn,
     Head: HeadFn,
+    Absmean: AbsmeanFn,
+    Ternarize: TernarizeFn,
+    Matmul: MatmulFn,
     Peak: PeakFn,
     Read: ReadFn,
 }
@@ -248,6 +261,10 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Head, Some(Format::Q8_0), Head<Q8_0>),
     &on_floats!(Head, Some(Format::Q6K), Head<Q6K>),
     &on_floats!(Head, Some(Format::Iq2S), Head<Iq2S>),
+    &on_floats!(Absmean, None, Absmean),
+    &on_floats!(Ternarize, None, Ternarize),
+    &on_floats!(Ternarize, Some(Format::I2S), TernarizeI2S),
+    &on_floats!(Matmul, None, Matmul),
     &on_bytes!(Peak, None, Peak),
     &on_floats!(Read, None, Read),
 ];

@@ -66,7 +66,7 @@ impl BitNet {
     #[must_use]
     pub(crate) fn ternary_products(&self) -> u64 {
         let linears = self.layers.iter().flat_map(Layer::linears);
-        linears.map(|linear| (linear.rows * linear.cols) as u64).sum()
+        linears.map(|linear| (linear.packed.rows() * linear.packed.cols()) as u64).sum()
     }
 }
 

@@ -3,9 +3,10 @@
 use super::reference;
 use crate::format::{self, Format};
 use crate::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn,
-    KV_BLOCK, Keys, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, ReadArgs, ReadFn,
-    Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs, SoftmaxFn, interleave,
+    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemmFn,
+    GemvArgs, GemvFn, HeadArgs, HeadFn, KV_BLOCK, Keys, MatmulArgs, MatmulFn, NormArgs, NormFn,
+    PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, ReadArgs, ReadFn, Relu2Args, Relu2Fn, RopeArgs,
+    RopeFn, RowScale, SoftmaxArgs, SoftmaxFn, TernarizeArgs, TernarizeFn, TernaryScale, interleave,
 };
 use crate::packed::Packed;
 use crate::pool::Tile;
@@ -401,6 +402,75 @@ pub(super) fn read(run: ReadFn) -> Outcome {
         run(ReadArgs { data: &data, sum: &mut sum });
         let want = data.iter().fold(0.0, |sum, x| sum + x);
         case(same(&[sum], &[want]), || format!("{n} numbers"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn absmean(run: AbsmeanFn) -> Outcome {
+    let mut random = Random::new();
+    for n in LENGTHS.into_iter().chain([ABSMEAN_BLOCK, 3 * ABSMEAN_BLOCK + 21]) {
+        let finite = random.floats(n);
+        let not = |x| [&finite[1..], &[x]].concat();
+        for x in [not(f32::NAN), not(f32::NEG_INFINITY), finite] {
+            let got = guarded(n.div_ceil(ABSMEAN_BLOCK), &reference::absolute_sums(&x), |sums| {
+                run(AbsmeanArgs { x: &x, sums });
+            });
+            case(got, || format!("{n} numbers"))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn ternarize(run: TernarizeFn, format: Option<Format>) -> Outcome {
+    let mut random = Random::new();
+    for n in LENGTHS.into_iter().chain([128, 384, 640]) {
+        // Around every place where rounding turns, with a mean of 1 that is exact.
+        let turns = [0.5, 0.500_000_06, 0.499_999_97, 1.5, 1.499_999_9, 2.5, 0.0, -0.0, f32::MAX];
+        let signs = [1.0, -1.0];
+        let near = (0..n).map(|i| turns[i / 2 % 9] * signs[i % 2]).collect();
+        let floats = random.floats(n);
+        let sums = [reference::absolute_sums(&floats), vec![n as f32], vec![0.0]];
+        for (x, sums) in [floats, near, vec![0.0; n]].into_iter().zip(sums) {
+            let scale = TernaryScale::new(&sums, n).ok_or("no scale")?;
+            let mut want = reference::ternarize(&x, &sums);
+            if let Some(format) = format {
+                want.resize(n.next_multiple_of(128), 0);
+                let (cols, fail) = (want.len(), |e: format::FormatError| e.to_string());
+                let bytes = format::encode(format, &want, 1, cols, 1.0).map_err(fail)?;
+                want = bytes[..cols / 4].iter().map(|byte| byte.cast_signed()).collect();
+            } else {
+                want.iter_mut().for_each(|t| *t += 1);
+            }
+            let mut got = vec![99; want.len() + 32];
+            let end = 16 + want.len();
+            run(TernarizeArgs { x: &x, scale, codes: &mut got[16..end] });
+            let guards = got[..16].iter().chain(&got[end..]).all(|&byte| byte == 99);
+            if !guards || got[16..end].iter().map(|byte| byte.cast_signed()).ne(want) {
+                return Err(format!("{n} weights"));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn matmul(run: MatmulFn) -> Outcome {
+    let mut random = Random::new();
+    for shape in [[1, 1, 1], [2, 3, 255], [4, 32, 256], [7, 65, 300], [3, 31, 1024]] {
+        let [m, n, k] = shape;
+        // Random, and the greatest and the least sums.
+        let cases =
+            [(None, None), (Some(127), Some(2)), (Some(-128), Some(2)), (Some(-128), Some(0))];
+        for (x, code) in cases {
+            let a = x.map_or_else(|| random.bytes(m * k), |x| vec![x; m * k]);
+            let b: Vec<u8> = code.map_or_else(
+                || random.bytes(k * n).into_iter().map(i8::cast_unsigned).collect(),
+                |code| vec![code; k * n],
+            );
+            let got = guarded(m * n, &reference::matmul(&a, &b, shape), |c| {
+                run(MatmulArgs { a: &a, b: &b, c, shape });
+            });
+            case(got, || format!("{m} x {k} times {k} x {n}"))?;
+        }
     }
     Ok(())
 }

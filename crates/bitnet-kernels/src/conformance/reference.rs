@@ -168,6 +168,33 @@ fn q6_k(block: &[u8]) -> Vec<f32> {
     (0..256).map(number).collect()
 }
 
+/// Sums of absolute values of blocks of 4096.
+pub(super) fn absolute_sums(x: &[f32]) -> Vec<f32> {
+    let sum = |block: &[f32]| {
+        let mut lanes = [0.0; LANES];
+        for (i, x) in block.iter().enumerate() {
+            lanes[i % LANES] += x.abs();
+        }
+        tree(lanes)
+    };
+    x.chunks(4096).map(sum).collect()
+}
+
+/// Weights whose absolute values have these sums, ternary.
+pub(super) fn ternarize(x: &[f32], sums: &[f32]) -> Vec<i8> {
+    let sum: f64 = sums.iter().map(|&sum| f64::from(sum)).sum();
+    let inverse = 1.0 / ((sum / x.len() as f64) as f32).max(1e-5);
+    x.iter().map(|x| (x * inverse).round_ties_even().clamp(-1.0, 1.0) as i8).collect()
+}
+
+/// Codes, one a byte, times activations.
+pub(super) fn matmul(a: &[i8], b: &[u8], [m, n, k]: [usize; 3]) -> Vec<f32> {
+    let weight = |code: u8| [-1, 0, 1, 0][usize::from(code & 3)];
+    let product = |i: usize, j: usize, l: usize| i64::from(a[i * k + l]) * weight(b[l * n + j]);
+    let sum = |i: usize, j: usize| (0..k).map(|l| product(i, j, l)).sum::<i64>() as f32;
+    (0..m).flat_map(|i| (0..n).map(move |j| sum(i, j))).collect()
+}
+
 fn iq2_s(block: &[u8]) -> Vec<f32> {
     let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
     let number = |e: usize| {

@@ -87,6 +87,13 @@ pub enum FormatError {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// More or fewer weights to encode than the shape has.
+    Weights {
+        /// Weights of the shape.
+        expected: usize,
+        /// Weights there are.
+        found: usize,
+    },
     /// A number to encode that is not finite, or out of the range of the format.
     Number {
         /// Its index.
@@ -154,6 +161,9 @@ impl fmt::Display for FormatError {
             ),
             FormatError::Memory { bytes } => {
                 write!(f, "no memory for its {bytes} bytes: close other programs")
+            }
+            FormatError::Weights { expected, found } => {
+                write!(f, "{found} weights; the shape has {expected}")
             }
             FormatError::Number { index, value } => {
                 write!(f, "number {value} at index {index} is not finite or out of range")

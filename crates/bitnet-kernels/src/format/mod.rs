@@ -242,7 +242,7 @@ pub fn encode(
     d: f32,
 ) -> Result<Vec<u8>, FormatError> {
     payload(format, rows, cols)?;
-    check_weights(format, weights, rows, cols)?;
+    check_weights(weights, rows, cols)?;
     Ok(match format {
         Format::I2S => I2S::encode(weights, d),
         Format::Tq1_0 => Tq1_0::encode(weights, d),
@@ -254,15 +254,10 @@ pub fn encode(
 }
 
 /// There must be a weight for each place, and each must be ternary.
-fn check_weights(
-    format: Format,
-    weights: &[i8],
-    rows: usize,
-    cols: usize,
-) -> Result<(), FormatError> {
+fn check_weights(weights: &[i8], rows: usize, cols: usize) -> Result<(), FormatError> {
     let (expected, found) = (rows.saturating_mul(cols), weights.len());
     if found != expected {
-        return Err(FormatError::Length { format, expected, found });
+        return Err(FormatError::Weights { expected, found });
     }
     // Every code of a byte that is not -1, 0 or 1 is more than 2 above -1.
     match first(weights, |w| w.wrapping_add(1).cast_unsigned() > 2) {

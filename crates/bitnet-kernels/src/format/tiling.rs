@@ -168,7 +168,7 @@ impl Tiled {
     /// [`FormatError`] where there are more or fewer weights than the matrix has, or one of them
     /// is not ternary.
     pub fn encode(&self, weights: &[i8], d: f32) -> Result<Vec<u8>, FormatError> {
-        check_weights(self.format, weights, self.rows, self.cols)?;
+        check_weights(weights, self.rows, self.cols)?;
         let mut bytes = vec![0; self.payload()];
         let codes = self.codes();
         match self.format {

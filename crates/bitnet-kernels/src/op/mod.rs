@@ -9,6 +9,7 @@ mod add;
 mod attend;
 mod gemm;
 mod head;
+mod matmul;
 mod norm;
 mod peak;
 mod quantize;
@@ -16,6 +17,7 @@ mod read;
 mod relu2;
 mod rope;
 mod softmax;
+mod ternarize;
 
 pub(crate) use add::Add;
 pub use add::{AddArgs, AddFn};
@@ -25,6 +27,8 @@ pub use gemm::{Fours, GemmArgs, GemmFn, GemvArgs, GemvFn, interleave};
 pub(crate) use gemm::{Gemm, Gemv};
 pub(crate) use head::Head;
 pub use head::{HeadArgs, HeadFn};
+pub(crate) use matmul::Matmul;
+pub use matmul::{MatmulArgs, MatmulFn};
 pub(crate) use norm::Norm;
 pub use norm::{NormArgs, NormFn};
 pub(crate) use peak::Peak;
@@ -39,3 +43,7 @@ pub(crate) use rope::Rope;
 pub use rope::{RopeArgs, RopeFn};
 pub(crate) use softmax::Softmax;
 pub use softmax::{SoftmaxArgs, SoftmaxFn};
+pub use ternarize::{
+    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, TernarizeArgs, TernarizeFn, TernaryScale,
+};
+pub(crate) use ternarize::{Absmean, Ternarize, TernarizeI2S};
