@@ -10,6 +10,7 @@
 //! * [`op`]: the operations, written once, generic over the instruction set.
 //! * [`mod@ternarize`]: ternary matrices from floating-point ones.
 //! * [`simple`]: a product and a quantisation as plain functions.
+//! * [`shortlist`]: the greatest logits of a large output layer from a fraction of its bytes.
 //! * [`pool`]: threads that share the tiles of an output.
 //! * [`limits`]: what the machine can do at best.
 //! * [`conformance`]: the suite that holds every row against a plain definition, bit for bit.
@@ -48,6 +49,7 @@ pub mod packed;
 pub mod pool;
 mod registry;
 pub mod shapes;
+pub mod shortlist;
 mod simd;
 pub mod simple;
 pub mod ternarize;

@@ -24,12 +24,40 @@ pub const ROWS: usize = PANEL;
 /// Bytes that memory is aligned to: no register of weights lies across two cache lines.
 const ALIGN: usize = 64;
 
+/// Groups whose registers do not lie across two cache lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    memory: Vec<u8>,
+    /// Where the first group is.
+    start: usize,
+    bytes: usize,
+}
+
+impl Groups {
+    /// `n` groups of zeros.
+    pub(crate) fn zeros(n: usize) -> Result<Groups, FormatError> {
+        let bytes = n.saturating_mul(size_of::<Group>());
+        let mut memory = Vec::new();
+        let reserved = memory.try_reserve_exact(bytes.saturating_add(ALIGN));
+        reserved.map_err(|_| FormatError::Memory { bytes })?;
+        memory.resize(bytes + ALIGN, 0);
+        let start = memory.as_ptr().addr().wrapping_neg() % ALIGN;
+        Ok(Groups { memory, start, bytes })
+    }
+
+    pub(crate) fn get(&self) -> &[Group] {
+        self.memory[self.start..][..self.bytes].as_chunks().0
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut [Group] {
+        self.memory[self.start..][..self.bytes].as_chunks_mut().0
+    }
+}
+
 /// A ternary matrix `[rows, cols]`, packed.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// The groups, from `start` on.
-    memory: Vec<u8>,
-    start: usize,
+    groups: Groups,
     /// Output features.
     rows: usize,
     /// Input features.
@@ -55,14 +83,11 @@ impl Packed {
         let scale = format::check(format, bytes, rows, cols)?;
         let blocks = blocks(format, bytes, rows, cols)?;
         let width = Format::I2SR32.row_bytes(cols)? / 4;
-        let size = rows.div_ceil(ROWS) * width * size_of::<Group>();
-        let mut memory = zeros(size + ALIGN)?;
-        let start = memory.as_ptr().addr().wrapping_neg() % ALIGN;
-        let groups = memory[start..][..size].as_chunks_mut().0;
-        for (panel, groups) in groups.chunks_mut(width).enumerate() {
+        let mut groups = Groups::zeros(rows.div_ceil(ROWS) * width)?;
+        for (panel, groups) in groups.get_mut().chunks_mut(width).enumerate() {
             interleave(&blocks, panel * ROWS, groups);
         }
-        Ok(Packed { memory, start, rows, cols, scale })
+        Ok(Packed { groups, rows, cols, scale })
     }
 
     /// Output features.
@@ -92,16 +117,8 @@ impl Packed {
     pub fn panels(&self, rows: Range<usize>) -> &[Group] {
         assert!(rows.start.is_multiple_of(ROWS) && rows.end <= self.rows, "rows {rows:?}");
         let width = self.cols / 16;
-        let groups = self.memory[self.start..].as_chunks().0;
-        &groups[rows.start / ROWS * width..rows.end.div_ceil(ROWS) * width]
+        &self.groups.get()[rows.start / ROWS * width..rows.end.div_ceil(ROWS) * width]
     }
-}
-
-fn zeros(size: usize) -> Result<Vec<u8>, FormatError> {
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(size).map_err(|_| FormatError::Memory { bytes: size })?;
-    memory.resize(size, 0);
-    Ok(memory)
 }
 
 /// The rows of a checked matrix as I2_S blocks.

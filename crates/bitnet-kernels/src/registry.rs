@@ -5,9 +5,10 @@ use std::fmt;
 use crate::format::{Bf16, F16, F32, Format, Iq2S, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
-    Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn,
-    Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn, Quantize, QuantizeFn, Read, ReadFn, Relu2,
-    Relu2Fn, Rope, RopeFn, Softmax, SoftmaxFn, Ternarize, TernarizeFn, TernarizeI2S,
+    Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Condense, CondenseFn, Gemm, GemmFn, Gemv,
+    GemvFn, Head, HeadFn, Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn, Quantize, QuantizeFn, Read,
+    ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope, RopeFn, Scan, ScanFn, Softmax, SoftmaxFn,
+    Ternarize, TernarizeFn, TernarizeI2S,
 };
 use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
@@ -47,6 +48,12 @@ pub enum Operation {
     Ternarize,
     /// Ternary weights, one code a byte, times 8-bit activations.
     Matmul,
+    /// Rows of the output layer to 4 and 2 bits.
+    Condense,
+    /// Condensed rows times a hidden state.
+    Scan,
+    /// What 2 more bits of a condensed row add.
+    Refine,
     /// Multiply-adds from registers, to measure the limit of the machine.
     Peak,
     /// Reads of memory, to measure the limit of the machine.
@@ -70,6 +77,9 @@ impl Operation {
             Operation::Absmean => ("absmean", "f32"),
             Operation::Ternarize => ("ternarize", "f32"),
             Operation::Matmul => ("matmul_codes", "q8"),
+            Operation::Condense => ("condense", "f32"),
+            Operation::Scan => ("scan", "q8"),
+            Operation::Refine => ("refine", "q8"),
             Operation::Peak => ("peak", "q8"),
             Operation::Read => ("read", "f32"),
         }
@@ -180,6 +190,9 @@ functions! {
     Absmean: AbsmeanFn,
     Ternarize: TernarizeFn,
     Matmul: MatmulFn,
+    Condense: CondenseFn,
+    Scan: ScanFn,
+    Refine: RefineFn,
     Peak: PeakFn,
     Read: ReadFn,
 }
@@ -265,6 +278,14 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Ternarize, None, Ternarize),
     &on_floats!(Ternarize, Some(Format::I2S), TernarizeI2S),
     &on_floats!(Matmul, None, Matmul),
+    &on_floats!(Condense, Some(Format::F32), Condense<F32>),
+    &on_floats!(Condense, Some(Format::F16), Condense<F16>),
+    &on_floats!(Condense, Some(Format::Bf16), Condense<Bf16>),
+    &on_floats!(Condense, Some(Format::Q8_0), Condense<Q8_0>),
+    &on_floats!(Condense, Some(Format::Q6K), Condense<Q6K>),
+    &on_floats!(Condense, Some(Format::Iq2S), Condense<Iq2S>),
+    &on_bytes!(Scan, None, Scan),
+    &on_bytes!(Refine, None, Refine),
     &on_bytes!(Peak, None, Peak),
     &on_floats!(Read, None, Read),
 ];

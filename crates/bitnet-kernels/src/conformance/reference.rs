@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::Format;
 use crate::format::IQ2_S_GRID as GRID;
-use crate::op::{KV_BLOCK, Keys, RowScale};
+use crate::op::{GroupScale, KV_BLOCK, Keys, RowNorms, RowScale};
 
 /// The number of partial sums of every floating-point sum.
 const LANES: usize = 16;
@@ -206,4 +206,107 @@ fn iq2_s(block: &[u8]) -> Vec<f32> {
         d * (f32::from(scale) + 0.5) * 0.25 * f32::from(magnitude) * sign
     };
     (0..256).map(number).collect()
+}
+
+/// Codes of 4 and 2 bits of a row, scales of its groups of 32, and what is known of it.
+pub(super) fn condense(x: &[f32]) -> (Vec<[u8; 16]>, Vec<[u8; 8]>, Vec<i8>, RowNorms) {
+    let groups = x.len() / 32;
+    let none = RowNorms {
+        step: 0.0,
+        row: f32::INFINITY,
+        lost: f32::INFINITY,
+        lost_fine: f32::INFINITY,
+        relative: f32::INFINITY,
+    };
+    let greatest = |x: &[f32]| x.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+    let step = greatest(x) / (7.5 * 127.0);
+    if !x.iter().all(|x| x.is_finite()) || step > 0.0 && step < 1e-30 {
+        return (vec![[0; 16]; groups], vec![[0; 8]; groups], vec![0; groups], none);
+    }
+    let (mut codes, mut fine, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut lost, mut lost_fine, mut relative) = (Vec::new(), Vec::new(), 0.0_f32);
+    for x in x.chunks(32) {
+        let scale = if step == 0.0 { 0.0 } else { (greatest(x) / (7.5 * step)).ceil().min(127.0) };
+        let a = step * scale;
+        let inverse = if a > 0.0 { 1.0 / a } else { 0.0 };
+        let (mut c, mut d) = ([0; 32], [0; 32]);
+        let first = lost.len();
+        for (i, &x) in x.iter().enumerate() {
+            let code = x.mul_add(inverse, 7.5).round_ties_even().clamp(0.0, 15.0);
+            let left = (-a).mul_add(code - 7.5, x);
+            let two = left.mul_add(4.0 * inverse, 1.5).round_ties_even().clamp(0.0, 3.0);
+            (c[i], d[i]) = (code as u8, two as u8);
+            lost.push(left);
+            lost_fine.push((-0.25 * a).mul_add(two - 1.5, left));
+        }
+        if scale > 0.0 {
+            relative = relative.max(dot(&lost[first..], &lost[first..]).sqrt() / a);
+        }
+        codes.push(std::array::from_fn(|i| c[i] | c[16 + i] << 4));
+        let crumbs = |at: usize| d[at] << 6 | d[at + 4] << 4 | d[at + 8] << 2 | d[at + 12];
+        fine.push(std::array::from_fn(|i| crumbs(16 * (i / 4) + i % 4)));
+        scales.push(scale as i8);
+    }
+    let row = dot(x, x).sqrt() * 1.001;
+    // The losses of 4 bits are summed by group.
+    let mut by_group = [0.0; LANES];
+    for group in lost.chunks(32) {
+        for i in 0..LANES {
+            let (a, b) = (group[i], group[16 + i]);
+            by_group[i] += b.mul_add(b, a.mul_add(a, 0.0));
+        }
+    }
+    let up = |square: f32| square.sqrt() * 1.001 + row * 1e-6;
+    let norms = RowNorms {
+        step,
+        row,
+        lost: up(tree(by_group)),
+        lost_fine: up(dot(&lost_fine, &lost_fine)),
+        relative: relative * 1.001 + 1e-4,
+    };
+    (codes, fine, scales, norms)
+}
+
+/// Products and norms of condensed rows, panel by panel.
+pub(super) fn scan(
+    codes: &[u8],
+    scales: &[i8],
+    x: &[i8],
+    x_scales: &[GroupScale],
+) -> (Vec<f32>, Vec<f32>) {
+    let width = x_scales.len();
+    let (mut products, mut norms) = (Vec::new(), Vec::new());
+    for (codes, scales) in codes.chunks(512 * width).zip(scales.chunks(32 * width)) {
+        for row in 0..32 {
+            let (mut product, mut norm) = (0.0, 0.0);
+            for (g, x_scale) in x_scales.iter().enumerate() {
+                let term = |c: usize| {
+                    let byte = codes[512 * g + 128 * (c % 16 / 4) + 4 * row + c % 4];
+                    let code = i32::from(byte >> (4 * (c / 16)) & 15);
+                    (2 * code - 15) * i32::from(x[32 * g + c])
+                };
+                let scale = f32::from(scales[32 * g + row]);
+                product += (0..32).map(term).sum::<i32>() as f32 * (scale * x_scale.scale);
+                norm += scale * x_scale.norm;
+            }
+            products.push(product);
+            norms.push(norm);
+        }
+    }
+    (products, norms)
+}
+
+/// The product of the fine codes of a row.
+pub(super) fn refine(fine: &[u8], scales: &[i8], x: &[i8], x_scales: &[GroupScale]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (g, (scale, x_scale)) in scales.iter().zip(x_scales).enumerate() {
+        let term = |c: usize| {
+            let byte = fine[128 * (g / 16) + 64 * (c / 16) + 4 * (g % 16) + c % 4];
+            let code = i32::from(byte >> (6 - 2 * (c % 16 / 4)) & 3);
+            (2 * code - 3) * i32::from(x[32 * g + c])
+        };
+        let sum = (0..32).map(term).sum::<i32>();
+        lanes[g % 16] += sum as f32 * (f32::from(*scale) * x_scale.scale);
+    }
+    lanes.iter().sum()
 }

@@ -7,6 +7,7 @@
 
 mod add;
 mod attend;
+mod condense;
 mod gemm;
 mod head;
 mod matmul;
@@ -14,8 +15,10 @@ mod norm;
 mod peak;
 mod quantize;
 mod read;
+mod refine;
 mod relu2;
 mod rope;
+mod scan;
 mod softmax;
 mod ternarize;
 
@@ -23,6 +26,8 @@ pub(crate) use add::Add;
 pub use add::{AddArgs, AddFn};
 pub(crate) use attend::Attend;
 pub use attend::{AttendArgs, AttendFn, KV_BLOCK, Keys};
+pub(crate) use condense::Condense;
+pub use condense::{CONDENSED, CondenseArgs, CondenseFn, RowNorms};
 pub use gemm::{Fours, GemmArgs, GemmFn, GemvArgs, GemvFn, interleave};
 pub(crate) use gemm::{Gemm, Gemv};
 pub(crate) use head::Head;
@@ -37,10 +42,14 @@ pub(crate) use quantize::Quantize;
 pub use quantize::{QuantizeArgs, QuantizeFn, RowScale};
 pub(crate) use read::Read;
 pub use read::{ReadArgs, ReadFn};
+pub(crate) use refine::Refine;
+pub use refine::{LANE_GROUPS, RefineArgs, RefineFn};
 pub(crate) use relu2::Relu2;
 pub use relu2::{Relu2Args, Relu2Fn};
 pub(crate) use rope::Rope;
 pub use rope::{RopeArgs, RopeFn};
+pub(crate) use scan::Scan;
+pub use scan::{GroupScale, ScanArgs, ScanFn};
 pub(crate) use softmax::Softmax;
 pub use softmax::{SoftmaxArgs, SoftmaxFn};
 pub use ternarize::{

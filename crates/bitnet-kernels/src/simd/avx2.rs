@@ -200,11 +200,11 @@ impl Bytes for Avx2 {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: __m256i, shift: u32) -> __m256i {
+    fn bits(self, v: __m256i, shift: u32, mask: u8) -> __m256i {
         // SAFETY: `self` proves AVX2; registers only.
         unsafe {
             let shifted = _mm256_srl_epi16(v, _mm_cvtsi32_si128(shift.cast_signed()));
-            _mm256_and_si256(shifted, _mm256_set1_epi8(3))
+            _mm256_and_si256(shifted, _mm256_set1_epi8(mask.cast_signed()))
         }
     }
 

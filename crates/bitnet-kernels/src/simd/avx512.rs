@@ -175,11 +175,11 @@ impl Bytes for Avx512 {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: __m512i, shift: u32) -> __m512i {
+    fn bits(self, v: __m512i, shift: u32, mask: u8) -> __m512i {
         // SAFETY: `self` proves AVX-512BW; registers only.
         unsafe {
             let shifted = _mm512_srl_epi16(v, _mm_cvtsi32_si128(shift.cast_signed()));
-            _mm512_and_si512(shifted, _mm512_set1_epi8(3))
+            _mm512_and_si512(shifted, _mm512_set1_epi8(mask.cast_signed()))
         }
     }
 

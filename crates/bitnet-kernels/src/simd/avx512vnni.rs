@@ -57,8 +57,8 @@ impl Bytes for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: __m512i, shift: u32) -> __m512i {
-        self.avx512().crumbs(v, shift)
+    fn bits(self, v: __m512i, shift: u32, mask: u8) -> __m512i {
+        self.avx512().bits(v, shift, mask)
     }
 
     #[inline(always)]

@@ -57,8 +57,8 @@ impl Bytes for AvxVnni {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: __m256i, shift: u32) -> __m256i {
-        self.avx2().crumbs(v, shift)
+    fn bits(self, v: __m256i, shift: u32, mask: u8) -> __m256i {
+        self.avx2().bits(v, shift, mask)
     }
 
     #[inline(always)]

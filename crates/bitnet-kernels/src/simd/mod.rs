@@ -130,12 +130,19 @@ pub(crate) trait Bytes: Token {
     fn store(self, v: Self::Vec, group: &mut [u8; 4 * PANEL], r: usize);
     /// The same four activations for every row.
     fn splat(self, x: &[i8; 4]) -> Self::Vec;
+    /// `(v >> shift) & mask` in each byte.
+    fn bits(self, v: Self::Vec, shift: u32, mask: u8) -> Self::Vec;
+
     /// `(v >> shift) & 3` in each byte.
-    fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec;
+    #[inline(always)]
+    fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec {
+        self.bits(v, shift, 3)
+    }
 
     /// Zero.
     fn narrow(self) -> Self::Narrow;
-    /// `acc + codes * x`, codes unsigned in `0..=3`, activations signed.
+    /// `acc + codes * x`, codes unsigned and activations signed. Ternary codes may be added `FULL`
+    /// times; of codes `0..=15`, eight.
     fn dot(self, acc: Self::Narrow, codes: Self::Vec, x: Self::Vec) -> Self::Narrow;
     /// Zero.
     fn no_crumbs(self) -> Self::Crumbs;

@@ -184,9 +184,9 @@ impl Bytes for Neon {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: uint8x16_t, shift: u32) -> uint8x16_t {
+    fn bits(self, v: uint8x16_t, shift: u32, mask: u8) -> uint8x16_t {
         // SAFETY: `self` proves NEON; registers only.
-        unsafe { vandq_u8(vshlq_u8(v, vdupq_n_s8(-(shift as i8))), vdupq_n_u8(3)) }
+        unsafe { vandq_u8(vshlq_u8(v, vdupq_n_s8(-(shift as i8))), vdupq_n_u8(mask)) }
     }
 
     #[inline(always)]

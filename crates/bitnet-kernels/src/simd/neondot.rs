@@ -68,8 +68,8 @@ impl Bytes for NeonDot {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: uint8x16_t, shift: u32) -> uint8x16_t {
-        self.neon().crumbs(v, shift)
+    fn bits(self, v: uint8x16_t, shift: u32, mask: u8) -> uint8x16_t {
+        self.neon().bits(v, shift, mask)
     }
 
     #[inline(always)]

@@ -62,8 +62,8 @@ impl Bytes for NeonI8mm {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: uint8x16_t, shift: u32) -> uint8x16_t {
-        self.dotprod().crumbs(v, shift)
+    fn bits(self, v: uint8x16_t, shift: u32, mask: u8) -> uint8x16_t {
+        self.dotprod().bits(v, shift, mask)
     }
 
     #[inline(always)]

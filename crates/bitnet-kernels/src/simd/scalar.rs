@@ -157,8 +157,8 @@ impl Bytes for Scalar {
     }
 
     #[inline(always)]
-    fn crumbs(self, v: Self::Vec, shift: u32) -> Self::Vec {
-        v.map(|row| row.map(|b| (b >> shift) & 3))
+    fn bits(self, v: Self::Vec, shift: u32, mask: u8) -> Self::Vec {
+        v.map(|row| row.map(|b| (b >> shift) & mask))
     }
 
     #[inline(always)]

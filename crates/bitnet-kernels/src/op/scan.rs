@@ -1,0 +1,94 @@
+//! Condensed rows of the output layer times a hidden state of 8 bits: nearly the logits.
+
+use super::condense::CONDENSED;
+use crate::packed::Group;
+use crate::simd::{Bytes, Op, PANEL};
+
+/// What goes with 32 activations of 8 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GroupScale {
+    /// Activations are their bytes times this.
+    pub scale: f32,
+    /// The sum of the bytes.
+    pub sum: i32,
+    /// The Euclidean norm of the activations, rounded up.
+    pub norm: f32,
+}
+
+/// Panels of condensed rows to scan.
+#[derive(Debug)]
+pub struct ScanArgs<'a> {
+    /// For each panel and group of 32 columns four groups of four bytes of each row; the low
+    /// halves of group `j` are columns `4 j ..`, the high ones `16 + 4 j ..`.
+    pub codes: &'a [Group],
+    /// For each panel and group of columns the scales of the rows.
+    pub scales: &'a [[i8; PANEL]],
+    /// Activations, one for each column.
+    pub x: &'a [[i8; 4]],
+    /// For each group of columns.
+    pub x_scales: &'a [GroupScale],
+    /// For each row the product, in half steps of the row.
+    pub products: &'a mut [[f32; PANEL]],
+    /// For each row the sum of the norms of the activations times its scales.
+    pub norms: &'a mut [[f32; PANEL]],
+}
+
+/// A kernel that scans.
+pub type ScanFn = for<'a> fn(ScanArgs<'a>);
+
+pub(crate) struct Scan;
+
+impl<S: Bytes> Op<S> for Scan {
+    type Args<'a> = ScanArgs<'a>;
+
+    #[inline(always)]
+    fn eval(s: S, args: ScanArgs<'_>) {
+        let width = args.x_scales.len();
+        let panels = args.codes.chunks_exact(4 * width).zip(args.scales.chunks_exact(width));
+        let out = args.products.iter_mut().zip(args.norms);
+        for ((codes, scales), (products, norms)) in panels.zip(out) {
+            match PANEL / S::ROWS {
+                2 => panel::<S, 2>(s, codes, scales, (args.x, args.x_scales), (products, norms)),
+                4 => panel::<S, 4>(s, codes, scales, (args.x, args.x_scales), (products, norms)),
+                _ => panel::<S, 8>(s, codes, scales, (args.x, args.x_scales), (products, norms)),
+            }
+        }
+    }
+}
+
+/// One panel, whose rows are `R` registers.
+#[inline(always)]
+fn panel<S: Bytes, const R: usize>(
+    s: S,
+    codes: &[Group],
+    scales: &[[i8; PANEL]],
+    (x, x_scales): (&[[i8; 4]], &[GroupScale]),
+    (products, norms): (&mut [f32; PANEL], &mut [f32; PANEL]),
+) {
+    let (mut product, mut norm) = ([0.0; PANEL], [0.0; PANEL]);
+    let columns = codes.as_chunks::<4>().0.iter().zip(x.as_chunks::<{ CONDENSED / 4 }>().0);
+    for ((codes, x), (scales, x_scale)) in columns.zip(scales.iter().zip(x_scales)) {
+        let mut narrow = [s.narrow(); R];
+        for (j, codes) in codes.iter().enumerate() {
+            let (low, high) = (s.splat(&x[j]), s.splat(&x[4 + j]));
+            for (r, narrow) in narrow.iter_mut().enumerate() {
+                let codes = s.load(codes, r);
+                *narrow = s.dot(*narrow, s.bits(codes, 0, 15), low);
+                *narrow = s.dot(*narrow, s.bits(codes, 4, 15), high);
+            }
+        }
+        let mut sums = [0; PANEL];
+        for (r, narrow) in narrow.into_iter().enumerate() {
+            s.add_to(s.widen(s.sums(), narrow), &mut sums, r);
+        }
+        for row in 0..PANEL {
+            // Codes are too great by 7.5.
+            let sum = (2 * sums[row] - 15 * x_scale.sum) as f32;
+            let scale = f32::from(scales[row]);
+            product[row] += sum * (scale * x_scale.scale);
+            norm[row] += scale * x_scale.norm;
+        }
+    }
+    *products = product;
+    *norms = norm;
+}

@@ -1,0 +1,436 @@
+//! The greatest logits of a large output layer from a fraction of its bytes, exactly.
+//!
+//! Beside the rows themselves stands a copy of 4 bits a number, and of 2 bits more, with what each
+//! loses ([`CondenseFn`]). A hidden state is multiplied by the copy ([`ScanFn`]); by Cauchy and
+//! Schwarz the exact logit of a row is off by at most the norm of what the copy lost times the norm
+//! of the hidden state, and something for roundings. The exact logits of a few rows that look best
+//! give a floor under the `k`-th greatest. Rows that cannot reach it are out; what is left is looked
+//! at with 2 bits more ([`RefineFn`]), and what is left then is multiplied exactly. So the greatest
+//! logits are the ones of the whole output layer, to the last bit.
+//!
+//! A row that is not finite cannot be bounded and is always multiplied exactly.
+
+use crate::format::{Format, FormatError};
+use crate::op::{
+    CONDENSED, CondenseArgs, CondenseFn, GroupScale, HeadArgs, HeadFn, LANE_GROUPS, RefineArgs,
+    RefineFn, RowNorms, ScanArgs, ScanFn,
+};
+use crate::packed::{Group, Groups, ROWS};
+use crate::pool::{Pool, Tile};
+use crate::registry::{Bound, Calls, NoKernel, select};
+use crate::simd::cpu::Cpu;
+
+/// Panels that a thread scans at a time: some tens of microseconds.
+const SCANNED: usize = 8;
+/// Rows looked at exactly beside the `k` that are asked for, before others are ruled out.
+const SEEDS: usize = 24;
+/// So few rows are multiplied exactly at once.
+const FEW: usize = 64;
+
+/// A token and its logit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The row of the output layer.
+    pub id: u32,
+    /// The exact logit.
+    pub logit: f32,
+}
+
+/// The condensed copy of an output layer `[rows, cols]`.
+#[derive(Debug)]
+pub struct Shortlist {
+    /// As [`ScanArgs::codes`].
+    codes: Groups,
+    /// As [`ScanArgs::scales`].
+    scales: Vec<[i8; ROWS]>,
+    /// As [`RefineArgs::fine`], row by row.
+    fine: Groups,
+    /// As [`RefineArgs::scales`], row by row.
+    row_scales: Vec<i8>,
+    norms: Vec<RowNorms>,
+    rows: usize,
+    cols: usize,
+    scan: Bound<ScanFn>,
+    refine: Bound<RefineFn>,
+}
+
+/// Why there is no shortlist.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ShortlistError {
+    /// The table lacks a kernel.
+    Kernel(NoKernel),
+    /// The rows are not of this shape, or there is no memory.
+    Format(FormatError),
+}
+
+impl From<NoKernel> for ShortlistError {
+    fn from(error: NoKernel) -> Self {
+        ShortlistError::Kernel(error)
+    }
+}
+
+impl From<FormatError> for ShortlistError {
+    fn from(error: FormatError) -> Self {
+        ShortlistError::Format(error)
+    }
+}
+
+/// What a search works with. It can be used for many.
+#[derive(Debug, Default)]
+pub struct Search {
+    products: Vec<[f32; ROWS]>,
+    /// The most that the logit of each row can be.
+    most: Vec<[f32; ROWS]>,
+    found: Vec<Candidate>,
+    /// Rows multiplied exactly in the last search.
+    exact: usize,
+}
+
+impl Search {
+    /// Rows that the last search multiplied exactly.
+    #[must_use]
+    pub fn exact(&self) -> usize {
+        self.exact
+    }
+}
+
+/// The output layer that a shortlist was made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// The bytes of all rows.
+    pub weights: &'a [u8],
+    /// Multiplies by them.
+    pub head: &'a Bound<HeadFn>,
+}
+
+/// One panel of the copy, to be made.
+struct Panel<'a> {
+    codes: &'a mut [Group],
+    scales: &'a mut [[i8; ROWS]],
+    fine: &'a mut [Group],
+    row_scales: &'a mut [i8],
+    norms: &'a mut [RowNorms],
+}
+
+/// Blocks of fine codes of a row.
+fn fine_blocks(cols: usize) -> usize {
+    (cols / CONDENSED).div_ceil(LANE_GROUPS)
+}
+
+impl Shortlist {
+    /// Whether an output layer of this shape is worth it and can be condensed: it must be larger
+    /// than what a search costs in any case.
+    #[must_use]
+    pub fn suits(rows: usize, cols: usize) -> bool {
+        rows >= 4096 && cols.is_multiple_of(CONDENSED)
+    }
+
+    /// Condenses an output layer `[rows, cols]` of one of [`Format::FLOAT`], whose bytes are
+    /// `weights`.
+    ///
+    /// # Errors
+    ///
+    /// Where the bytes are not such rows, `cols` is no multiple of 32, or there is no memory.
+    pub fn new(
+        (format, weights): (Format, &[u8]),
+        (rows, cols): (usize, usize),
+        cpu: &Cpu,
+        pool: &Pool,
+    ) -> Result<Shortlist, ShortlistError> {
+        crate::format::check(format, weights, rows, cols)?;
+        if !cols.is_multiple_of(CONDENSED) {
+            return Err(FormatError::Columns { format, cols, multiple: CONDENSED }.into());
+        }
+        let condense = select::<CondenseFn>(Some(format), cpu)?;
+        let (panels, width, blocks) = (rows.div_ceil(ROWS), cols / CONDENSED, fine_blocks(cols));
+        let mut list = Shortlist {
+            codes: Groups::zeros(panels * width * 4)?,
+            scales: zeros(panels * width)?,
+            fine: Groups::zeros(panels * ROWS * blocks)?,
+            row_scales: zeros(panels * ROWS * width)?,
+            norms: zeros(panels * ROWS)?,
+            rows,
+            cols,
+            scan: select(None, cpu)?,
+            refine: select(None, cpu)?,
+        };
+        let row_bytes = weights.len() / rows;
+        let mut parts = list.panels();
+        pool.tiles(&mut parts, 1, (SCANNED, 1), |mut tile| {
+            for panel in tile.rows() {
+                let first = panel * ROWS;
+                let bytes = &weights[first * row_bytes..rows.min(first + ROWS) * row_bytes];
+                fill(&mut tile.row(panel)[0], bytes.chunks_exact(row_bytes), condense.run);
+            }
+        });
+        Ok(list)
+    }
+
+    fn panels(&mut self) -> Vec<Panel<'_>> {
+        let (width, blocks) = (self.cols / CONDENSED, fine_blocks(self.cols));
+        let coarse = self.codes.get_mut().chunks_mut(4 * width).zip(self.scales.chunks_mut(width));
+        let fine = self.fine.get_mut().chunks_mut(ROWS * blocks);
+        let fine = fine.zip(self.row_scales.chunks_mut(ROWS * width));
+        let parts = coarse.zip(fine).zip(self.norms.chunks_mut(ROWS));
+        parts
+            .map(|(((codes, scales), (fine, row_scales)), norms)| Panel {
+                codes,
+                scales,
+                fine,
+                row_scales,
+                norms,
+            })
+            .collect()
+    }
+
+    /// The exact logits of some rows, among them the `k` greatest, those that equal the least of
+    /// these, and the rows `also`; each once, in no order. Nothing where `x` is not finite: then no
+    /// row can be ruled out.
+    ///
+    /// `layer` must be what the shortlist was made of. Adds the kernels that ran to `calls`.
+    ///
+    /// # Panics
+    ///
+    /// If `layer` or `x` have another shape than the shortlist.
+    pub fn best<'s>(
+        &self,
+        layer: Layer<'_>,
+        x: &[f32],
+        (k, also): (usize, &[u32]),
+        (pool, search, calls): (&Pool, &'s mut Search, &mut Calls),
+    ) -> Option<&'s [Candidate]> {
+        assert!(x.len() == self.cols && layer.weights.len().is_multiple_of(self.rows), "shapes");
+        let state = HiddenState::new(x)?;
+        self.scan(&state, pool, search);
+        calls.add(&self.scan, 1);
+
+        // Seeds: the best looking rows of the best looking panels. Any rows would do.
+        let mut seeds: Vec<u32> = self.seeds(&search.products, k + SEEDS);
+        seeds.extend(also.iter().filter(|&&id| (id as usize) < self.rows));
+        seeds.sort_unstable();
+        seeds.dedup();
+        search.found.clear();
+        exact(layer, x, &seeds, pool, &mut search.found);
+        let floor = floor(&search.found, k, also);
+
+        let reaches = |most: f32| most.partial_cmp(&floor) != Some(std::cmp::Ordering::Less);
+        let is_new = |id: &u32| seeds.binary_search(id).is_err();
+        let most = search.most.as_flattened()[..self.rows].iter();
+        let mut left: Vec<u32> =
+            (0..).zip(most).filter(|&(_, &most)| reaches(most)).map(|(id, _)| id).collect();
+        left.retain(is_new);
+        if left.len() > FEW {
+            calls.add(&self.refine, left.len() as u64);
+            let mut most = vec![0.0; left.len()];
+            pool.tiles(&mut most, 1, (64, 1), |mut tile| {
+                for i in tile.rows() {
+                    let row = left[i] as usize;
+                    tile.row(i)[0] = self.refined(&state, row, search.products.as_flattened()[row]);
+                }
+            });
+            let mut most = most.into_iter();
+            left.retain(|_| most.next().is_none_or(reaches));
+        }
+        exact(layer, x, &left, pool, &mut search.found);
+        search.exact = search.found.len();
+        calls.add(layer.head, search.exact as u64);
+        Some(&search.found)
+    }
+
+    /// Nearly the logits of all rows, and the most they can be.
+    fn scan(&self, state: &HiddenState, pool: &Pool, search: &mut Search) {
+        let (panels, width) = (self.rows.div_ceil(ROWS), state.scales.len());
+        search.products.resize(panels, [0.0; ROWS]);
+        search.most.resize(panels, [0.0; ROWS]);
+        let out = [search.products.as_mut_slice(), search.most.as_mut_slice()];
+        pool.pairs(out, 1, (SCANNED, 1), |mut products, mut most| {
+            for panel in products.rows() {
+                let (products, most) = (products.row(panel), most.row(panel));
+                (self.scan.run)(ScanArgs {
+                    codes: &self.codes.get()[4 * panel * width..][..4 * width],
+                    scales: &self.scales[panel * width..][..width],
+                    x: state.bytes.as_chunks().0,
+                    x_scales: &state.scales,
+                    products,
+                    norms: most,
+                });
+                let norms = self.norms[panel * ROWS..].iter();
+                let rows = products[0].iter_mut().zip(&mut most[0]);
+                for ((product, most), norms) in rows.zip(norms) {
+                    *product *= 0.5 * norms.step;
+                    // By all columns at once, or group by group.
+                    let groups = norms.relative * norms.step * *most;
+                    let lost = (norms.lost * state.norm).min(groups);
+                    *most = *product + state.bound(norms, lost);
+                }
+            }
+        });
+    }
+
+    /// The most that the logit of a row can be, by 6 bits.
+    fn refined(&self, state: &HiddenState, row: usize, product: f32) -> f32 {
+        let (width, blocks) = (state.scales.len(), fine_blocks(self.cols));
+        let mut fine = 0.0;
+        (self.refine.run)(RefineArgs {
+            fine: &self.fine.get()[row * blocks..][..blocks],
+            scales: &self.row_scales[row * width..][..width],
+            x: &state.fine,
+            x_scales: &state.scales,
+            product: &mut fine,
+        });
+        let norms = &self.norms[row];
+        product + 0.125 * norms.step * fine + state.bound(norms, norms.lost_fine * state.norm)
+    }
+
+    /// Up to `n` rows that look best, of different panels.
+    fn seeds(&self, products: &[[f32; ROWS]], n: usize) -> Vec<u32> {
+        let best = |(panel, products): (usize, &[f32; ROWS])| {
+            let rows = self.rows.min((panel + 1) * ROWS) - panel * ROWS;
+            let rows = products[..rows].iter().enumerate();
+            let (row, product) = rows.max_by(|a, b| a.1.total_cmp(b.1)).unwrap_or((0, &0.0));
+            (*product, (panel * ROWS + row) as u32)
+        };
+        let mut panels: Vec<_> = products.iter().enumerate().map(best).collect();
+        if n < panels.len() {
+            panels.select_nth_unstable_by(n, |a, b| b.0.total_cmp(&a.0));
+            panels.truncate(n);
+        }
+        panels.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+/// `n` zeros, or an error where the system has no memory for them.
+fn zeros<T: Clone + Default>(n: usize) -> Result<Vec<T>, FormatError> {
+    let mut data = Vec::new();
+    let bytes = n.saturating_mul(size_of::<T>());
+    data.try_reserve_exact(n).map_err(|_| FormatError::Memory { bytes })?;
+    data.resize(n, T::default());
+    Ok(data)
+}
+
+/// Condenses the rows of a panel. Rows that it lacks stay zeros.
+fn fill<'a>(panel: &mut Panel<'_>, rows: impl Iterator<Item = &'a [u8]>, condense: CondenseFn) {
+    let width = panel.scales.len();
+    let blocks = panel.fine.len() / ROWS;
+    let (mut codes, mut fine) = (vec![[0; 16]; width], vec![[0; 8]; width]);
+    for (r, row) in rows.enumerate() {
+        let scales = &mut panel.row_scales[r * width..][..width];
+        let norms = &mut panel.norms[r];
+        condense(CondenseArgs { row, codes: &mut codes, fine: &mut fine, scales, norms });
+        for (g, codes) in codes.iter().enumerate() {
+            panel.scales[g][r] = scales[g];
+            for (j, word) in codes.as_chunks::<4>().0.iter().enumerate() {
+                panel.codes[4 * g + j].as_chunks_mut().0[r] = *word;
+            }
+            let block = &mut panel.fine[r * blocks + g / LANE_GROUPS];
+            for (j, word) in fine[g].as_chunks::<4>().0.iter().enumerate() {
+                block.as_chunks_mut().0[j * LANE_GROUPS + g % LANE_GROUPS] = *word;
+            }
+        }
+    }
+}
+
+/// The exact logits of some rows, added to `found`.
+fn exact(layer: Layer<'_>, x: &[f32], ids: &[u32], pool: &Pool, found: &mut Vec<Candidate>) {
+    let mut new: Vec<_> = ids.iter().map(|&id| Candidate { id, logit: 0.0 }).collect();
+    let bytes = layer.weights;
+    pool.tiles(&mut new, 1, (8, 1), |mut tile| {
+        for i in tile.rows() {
+            let candidate = &mut tile.row(i)[0];
+            let row_bytes = layer_row(bytes, layer, x.len());
+            let weights = &bytes[candidate.id as usize * row_bytes..][..row_bytes];
+            let y = Tile::new(std::slice::from_mut(&mut candidate.logit), 1);
+            (layer.head.run)(HeadArgs { weights, x, cols: x.len(), y });
+        }
+    });
+    found.extend(new);
+}
+
+/// Bytes of a row.
+fn layer_row(bytes: &[u8], layer: Layer<'_>, cols: usize) -> usize {
+    let format = layer.head.kernel.format();
+    format.and_then(|format| format.row_bytes(cols).ok()).unwrap_or(bytes.len())
+}
+
+/// What the `k`-th greatest logit is at least: the `k`-th greatest of those that were not asked for
+/// by name.
+fn floor(found: &[Candidate], k: usize, also: &[u32]) -> f32 {
+    let mut logits: Vec<f32> =
+        found.iter().filter(|found| !also.contains(&found.id)).map(|found| found.logit).collect();
+    if k == 0 || logits.len() < k || logits.iter().any(|logit| logit.is_nan()) {
+        return f32::NEG_INFINITY;
+    }
+    *logits.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+}
+
+/// A hidden state in 8 bits, with what that loses.
+struct HiddenState {
+    bytes: Vec<i8>,
+    scales: Vec<GroupScale>,
+    /// As [`RefineArgs::x`].
+    fine: Vec<[Group; 4]>,
+    /// The norm, rounded up.
+    norm: f32,
+    /// The norm of what 8 bits lose, rounded up.
+    lost: f32,
+    /// What roundings change, relative to the product of the norms.
+    rounding: f32,
+}
+
+impl HiddenState {
+    fn new(x: &[f32]) -> Option<HiddenState> {
+        let (mut bytes, mut scales) = (Vec::with_capacity(x.len()), Vec::new());
+        let (mut square, mut square_lost) = (0.0, 0.0);
+        for x in x.chunks(CONDENSED) {
+            let most = x.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+            let (scale, inverse) =
+                if most > 1e-30 { (most / 127.0, 127.0 / most) } else { (0.0, 0.0) };
+            let first = bytes.len();
+            let (mut group, mut lost) = (0.0, 0.0);
+            for &x in x {
+                let q = (x * inverse).round_ties_even().clamp(-127.0, 127.0);
+                bytes.push(q as i8);
+                group += f64::from(x) * f64::from(x);
+                let left = f64::from(x) - f64::from(scale) * f64::from(q);
+                lost += left * left;
+            }
+            let sum = bytes[first..].iter().map(|&q| i32::from(q)).sum();
+            scales.push(GroupScale { scale, sum, norm: up(group) });
+            square += group;
+            square_lost += lost;
+        }
+        let (norm, lost) = (up(square), up(square_lost));
+        // Each sum below adds one rounding for each of its terms, in the exact product a lane has a
+        // sixteenth of them, in the scan a group is a term.
+        let roundings = x.len() / LANE_GROUPS + 2 * scales.len() + 64;
+        let rounding = roundings as f32 * f32::EPSILON;
+        let fine = fine_activations(&bytes);
+        norm.is_finite().then_some(HiddenState { bytes, scales, fine, norm, lost, rounding })
+    }
+
+    /// How far a product is from the exact logit at most, where the row lost `lost` times `x`.
+    fn bound(&self, norms: &RowNorms, lost: f32) -> f32 {
+        let copy = norms.row + norms.lost;
+        let rounding = self.rounding * copy * (self.norm + self.lost);
+        (lost + copy * self.lost + rounding) * 1.0001
+    }
+}
+
+/// The root of a sum of squares, rounded up.
+fn up(square: f64) -> f32 {
+    (square.sqrt() * 1.00001) as f32
+}
+
+/// Activations as [`RefineArgs::x`] wants them; those that the last block lacks are zeros.
+pub(crate) fn fine_activations(x: &[i8]) -> Vec<[Group; 4]> {
+    let mut out = vec![[[0; size_of::<Group>()]; 4]; fine_blocks(x.len())];
+    for (g, x) in x.chunks(CONDENSED).enumerate() {
+        for (i, x) in x.iter().enumerate() {
+            let (half, plane, byte) = (i / 16, i % 16 / 4, i % 4);
+            let lane = half * LANE_GROUPS + g % LANE_GROUPS;
+            out[g / LANE_GROUPS][plane][4 * lane + byte] = x.cast_unsigned();
+        }
+    }
+    out
+}
