@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bitnet_inference::{Engine, Error, Input, Options, Session};
+use bitnet_inference::{Engine, Error, Options, Session, Wanted};
 use bitnet_kernels::{Isa, Pool, limits};
 
 use crate::exit::{End, Usage};
@@ -149,6 +149,9 @@ impl Args {
     }
 }
 
+/// What sampling with the defaults asks for.
+const WANTED: Wanted<'_> = Wanted::Best { count: 40, also: &[] };
+
 /// A sequence to run tests on.
 struct Bench {
     session: Session,
@@ -169,7 +172,7 @@ impl Bench {
             return Ok(());
         }
         let tokens: Vec<_> = (there..length).map(|position| self.token(position)).collect();
-        self.session.extend(0, &tokens, || false).map(|_| ())
+        self.session.extend(0, &tokens, WANTED, || false).map(|_| ())
     }
 
     /// How long a test takes, without the tokens before it.
@@ -179,7 +182,7 @@ impl Bench {
         self.fill(test.depth + test.prompt)?;
         for position in test.depth + test.prompt..test.tokens() {
             let token = self.token(position);
-            self.session.run(&[Input { sequence: 0, token, logits: true }])?;
+            self.session.extend(0, &[token], WANTED, || false)?;
         }
         Ok(start.elapsed())
     }

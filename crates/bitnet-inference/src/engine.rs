@@ -86,7 +86,7 @@ impl Engine {
             None => detected,
         };
         let pool = Arc::new(pool(options.threads)?);
-        let model = source::gguf::model(&gguf, &cpu)?;
+        let model = source::gguf::model(&gguf, &cpu, &pool)?;
         let (tokenizer, mut notices) = source::gguf::tokenizer(&gguf)?;
         let rows = model.embedding.rows;
         let tokens = tokenizer.as_ref().map(Tokenizer::len);

@@ -106,7 +106,8 @@ impl<'a> Generation<'a> {
         }
         let start = Instant::now();
         let input = &self.tokens[self.session.len(0)..];
-        let Some(logits) = self.session.extend(0, input, &mut stop)? else {
+        let wanted = self.sampler.wanted(&self.tokens);
+        let Some(logits) = self.session.extend(0, input, wanted, &mut stop)? else {
             return Ok(self.end(Finish::Cancelled));
         };
         if done == 0 {

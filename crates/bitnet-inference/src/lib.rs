@@ -24,7 +24,9 @@ pub use engine::{Engine, Options};
 pub use error::{Error, Notice};
 pub use generate::{Finish, Generation, Timings};
 pub use sample::{Sampler, Sampling};
-pub use session::{CHUNK, Input, Session};
+pub use session::{CHUNK, Input, Logits, Session, Wanted};
+
+pub use bitnet_kernels::shortlist::Candidate;
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use bitnet_gguf::Bytes;
 use bitnet_kernels::op::{GemmFn, GemvFn, HeadFn};
-use bitnet_kernels::{Bound, Cpu, Format, NoKernel, Packed, select};
+use bitnet_kernels::shortlist::{Shortlist, ShortlistError};
+use bitnet_kernels::{Bound, Cpu, Format, NoKernel, Packed, Pool, select};
 
 /// A ternary weight matrix `[rows, cols]`, packed for the kernels it is bound to.
 #[derive(Debug)]
@@ -48,17 +49,21 @@ pub(crate) struct FloatMatrix {
     pub(crate) format: Format,
     /// Multiplies by it.
     pub(crate) head: Bound<HeadFn>,
+    /// Finds its greatest products, where it is large.
+    pub(crate) shortlist: Option<Shortlist>,
 }
 
 impl FloatMatrix {
-    /// Binds a matrix to the best kernel of `cpu`.
+    /// Binds a matrix to the best kernel of `cpu`, and condenses it where that suits.
     pub(crate) fn new(
         bytes: Bytes,
         (rows, cols): (usize, usize),
         format: Format,
-        cpu: &Cpu,
-    ) -> Result<FloatMatrix, NoKernel> {
-        Ok(FloatMatrix { bytes, rows, cols, format, head: select(Some(format), cpu)? })
+        (cpu, pool): (&Cpu, &Pool),
+    ) -> Result<FloatMatrix, ShortlistError> {
+        let condensed = || Shortlist::new((format, &bytes), (rows, cols), cpu, pool);
+        let shortlist = Shortlist::suits(rows, cols).then(condensed).transpose()?;
+        Ok(FloatMatrix { bytes, rows, cols, format, head: select(Some(format), cpu)?, shortlist })
     }
 
     /// The bytes of some rows.

@@ -9,7 +9,7 @@ use bitnet_kernels::{Bound, Calls, Cpu, select};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::Error;
+use crate::{Candidate, Error, Logits, Wanted};
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,13 +78,8 @@ pub struct Sampler {
     softmax: Bound<SoftmaxFn>,
     calls: Calls,
     candidates: Vec<Candidate>,
+    recent: Vec<u32>,
     probabilities: Vec<f32>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    id: u32,
-    logit: f32,
 }
 
 impl Sampler {
@@ -101,22 +96,38 @@ impl Sampler {
             softmax: select(None, cpu)?,
             calls: Calls::default(),
             candidates: Vec::new(),
+            recent: Vec::new(),
             probabilities: Vec::new(),
         })
     }
 
-    /// The next token after `history`, given its logits `[vocabulary]`.
+    /// What [`Sampler::sample`] needs to know after `history`.
+    pub fn wanted<'a>(&'a mut self, history: &[u32]) -> Wanted<'a> {
+        self.recent(history);
+        match self.settings.top_k {
+            _ if self.settings.temperature <= 0.0 => Wanted::Best { count: 1, also: &self.recent },
+            0 => Wanted::All,
+            count => Wanted::Best { count, also: &self.recent },
+        }
+    }
+
+    /// The next token after `history`, given all logits or those that [`Sampler::wanted`] asks for.
     ///
     /// # Errors
     ///
     /// [`Error::NotFinite`] where a logit is not a finite number.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, Error> {
-        if !logits.iter().all(|logit| logit.is_finite()) {
+    pub fn sample(&mut self, logits: Logits<'_>, history: &[u32]) -> Result<u32, Error> {
+        self.candidates.clear();
+        match logits {
+            Logits::All(logits) => {
+                let all = (0..).zip(logits).map(|(id, &logit)| Candidate { id, logit });
+                self.candidates.extend(all);
+            }
+            Logits::Best(candidates) => self.candidates.extend_from_slice(candidates),
+        }
+        if !self.candidates.iter().all(|candidate| candidate.logit.is_finite()) {
             return Err(Error::NotFinite);
         }
-        self.candidates.clear();
-        let all = (0..).zip(logits).map(|(id, &logit)| Candidate { id, logit });
-        self.candidates.extend(all);
         self.penalize(history);
         if self.settings.temperature <= 0.0 {
             let likeliest = self.candidates.iter().min_by(|a, b| likelier(a, b));
@@ -134,18 +145,23 @@ impl Sampler {
         &self.calls
     }
 
-    fn penalize(&mut self, history: &[u32]) {
-        let penalty = self.settings.repeat_penalty;
-        if penalty == 1.0 {
+    /// Notes the tokens that the penalty looks at, each once, in order.
+    fn recent(&mut self, history: &[u32]) {
+        self.recent.clear();
+        if self.settings.repeat_penalty == 1.0 {
             return;
         }
-        let mut recent =
-            history[history.len().saturating_sub(self.settings.repeat_last_n)..].to_vec();
-        recent.sort_unstable();
-        recent.dedup();
-        for id in recent {
-            if let Some(candidate) = self.candidates.get_mut(id as usize) {
-                let logit = &mut candidate.logit;
+        let first = history.len().saturating_sub(self.settings.repeat_last_n);
+        self.recent.extend_from_slice(&history[first..]);
+        self.recent.sort_unstable();
+        self.recent.dedup();
+    }
+
+    fn penalize(&mut self, history: &[u32]) {
+        self.recent(history);
+        let penalty = self.settings.repeat_penalty;
+        for Candidate { id, logit } in &mut self.candidates {
+            if self.recent.binary_search(id).is_ok() {
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
         }

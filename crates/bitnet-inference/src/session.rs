@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bitnet_kernels::Calls;
+use bitnet_kernels::shortlist::Candidate;
 
 use crate::arch::{BitNet, forward};
-use crate::backend::{Row, cpu::CpuBackend};
+use crate::backend::{Backend, Row, cpu::CpuBackend};
 use crate::state::Scratch;
 use crate::{Engine, Error};
 
@@ -98,6 +99,17 @@ impl Session {
     ///
     /// If there are more than [`CHUNK`] inputs, or one of a sequence that does not exist.
     pub fn run(&mut self, inputs: &[Input]) -> Result<&[f32], Error> {
+        self.forward(inputs)?;
+        let head = &self.model.embedding;
+        self.logits.resize(self.outputs.len() * head.rows, 0.0);
+        if !self.outputs.is_empty() {
+            self.backend.head(head, &self.scratch.last, &mut self.logits);
+        }
+        Ok(&self.logits)
+    }
+
+    /// A forward pass up to the output layer.
+    fn forward(&mut self, inputs: &[Input]) -> Result<(), Error> {
         assert!(inputs.len() <= CHUNK, "at most {CHUNK} rows");
         let vocabulary = self.model.embedding.rows;
         let mut lengths = self.lengths.clone();
@@ -120,19 +132,17 @@ impl Session {
         for (sequence, &positions) in lengths.iter().enumerate() {
             self.backend.cache.reserve(sequence, positions)?;
         }
-        self.logits.resize(self.outputs.len() * vocabulary, 0.0);
-        if inputs.is_empty() {
-            return Ok(&self.logits);
+        if !inputs.is_empty() {
+            let (rows, outputs) = (&self.rows, &self.outputs);
+            forward(&mut self.backend, &self.model, &mut self.scratch, rows, outputs);
+            self.lengths = lengths;
         }
-        let logits = (&self.outputs[..], &mut self.logits[..]);
-        forward(&mut self.backend, &self.model, &mut self.scratch, &self.rows, logits);
-        self.lengths = lengths;
-        Ok(&self.logits)
+        Ok(())
     }
 
     /// Continues a sequence by some tokens, in chunks of up to [`CHUNK`], and gives the logits
-    /// after the last one `[vocabulary]`. `stop` is asked before each chunk; true ends early, with
-    /// nothing.
+    /// after the last one that are `wanted`. `stop` is asked before each chunk; true ends early,
+    /// with nothing.
     ///
     /// # Errors
     ///
@@ -146,8 +156,9 @@ impl Session {
         &mut self,
         sequence: usize,
         tokens: &[u32],
+        wanted: Wanted<'_>,
         mut stop: impl FnMut() -> bool,
-    ) -> Result<Option<&[f32]>, Error> {
+    ) -> Result<Option<Logits<'_>>, Error> {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -166,8 +177,40 @@ impl Session {
                 left -= 1;
                 inputs.push(Input { sequence, token, logits: left == 0 });
             }
-            self.run(&inputs)?;
+            self.forward(&inputs)?;
         }
-        Ok(Some(&self.logits))
+        let head = &self.model.embedding;
+        if let Wanted::Best { count, also } = wanted
+            && self.backend.best(head, &self.scratch.last, (count, also))
+        {
+            return Ok(Some(Logits::Best(self.backend.found())));
+        }
+        self.logits.resize(head.rows, 0.0);
+        self.backend.head(head, &self.scratch.last, &mut self.logits);
+        Ok(Some(Logits::All(&self.logits)))
     }
+}
+
+/// Which logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// Those of all tokens.
+    All,
+    /// Enough for the greatest, which costs less in a large vocabulary. All may come all the same.
+    Best {
+        /// So many of the greatest, the tokens in `also` not counted.
+        count: usize,
+        /// Those of these tokens.
+        also: &'a [u32],
+    },
+}
+
+/// Logits after a token. They are the same bits in either form.
+#[derive(Clone, Copy, Debug)]
+pub enum Logits<'a> {
+    /// Those of all tokens `[vocabulary]`.
+    All(&'a [f32]),
+    /// Those of some tokens, each once, in no order; all others are less than the least of those
+    /// that were asked for.
+    Best(&'a [Candidate]),
 }

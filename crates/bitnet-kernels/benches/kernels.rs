@@ -148,5 +148,5 @@ impl Bench {
 /// A matrix of zeros; kernels take as long for any weights.
 fn matrix(Shape { rows, cols }: Shape) -> Packed {
     let bytes = vec![0x55; rows * cols / 4 + 32];
-    Packed::new(Format::I2S, &bytes, rows, cols).expect("a legal shape")
+    Packed::new(Format::I2S, &bytes, (rows, cols), &Pool::alone()).expect("a legal shape")
 }

@@ -12,7 +12,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::format::{self, Format, FormatError};
+use crate::format::{self, Format, FormatError, I2S};
+use crate::pool::Pool;
 use crate::simd::PANEL;
 
 /// Four bytes of each of 32 rows.
@@ -77,16 +78,32 @@ impl Packed {
     pub fn new(
         format: Format,
         bytes: &[u8],
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
+        pool: &Pool,
     ) -> Result<Packed, FormatError> {
         let scale = format::check(format, bytes, rows, cols)?;
-        let blocks = blocks(format, bytes, rows, cols)?;
         let width = Format::I2SR32.row_bytes(cols)? / 4;
         let mut groups = Groups::zeros(rows.div_ceil(ROWS) * width)?;
-        for (panel, groups) in groups.get_mut().chunks_mut(width).enumerate() {
-            interleave(&blocks, panel * ROWS, groups);
-        }
+        let tiled = matches!(format, Format::Tl1 | Format::Tl2);
+        let decoded = tiled.then(|| format::decode(format, bytes, rows, cols)).transpose()?;
+        let row_bytes = format.row_bytes(cols)?;
+        pool.tiles(groups.get_mut(), width, (1, width), |mut tile| {
+            let panel = tile.rows().start;
+            let rows = panel * ROWS..rows.min((panel + 1) * ROWS);
+            let blocks = match (&decoded, format) {
+                (Some(weights), _) => {
+                    I2S::encode_rows(&weights[rows.start * cols..rows.end * cols]).into()
+                }
+                (None, Format::I2S) => {
+                    Cow::Borrowed(&bytes[rows.start * row_bytes..rows.end * row_bytes])
+                }
+                (None, _) => {
+                    let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+                    I2S::encode_rows(&format::decode_rows(format, bytes, cols)).into()
+                }
+            };
+            interleave(&blocks, tile.row(panel));
+        });
         Ok(Packed { groups, rows, cols, scale })
     }
 
@@ -121,37 +138,13 @@ impl Packed {
     }
 }
 
-/// The rows of a checked matrix as I2_S blocks.
-struct Blocks<'a> {
-    bytes: Cow<'a, [u8]>,
-    /// Bytes of a row.
-    row: usize,
-}
-
-fn blocks<'a>(
-    format: Format,
-    bytes: &'a [u8],
-    rows: usize,
-    cols: usize,
-) -> Result<Blocks<'a>, FormatError> {
-    let row = Format::I2S.row_bytes(cols)?;
-    let bytes = match format {
-        Format::I2S => Cow::Borrowed(&bytes[..rows * row]),
-        _ => {
-            let weights = format::decode(format, bytes, rows, cols)?;
-            Cow::Owned(format::encode(Format::I2S, &weights, rows, cols, 0.0)?)
-        }
-    };
-    Ok(Blocks { bytes, row })
-}
-
-/// Packs the panel whose first row is `first`.
-fn interleave(blocks: &Blocks<'_>, first: usize, groups: &mut [Group]) {
+/// Packs the rows of a panel, given as I2_S blocks.
+fn interleave(blocks: &[u8], groups: &mut [Group]) {
     /// Four zeros in each byte.
     const ZEROS: u8 = 0x55;
+    let row_bytes = 4 * groups.len();
     for r in 0..ROWS {
-        let rows = blocks.bytes.chunks_exact(blocks.row);
-        match rows.skip(first + r).next() {
+        match blocks.chunks_exact(row_bytes).nth(r) {
             Some(row) => {
                 for (word, group) in row.as_chunks::<4>().0.iter().zip(groups.iter_mut()) {
                     group.as_chunks_mut().0[r] = *word;

@@ -129,15 +129,7 @@ impl Pool {
     /// Where the operating system refuses a thread.
     pub fn new(threads: NonZeroUsize) -> io::Result<Pool> {
         let extra = threads.get() - 1;
-        let shared = Arc::new(Shared {
-            job: AtomicPtr::new(ptr::null_mut()),
-            epoch: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
-            panicked: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            parked: (0..extra).map(|_| AtomicBool::new(false)).collect(),
-            waiter: Mutex::new(None),
-        });
+        let shared = Arc::new(Shared::new(extra));
         let mut pool = Pool { shared, turn: Mutex::new(()), workers: Vec::new() };
         for index in 0..extra {
             let shared = Arc::clone(&pool.shared);
@@ -146,6 +138,12 @@ impl Pool {
             pool.workers.push(worker.spawn(move || shared.work(index))?);
         }
         Ok(pool)
+    }
+
+    /// A pool of the calling thread alone.
+    #[must_use]
+    pub fn alone() -> Pool {
+        Pool { shared: Arc::new(Shared::new(0)), turn: Mutex::new(()), workers: Vec::new() }
     }
 
     /// The number of threads, the calling one included.
@@ -290,6 +288,19 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    /// What `extra` workers share.
+    fn new(extra: usize) -> Shared {
+        Shared {
+            job: AtomicPtr::new(ptr::null_mut()),
+            epoch: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            parked: (0..extra).map(|_| AtomicBool::new(false)).collect(),
+            waiter: Mutex::new(None),
+        }
+    }
+
     /// The life of a worker.
     fn work(&self, index: usize) {
         BUSY.set(true);

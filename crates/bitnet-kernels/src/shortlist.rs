@@ -56,7 +56,6 @@ pub struct Shortlist {
 
 /// Why there is no shortlist.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum ShortlistError {
     /// The table lacks a kernel.
     Kernel(NoKernel),
@@ -83,15 +82,13 @@ pub struct Search {
     /// The most that the logit of each row can be.
     most: Vec<[f32; ROWS]>,
     found: Vec<Candidate>,
-    /// Rows multiplied exactly in the last search.
-    exact: usize,
 }
 
 impl Search {
-    /// Rows that the last search multiplied exactly.
+    /// What the last search found: exact logits, each of another row, in no order.
     #[must_use]
-    pub fn exact(&self) -> usize {
-        self.exact
+    pub fn found(&self) -> &[Candidate] {
+        &self.found
     }
 }
 
@@ -184,24 +181,26 @@ impl Shortlist {
             .collect()
     }
 
-    /// The exact logits of some rows, among them the `k` greatest, those that equal the least of
-    /// these, and the rows `also`; each once, in no order. Nothing where `x` is not finite: then no
-    /// row can be ruled out.
+    /// Finds the exact logits of some rows, among them the `k` greatest, those that equal the least
+    /// of these, and the rows `also`, which do not count. False where `x` is not finite: then no
+    /// row can be ruled out, and nothing was looked for.
     ///
     /// `layer` must be what the shortlist was made of. Adds the kernels that ran to `calls`.
     ///
     /// # Panics
     ///
     /// If `layer` or `x` have another shape than the shortlist.
-    pub fn best<'s>(
+    pub fn best(
         &self,
         layer: Layer<'_>,
         x: &[f32],
         (k, also): (usize, &[u32]),
-        (pool, search, calls): (&Pool, &'s mut Search, &mut Calls),
-    ) -> Option<&'s [Candidate]> {
+        (pool, search, calls): (&Pool, &mut Search, &mut Calls),
+    ) -> bool {
         assert!(x.len() == self.cols && layer.weights.len().is_multiple_of(self.rows), "shapes");
-        let state = HiddenState::new(x)?;
+        let Some(state) = HiddenState::new(x) else {
+            return false;
+        };
         self.scan(&state, pool, search);
         calls.add(&self.scan, 1);
 
@@ -233,9 +232,8 @@ impl Shortlist {
             left.retain(|_| most.next().is_none_or(reaches));
         }
         exact(layer, x, &left, pool, &mut search.found);
-        search.exact = search.found.len();
-        calls.add(layer.head, search.exact as u64);
-        Some(&search.found)
+        calls.add(layer.head, search.found.len() as u64);
+        true
     }
 
     /// Nearly the logits of all rows, and the most they can be.

@@ -7,7 +7,7 @@
 
 use bitnet_kernels::format::{Tiled, Tiling};
 use bitnet_kernels::op::{GemvArgs, GemvFn, RowScale};
-use bitnet_kernels::{Cpu, Format, Operation, Packed, format, kernels};
+use bitnet_kernels::{Cpu, Format, Operation, Packed, Pool, format, kernels};
 use safetensors::SafeTensors;
 
 const ROWS: usize = 128;
@@ -67,7 +67,7 @@ fn every_gemv_gives_the_products() {
     let cpu = Cpu::detect();
     for (format, name) in LAYOUTS {
         let file = file.tensor(name).unwrap();
-        let matrix = Packed::new(format, file.data(), ROWS, COLS).unwrap();
+        let matrix = Packed::new(format, file.data(), (ROWS, COLS), &Pool::alone()).unwrap();
         for kernel in kernels().filter(|k| k.operation() == Operation::Gemv) {
             let Some(run) = kernel.bind::<GemvFn>(&cpu) else { continue };
             let mut y = [0.0; ROWS];

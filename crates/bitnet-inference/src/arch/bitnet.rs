@@ -79,15 +79,15 @@ impl Layer {
 
 /// Runs `rows` through the model and adds them to the key-value cache.
 ///
-/// Writes the logits of the rows in `outputs`, one after another, to `logits`
-/// `[outputs, vocabulary]`. The cache must have room and the scratch be large enough for all rows;
-/// rows of one sequence must be in order and follow what the cache has.
+/// Leaves what the output layer takes of the rows in `outputs`, one after another, in the scratch.
+/// The cache must have room and the scratch be large enough for all rows; rows of one sequence must
+/// be in order and follow what the cache has.
 pub(crate) fn forward<B: Backend>(
     b: &mut B,
     model: &BitNet,
     s: &mut Scratch<B>,
     rows: &[Row],
-    (outputs, logits): (&[usize], &mut [f32]),
+    outputs: &[usize],
 ) {
     let c = &model.config;
     let n = rows.len();
@@ -113,10 +113,6 @@ pub(crate) fn forward<B: Backend>(
         b.norm_quantize(&s.gate, norm(&layer.ffn_sub_norm), n, &mut s.hidden);
         b.linear_add(&s.hidden, n, &layer.ffn_down, (&mut s.x, &mut s.delta));
     }
-    if outputs.is_empty() {
-        return;
-    }
     let norm = Norm { weight: &model.output_norm, eps: c.eps };
     b.norm_rows(&s.x, norm, outputs, &mut s.last);
-    b.head(&model.embedding, &s.last, logits);
 }

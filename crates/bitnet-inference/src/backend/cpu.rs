@@ -7,6 +7,7 @@ use bitnet_kernels::op::{
     QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, interleave,
 };
 use bitnet_kernels::pool::{Cut, Tile};
+use bitnet_kernels::shortlist::{Candidate, Layer, Search};
 use bitnet_kernels::{Bound, Calls, Cpu, NoKernel, Pool, format, packed, select};
 
 use super::{Backend, Heads, Norm, Row};
@@ -27,6 +28,8 @@ pub(crate) struct CpuBackend {
     /// Kernels called so far. A matrix operation is one call, however many tiles it has; the
     /// others are counted by rows, attention by rows and heads.
     pub(crate) calls: Calls,
+    /// What looks for the greatest logits.
+    search: Search,
 }
 
 /// The kernels that do not depend on a matrix.
@@ -56,7 +59,7 @@ impl Kernels {
 
 impl CpuBackend {
     pub(crate) fn new(kernels: Kernels, pool: Arc<Pool>, cache: KvCache) -> CpuBackend {
-        CpuBackend { kernels, pool, cache, calls: Calls::default() }
+        CpuBackend { kernels, pool, cache, calls: Calls::default(), search: Search::default() }
     }
 
     /// Counts a product with some rows.
@@ -278,6 +281,19 @@ impl Backend for CpuBackend {
             });
         });
         self.calls.add(&head.head, 1);
+    }
+
+    fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: (usize, &[u32])) -> bool {
+        let Some(shortlist) = &head.shortlist else {
+            return false;
+        };
+        let weights = head.weights(0..head.rows);
+        let layer = Layer { weights, head: &head.head };
+        shortlist.best(layer, x.row(0), wanted, (&self.pool, &mut self.search, &mut self.calls))
+    }
+
+    fn found(&self) -> &[Candidate] {
+        self.search.found()
     }
 }
 

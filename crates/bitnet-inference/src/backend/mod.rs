@@ -1,5 +1,7 @@
 //! What an architecture asks of whatever computes it.
 
+use bitnet_kernels::shortlist::Candidate;
+
 use crate::Error;
 use crate::linear::{FloatMatrix, QuantizedLinear};
 
@@ -106,6 +108,13 @@ pub(crate) trait Backend {
 
     /// Logits of the first rows of `x`, as many as `logits` has: `[rows, vocabulary]`.
     fn head(&mut self, head: &FloatMatrix, x: &Self::Floats, logits: &mut [f32]);
+
+    /// Finds the logits of the first row of `x` that [`Wanted::Best`](crate::Wanted) asks for, and
+    /// says whether it could.
+    fn best(&mut self, head: &FloatMatrix, x: &Self::Floats, wanted: (usize, &[u32])) -> bool;
+
+    /// What [`Backend::best`] found.
+    fn found(&self) -> &[Candidate];
 }
 
 /// The weights of an RMSNorm.

@@ -7,7 +7,8 @@ use std::collections::HashSet;
 
 use bitnet_gguf::{Bytes, Gguf, Tensor, TensorType};
 use bitnet_kernels::format::{self, FormatError};
-use bitnet_kernels::{Cpu, Format, Packed};
+use bitnet_kernels::shortlist::ShortlistError;
+use bitnet_kernels::{Cpu, Format, Packed, Pool};
 
 use crate::arch::{BitNet, Layer};
 use crate::linear::{FloatMatrix, QuantizedLinear};
@@ -19,9 +20,9 @@ use crate::{Config, Error, Notice};
 /// # Errors
 ///
 /// Where the file is not a complete and sound model of a supported architecture.
-pub(crate) fn model(gguf: &Gguf, cpu: &Cpu) -> Result<BitNet, Error> {
+pub(crate) fn model(gguf: &Gguf, cpu: &Cpu, pool: &Pool) -> Result<BitNet, Error> {
     let config = Config::from_gguf(gguf)?;
-    let mut source = Source { gguf, cpu, used: HashSet::new() };
+    let mut source = Source { gguf, cpu, pool, used: HashSet::new() };
     let (hidden, head_size) = (config.hidden, config.head_size);
     let model = BitNet {
         embedding: source.embedding(&config)?,
@@ -37,6 +38,7 @@ pub(crate) fn model(gguf: &Gguf, cpu: &Cpu) -> Result<BitNet, Error> {
 struct Source<'a> {
     gguf: &'a Gguf,
     cpu: &'a Cpu,
+    pool: &'a Pool,
     used: HashSet<String>,
 }
 
@@ -69,7 +71,7 @@ impl<'a> Source<'a> {
             other => return Err(self.wrong_type(tensor, other, "I2_S, TQ1_0 and TQ2_0")),
         };
         let bytes = self.gguf.data(tensor)?;
-        let packed = Packed::new(format, &bytes, rows, cols);
+        let packed = Packed::new(format, &bytes, (rows, cols), self.pool);
         let packed = packed.map_err(|e| self.damaged(tensor, e))?;
         Ok(QuantizedLinear::new(packed, format, self.cpu)?)
     }
@@ -85,7 +87,11 @@ impl<'a> Source<'a> {
         self.tied(tensor, &bytes)?;
         let shape = (rows as usize, hidden);
         format::check(format, &bytes, shape.0, shape.1).map_err(|e| self.damaged(tensor, e))?;
-        Ok(FloatMatrix::new(bytes, shape, format, self.cpu)?)
+        let matrix = FloatMatrix::new(bytes, shape, format, (self.cpu, self.pool));
+        matrix.map_err(|error| match error {
+            ShortlistError::Kernel(missing) => missing.into(),
+            ShortlistError::Format(source) => self.damaged(tensor, source),
+        })
     }
 
     /// An output layer in the file must be the embedding table again.

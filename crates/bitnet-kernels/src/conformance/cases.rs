@@ -11,7 +11,7 @@ use crate::op::{
     TernarizeFn, TernaryScale, interleave,
 };
 use crate::packed::{Packed, ROWS};
-use crate::pool::Tile;
+use crate::pool::{Pool, Tile};
 use crate::shapes::{RAGGED, Shape};
 use crate::shortlist;
 
@@ -168,7 +168,8 @@ impl Product {
         let Shape { rows, cols } = self.shape;
         let fail = |e: format::FormatError| e.to_string();
         let bytes = format::encode(Format::I2S, &self.weights, rows, cols, D).map_err(fail)?;
-        let packed = Packed::new(Format::I2S, &bytes, rows, cols).map_err(fail)?;
+        let packed =
+            Packed::new(Format::I2S, &bytes, (rows, cols), &Pool::alone()).map_err(fail)?;
         if packed.scale() != D {
             return Err("scale does not come back".to_owned());
         }

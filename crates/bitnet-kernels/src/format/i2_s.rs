@@ -24,15 +24,20 @@ impl I2S {
     }
 
     pub(super) fn encode(weights: &[i8], d: f32) -> Vec<u8> {
+        let mut bytes = Self::encode_rows(weights);
+        bytes.extend(d.to_le_bytes());
+        bytes.extend([0; TAIL - 4]);
+        bytes
+    }
+
+    /// The codes without the tail.
+    pub(crate) fn encode_rows(weights: &[i8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(weights.len() / 4 + TAIL);
         for block in weights.as_chunks::<128>().0 {
             let code = |g: usize, p: usize| (block[32 * g + p] + 1).cast_unsigned();
-            bytes.extend(
-                (0..32).map(|p| code(0, p) << 6 | code(1, p) << 4 | code(2, p) << 2 | code(3, p)),
-            );
+            let byte = |p| code(0, p) << 6 | code(1, p) << 4 | code(2, p) << 2 | code(3, p);
+            bytes.extend_from_slice(&std::array::from_fn::<u8, 32, _>(byte));
         }
-        bytes.extend(d.to_le_bytes());
-        bytes.extend([0; TAIL - 4]);
         bytes
     }
 

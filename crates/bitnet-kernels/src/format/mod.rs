@@ -285,14 +285,19 @@ pub fn decode(
         return tiled(format, rows, cols)?.decode(bytes);
     }
     check(format, bytes, rows, cols)?;
-    let bytes = &bytes[..format.row_bytes(cols)? * rows];
-    Ok(match format {
+    Ok(decode_rows(format, &bytes[..format.row_bytes(cols)? * rows], cols))
+}
+
+/// The weights of some rows of a checked matrix whose rows follow one another: of any ternary
+/// format of files but TL1 and TL2.
+pub(crate) fn decode_rows(format: Format, bytes: &[u8], cols: usize) -> Vec<i8> {
+    match format {
         Format::I2S => I2S::decode(bytes),
         Format::Tq1_0 => Tq1_0::decode(bytes),
         Format::Tq2_0 => Tq2_0::decode(bytes),
         Format::Iq2Bn => iq2_bn::decode(bytes, cols),
-        _ => panic!("{format} is not a ternary format"),
-    })
+        _ => panic!("{format} does not hold ternary weights row by row"),
+    }
 }
 
 /// A row of a matrix of one of [`Format::FLOAT`], widened to `f32`, into `out`.
