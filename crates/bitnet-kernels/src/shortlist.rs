@@ -12,8 +12,8 @@
 
 use crate::format::{Format, FormatError};
 use crate::op::{
-    CONDENSED, CondenseArgs, CondenseFn, GroupScale, HeadArgs, HeadFn, LANE_GROUPS, RefineArgs,
-    RefineFn, RowNorms, ScanArgs, ScanFn,
+    CONDENSED, CondenseArgs, CondenseFn, FineActivations, GroupScale, HeadArgs, HeadFn,
+    LANE_GROUPS, RefineArgs, RefineFn, RowNorms, ScanArgs, ScanFn,
 };
 use crate::packed::{Group, Groups, ROWS};
 use crate::pool::{Pool, Tile};
@@ -46,7 +46,7 @@ pub struct Shortlist {
     /// As [`RefineArgs::fine`], row by row.
     fine: Groups,
     /// As [`RefineArgs::scales`], row by row.
-    row_scales: Vec<i8>,
+    row_scales: Vec<[i8; LANE_GROUPS]>,
     norms: Vec<RowNorms>,
     rows: usize,
     cols: usize,
@@ -106,7 +106,7 @@ struct Panel<'a> {
     codes: &'a mut [Group],
     scales: &'a mut [[i8; ROWS]],
     fine: &'a mut [Group],
-    row_scales: &'a mut [i8],
+    row_scales: &'a mut [[i8; LANE_GROUPS]],
     norms: &'a mut [RowNorms],
 }
 
@@ -145,7 +145,7 @@ impl Shortlist {
             codes: Groups::zeros(panels * width * 4)?,
             scales: zeros(panels * width)?,
             fine: Groups::zeros(panels * ROWS * blocks)?,
-            row_scales: zeros(panels * ROWS * width)?,
+            row_scales: zeros(panels * ROWS * blocks)?,
             norms: zeros(panels * ROWS)?,
             rows,
             cols,
@@ -168,7 +168,7 @@ impl Shortlist {
         let (width, blocks) = (self.cols / CONDENSED, fine_blocks(self.cols));
         let coarse = self.codes.get_mut().chunks_mut(4 * width).zip(self.scales.chunks_mut(width));
         let fine = self.fine.get_mut().chunks_mut(ROWS * blocks);
-        let fine = fine.zip(self.row_scales.chunks_mut(ROWS * width));
+        let fine = fine.zip(self.row_scales.chunks_mut(ROWS * blocks));
         let parts = coarse.zip(fine).zip(self.norms.chunks_mut(ROWS));
         parts
             .map(|(((codes, scales), (fine, row_scales)), norms)| Panel {
@@ -204,8 +204,8 @@ impl Shortlist {
         self.scan(&state, pool, search);
         calls.add(&self.scan, 1);
 
-        // Seeds: the best looking rows of the best looking panels. Any rows would do.
-        let mut seeds: Vec<u32> = self.seeds(&search.products, k + SEEDS);
+        // Any rows give a floor; those that look best give a high one.
+        let mut seeds = self.seeds(&search.products, k + SEEDS);
         seeds.extend(also.iter().filter(|&&id| (id as usize) < self.rows));
         seeds.sort_unstable();
         seeds.dedup();
@@ -268,33 +268,33 @@ impl Shortlist {
 
     /// The most that the logit of a row can be, by 6 bits.
     fn refined(&self, state: &HiddenState, row: usize, product: f32) -> f32 {
-        let (width, blocks) = (state.scales.len(), fine_blocks(self.cols));
+        let blocks = fine_blocks(self.cols);
         let mut fine = 0.0;
         (self.refine.run)(RefineArgs {
             fine: &self.fine.get()[row * blocks..][..blocks],
-            scales: &self.row_scales[row * width..][..width],
+            scales: &self.row_scales[row * blocks..][..blocks],
             x: &state.fine,
-            x_scales: &state.scales,
             product: &mut fine,
         });
         let norms = &self.norms[row];
         product + 0.125 * norms.step * fine + state.bound(norms, norms.lost_fine * state.norm)
     }
 
-    /// Up to `n` rows that look best, of different panels.
+    /// Up to `n` rows that look best; of different panels, if there are many more panels.
     fn seeds(&self, products: &[[f32; ROWS]], n: usize) -> Vec<u32> {
-        let best = |(panel, products): (usize, &[f32; ROWS])| {
-            let rows = self.rows.min((panel + 1) * ROWS) - panel * ROWS;
-            let rows = products[..rows].iter().enumerate();
+        let products = &products.as_flattened()[..self.rows];
+        let together = if products.len() / ROWS > 4 * n { ROWS } else { 1 };
+        let best = |(chunk, products): (usize, &[f32])| {
+            let rows = products.iter().enumerate();
             let (row, product) = rows.max_by(|a, b| a.1.total_cmp(b.1)).unwrap_or((0, &0.0));
-            (*product, (panel * ROWS + row) as u32)
+            (*product, (chunk * together + row) as u32)
         };
-        let mut panels: Vec<_> = products.iter().enumerate().map(best).collect();
-        if n < panels.len() {
-            panels.select_nth_unstable_by(n, |a, b| b.0.total_cmp(&a.0));
-            panels.truncate(n);
+        let mut seeds: Vec<_> = products.chunks(together).enumerate().map(best).collect();
+        if n < seeds.len() {
+            seeds.select_nth_unstable_by(n, |a, b| b.0.total_cmp(&a.0));
+            seeds.truncate(n);
         }
-        panels.into_iter().map(|(_, id)| id).collect()
+        seeds.into_iter().map(|(_, id)| id).collect()
     }
 }
 
@@ -313,7 +313,8 @@ fn fill<'a>(panel: &mut Panel<'_>, rows: impl Iterator<Item = &'a [u8]>, condens
     let blocks = panel.fine.len() / ROWS;
     let (mut codes, mut fine) = (vec![[0; 16]; width], vec![[0; 8]; width]);
     for (r, row) in rows.enumerate() {
-        let scales = &mut panel.row_scales[r * width..][..width];
+        let scales = &mut panel.row_scales[r * blocks..][..blocks];
+        let scales = &mut scales.as_flattened_mut()[..width];
         let norms = &mut panel.norms[r];
         condense(CondenseArgs { row, codes: &mut codes, fine: &mut fine, scales, norms });
         for (g, codes) in codes.iter().enumerate() {
@@ -367,7 +368,7 @@ struct HiddenState {
     bytes: Vec<i8>,
     scales: Vec<GroupScale>,
     /// As [`RefineArgs::x`].
-    fine: Vec<[Group; 4]>,
+    fine: Vec<FineActivations>,
     /// The norm, rounded up.
     norm: f32,
     /// The norm of what 8 bits lose, rounded up.
@@ -403,7 +404,7 @@ impl HiddenState {
         // sixteenth of them, in the scan a group is a term.
         let roundings = x.len() / LANE_GROUPS + 2 * scales.len() + 64;
         let rounding = roundings as f32 * f32::EPSILON;
-        let fine = fine_activations(&bytes);
+        let fine = fine_activations(&bytes, &scales);
         norm.is_finite().then_some(HiddenState { bytes, scales, fine, norm, lost, rounding })
     }
 
@@ -420,14 +421,21 @@ fn up(square: f64) -> f32 {
     (square.sqrt() * 1.00001) as f32
 }
 
-/// Activations as [`RefineArgs::x`] wants them; those that the last block lacks are zeros.
-pub(crate) fn fine_activations(x: &[i8]) -> Vec<[Group; 4]> {
-    let mut out = vec![[[0; size_of::<Group>()]; 4]; fine_blocks(x.len())];
-    for (g, x) in x.chunks(CONDENSED).enumerate() {
+/// Activations as [`RefineArgs::x`] wants them.
+pub(crate) fn fine_activations(x: &[i8], scales: &[GroupScale]) -> Vec<FineActivations> {
+    let none = FineActivations {
+        bytes: [[0; size_of::<Group>()]; 4],
+        scales: [0.0; LANE_GROUPS],
+        sums: [0; LANE_GROUPS],
+    };
+    let mut out = vec![none; fine_blocks(x.len())];
+    for (g, (x, scale)) in x.chunks(CONDENSED).zip(scales).enumerate() {
+        let (block, lane) = (&mut out[g / LANE_GROUPS], g % LANE_GROUPS);
+        (block.scales[lane], block.sums[lane]) = (scale.scale, scale.sum);
         for (i, x) in x.iter().enumerate() {
             let (half, plane, byte) = (i / 16, i % 16 / 4, i % 4);
-            let lane = half * LANE_GROUPS + g % LANE_GROUPS;
-            out[g / LANE_GROUPS][plane][4 * lane + byte] = x.cast_unsigned();
+            let word = half * LANE_GROUPS + lane;
+            block.bytes[plane][4 * word + byte] = x.cast_unsigned();
         }
     }
     out

@@ -475,15 +475,15 @@ pub(super) fn refine(run: RefineFn) -> Outcome {
             }
             let fine: Vec<u8> = fine.into_iter().map(i8::cast_unsigned).collect();
             let x_scales = group_scales(&x, &mut random);
-            let scales: Vec<i8> = (0..x_scales.len()).map(|_| random.below(128) as i8).collect();
+            let scales: Vec<i8> =
+                (0..blocks * LANE_GROUPS).map(|_| random.below(128) as i8).collect();
             let want = reference::refine(&fine, &scales, &x, &x_scales);
             let memory = Unaligned::new(&fine);
             let got = guarded(1, &[want], |product| {
                 run(RefineArgs {
                     fine: memory.bytes().as_chunks().0,
-                    scales: &scales,
-                    x: &shortlist::fine_activations(&x),
-                    x_scales: &x_scales,
+                    scales: scales.as_chunks().0,
+                    x: &shortlist::fine_activations(&x, &x_scales),
                     product: &mut product[0],
                 });
             });

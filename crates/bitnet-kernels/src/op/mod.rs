@@ -43,7 +43,7 @@ pub use quantize::{QuantizeArgs, QuantizeFn, RowScale};
 pub(crate) use read::Read;
 pub use read::{ReadArgs, ReadFn};
 pub(crate) use refine::Refine;
-pub use refine::{LANE_GROUPS, RefineArgs, RefineFn};
+pub use refine::{FineActivations, LANE_GROUPS, RefineArgs, RefineFn};
 pub(crate) use relu2::Relu2;
 pub use relu2::{Relu2Args, Relu2Fn};
 pub(crate) use rope::Rope;

@@ -1,0 +1,204 @@
+//! The shortlist finds exactly the greatest logits of the whole output layer, whatever the rows.
+
+use bitnet_kernels::op::{HeadArgs, HeadFn};
+use bitnet_kernels::pool::Tile;
+use bitnet_kernels::shortlist::{Layer, Search, Shortlist, ShortlistError};
+use bitnet_kernels::{Bound, Calls, Cpu, Format, Isa, Pool, format, select};
+use proptest::prelude::*;
+
+const COLS: usize = 256;
+
+/// Numbers in `-1..1`, bell-shaped enough.
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..n).map(|_| (next() + next() + next()) / 1.5).collect()
+}
+
+struct Case {
+    format: Format,
+    weights: Vec<u8>,
+    rows: usize,
+    list: Shortlist,
+    head: Bound<HeadFn>,
+    pool: Pool,
+}
+
+impl Case {
+    fn new(format: Format, numbers: &[f32], cpu: &Cpu) -> Case {
+        let weights = format::narrow(format, numbers, COLS).unwrap();
+        let (rows, pool) = (numbers.len() / COLS, Pool::new(2.try_into().unwrap()).unwrap());
+        let list = Shortlist::new((format, &weights), (rows, COLS), cpu, &pool).unwrap();
+        Case { format, weights, rows, list, head: select(Some(format), cpu).unwrap(), pool }
+    }
+
+    fn all(&self, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![0.0; self.rows];
+        let tile = Tile::new(&mut y, self.rows);
+        (self.head.run)(HeadArgs { weights: &self.weights, x, cols: COLS, y: tile });
+        y
+    }
+
+    /// Checks the `k` greatest, and gives the number of rows multiplied exactly.
+    fn check(&self, x: &[f32], k: usize, also: &[u32]) -> usize {
+        let (mut search, mut calls) = (Search::default(), Calls::default());
+        let layer = Layer { weights: &self.weights, head: &self.head };
+        let found = self.list.best(layer, x, (k, also), (&self.pool, &mut search, &mut calls));
+        assert!(found);
+        let all = self.all(x);
+        let mut ids: Vec<_> = search.found().iter().map(|found| found.id).collect();
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "a row twice");
+        assert!(also.iter().all(|id| ids.binary_search(id).is_ok()), "a row asked for is missing");
+        for found in search.found() {
+            let want = all[found.id as usize];
+            let same = found.logit.to_bits() == want.to_bits();
+            assert!(same || found.logit.is_nan() && want.is_nan(), "{found:?}, not {want}");
+        }
+        let mut others: Vec<_> = (0..self.rows as u32).filter(|id| !also.contains(id)).collect();
+        others.sort_by(|&a, &b| all[b as usize].total_cmp(&all[a as usize]));
+        let least = all[others[k.min(others.len()) - 1] as usize];
+        for id in others {
+            let logit = all[id as usize];
+            let there = ids.binary_search(&id).is_ok();
+            assert!(there || logit < least, "{}: row {id} with {logit} is missing", self.format);
+        }
+        search.found().len()
+    }
+}
+
+#[test]
+fn greatest_logits_are_found_in_every_format_and_on_every_instruction_set() {
+    let cpu = Cpu::detect();
+    let numbers = noise(1, 1203 * COLS);
+    for format in Format::FLOAT {
+        for &isa in cpu.isas() {
+            // The other formats differ in how rows are read only.
+            if format != Format::F16 && isa != Isa::Scalar && isa != *cpu.isas().last().unwrap() {
+                continue;
+            }
+            let case = Case::new(format, &numbers, &cpu.limit(isa).unwrap());
+            for (seed, k) in [(2, 1), (3, 5), (4, 40)] {
+                let exact = case.check(&noise(seed, COLS), k, &[7, 1199]);
+                assert!(exact < 600, "{format}: {exact} rows of 1203");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_look_alike_are_told_apart() {
+    // Steps far below what 4 or 6 bits see, many of them equal.
+    let base = noise(5, COLS);
+    let mut numbers = Vec::new();
+    for row in 0..1100 {
+        let change = (row / 7 * 37 % 300) as f32 * 1e-6;
+        numbers.extend(base.iter().enumerate().map(|(i, x)| x + change * (i % 3) as f32));
+    }
+    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    for (x, k) in [(base, 1), (noise(6, COLS), 40)] {
+        case.check(&x, k, &[]);
+    }
+}
+
+#[test]
+fn rows_against_the_copy_are_not_lost() {
+    // The hidden state is what 4 bits lose of one row: its logit is all loss.
+    let mut numbers = noise(7, 1100 * COLS);
+    let row = numbers[700 * COLS..701 * COLS].to_vec();
+    let lost: Vec<f32> = row
+        .chunks(32)
+        .flat_map(|x| {
+            let step = x.iter().fold(0.0, |most: f32, x| most.max(x.abs())) / 7.5;
+            x.iter().map(move |x| x - ((x / step + 7.5).round() - 7.5) * step)
+        })
+        .collect();
+    // Nothing of it shows in the copy of that row.
+    let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let copy: Vec<f32> = row.iter().zip(&lost).map(|(x, lost)| x - lost).collect();
+    let shown = product(&copy, &lost) / product(&copy, &copy);
+    let lost: Vec<f32> = lost.iter().zip(&copy).map(|(lost, x)| lost - shown * x).collect();
+    // Others come near, with numbers that the copy sees.
+    let (most, square) = (product(&row, &lost), product(&lost, &lost));
+    for (i, other) in numbers.chunks_mut(COLS).enumerate().filter(|(i, _)| *i != 700) {
+        let more = (most * (0.95 - (i % 5) as f32 * 0.1) - product(other, &lost)) / square;
+        other.iter_mut().zip(&lost).for_each(|(a, b)| *a += more * b);
+    }
+    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    case.check(&lost, 1, &[]);
+    case.check(&lost.iter().map(|x| -x).collect::<Vec<_>>(), 3, &[]);
+}
+
+#[test]
+fn rows_and_hidden_states_of_any_size() {
+    let mut numbers = noise(8, 1200 * COLS);
+    for (row, factor) in [(1, 0.0), (2, 1e-38), (3, 1e30), (4, -1e30), (40, 1e-20), (1199, 1e10)] {
+        numbers[row * COLS..(row + 1) * COLS].iter_mut().for_each(|x| *x *= factor);
+    }
+    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    let mut outlier = noise(9, COLS);
+    outlier[77] = 1e6;
+    for x in [outlier, vec![0.0; COLS], vec![1e-40; COLS], vec![1e-20; COLS], noise(10, COLS)] {
+        case.check(&x, 1, &[]);
+        case.check(&x, 40, &[0]);
+    }
+    // More than there are.
+    case.check(&noise(11, COLS), 1199, &[]);
+}
+
+#[test]
+fn what_is_not_finite_is_not_hidden() {
+    let mut numbers = noise(12, 1100 * COLS);
+    numbers[100 * COLS + 3] = f32::NAN;
+    numbers[200 * COLS + 3] = f32::INFINITY;
+    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    let (mut search, mut calls) = (Search::default(), Calls::default());
+    let layer = Layer { weights: &case.weights, head: &case.head };
+    let x = noise(13, COLS);
+    assert!(case.list.best(layer, &x, (1, &[]), (&case.pool, &mut search, &mut calls)));
+    let not_finite = search.found().iter().filter(|found| !found.logit.is_finite());
+    assert_eq!(not_finite.count(), 2);
+    let x = [&x[1..], &[f32::NAN]].concat();
+    assert!(!case.list.best(layer, &x, (1, &[]), (&case.pool, &mut search, &mut calls)));
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let cpu = Cpu::detect();
+    let pool = Pool::alone();
+    let weights = vec![0; 1100 * 48 * 4];
+    let error = Shortlist::new((Format::F32, &weights), (1100, 48), &cpu, &pool).unwrap_err();
+    assert!(matches!(error, ShortlistError::Format(_)), "{error:?}");
+    assert!(Shortlist::new((Format::F32, &weights[1..]), (1100, 32), &cpu, &pool).is_err());
+    assert!(Shortlist::suits(4096, 256) && !Shortlist::suits(512, 256));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn greatest_logits_are_found(
+        seed in any::<u64>(),
+        rows in 1..300_usize,
+        k in 1..50_usize,
+        power in -8..8_i32,
+        also in proptest::collection::vec(0..300_u32, 0..5),
+    ) {
+        let mut numbers = noise(seed, rows * COLS);
+        // Rows of different sizes.
+        for (row, numbers) in numbers.chunks_mut(COLS).enumerate() {
+            let factor = 2.0_f32.powi(power * (row % 3) as i32);
+            numbers.iter_mut().for_each(|x| *x *= factor);
+        }
+        let case = Case::new(Format::F16, &numbers, &Cpu::detect());
+        let mut also: Vec<_> = also.into_iter().filter(|&id| (id as usize) < rows).collect();
+        also.dedup();
+        prop_assume!(also.len() < rows);
+        case.check(&noise(seed ^ 1, COLS), k, &also);
+    }
+}
