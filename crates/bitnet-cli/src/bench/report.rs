@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::Result;
-use bitnet_inference::Engine;
+use bitnet_inference::{CHUNK, Engine};
 use serde::Serialize;
 
 use crate::run::print;
@@ -85,6 +85,8 @@ pub(crate) struct Speed {
     model_n_products: u64,
     backend: String,
     n_threads: usize,
+    /// Tokens of a prompt that are processed at a time.
+    n_batch: usize,
     test: String,
     n_prompt: usize,
     n_gen: usize,
@@ -128,6 +130,7 @@ impl Speed {
             model_n_products: products,
             backend: format!("CPU {}", best.map_or("", |isa| isa.name())),
             n_threads: engine.threads(),
+            n_batch: CHUNK,
             test: test.to_string(),
             n_prompt: test.prompt,
             n_gen: test.generate,
@@ -192,7 +195,7 @@ const PLAIN: usize = 7;
 const TEXT: [&str; 3] = ["model", "backend", "test"];
 
 /// The fields of [`Speed`] in CSV: all but the lists.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "model_filename",
     "model_type",
     "model_size",
@@ -200,6 +203,7 @@ const FIELDS: [&str; 18] = [
     "model_n_products",
     "backend",
     "n_threads",
+    "n_batch",
     "test",
     "n_prompt",
     "n_gen",
