@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::{fmt, fs, io, thread};
 
 use bitnet_gguf::Gguf;
-use bitnet_kernels::{Cpu, Isa, Pool};
+use bitnet_kernels::{Cpu, Format, Isa, Pool};
 use sha2::{Digest, Sha256};
 
 use crate::arch::BitNet;
@@ -102,7 +102,7 @@ impl Engine {
         if asked > trained {
             notices.push(Notice::Context { asked, used: trained });
         }
-        let kernels = Kernels::select(&cpu)?;
+        let kernels = Kernels::select(&cpu, Format::F32)?;
         let (model, context) = (Arc::new(model), asked.min(trained));
         Ok(Engine { gguf, model, tokenizer, cpu, kernels, pool, context, notices })
     }
@@ -215,7 +215,7 @@ impl Engine {
     }
 
     pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
-        let cache = KvCache::new(&self.model.config, sequences);
+        let cache = KvCache::new(&self.model.config, sequences, Format::F32);
         CpuBackend::new(self.kernels.clone(), Arc::clone(&self.pool), cache)
     }
 }

@@ -1,6 +1,7 @@
 //! Every buffer of a forward pass, with its shape, and the key-value cache.
 
-use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, RowScale};
+use bitnet_kernels::Format;
+use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, RowScale, StoreArgs, StoreFn};
 
 use crate::arch::BitNet;
 use crate::backend::Backend;
@@ -131,52 +132,69 @@ impl<B: Backend> Scratch<B> {
 /// the system as sequences grow.
 #[derive(Debug)]
 pub(crate) struct KvCache {
-    /// Each `[layer][keys, values][position in the block][kv heads * head size]`.
-    blocks: Vec<Box<[f32]>>,
+    /// Each `[layer][keys, values][kv head][position in the block][head]`.
+    blocks: Vec<Box<[u8]>>,
     /// The blocks of each sequence.
     tables: Vec<Vec<u32>>,
     layers: usize,
-    /// Numbers of a position in one layer.
-    stride: usize,
+    kv_heads: usize,
+    /// Numbers of a head.
+    head_size: usize,
+    /// Bytes of a head of one position.
+    head_bytes: usize,
 }
 
 impl KvCache {
-    /// An empty cache for `sequences` sequences.
-    pub(crate) fn new(config: &Config, sequences: usize) -> KvCache {
+    /// An empty cache for `sequences` sequences, in the format `kv`.
+    pub(crate) fn new(config: &Config, sequences: usize, kv: Format) -> KvCache {
+        let &Config { layers, kv_heads, head_size, .. } = config;
+        let (numbers, bytes) = kv.block();
+        let head_bytes = head_size.div_ceil(numbers) * bytes;
         let tables = vec![Vec::new(); sequences];
-        KvCache { blocks: Vec::new(), tables, layers: config.layers, stride: config.kv_size() }
+        KvCache { blocks: Vec::new(), tables, layers, kv_heads, head_size, head_bytes }
     }
 
     /// Makes room for `positions` positions of a sequence.
     pub(crate) fn reserve(&mut self, sequence: usize, positions: usize) -> Result<(), Error> {
         while self.tables[sequence].len() * KV_BLOCK < positions {
-            let size = self.layers * 2 * KV_BLOCK * self.stride;
+            let (size, _) = self.starts(self.layers, 0);
             self.blocks.push(zeros(size, "key-value cache")?.into_boxed_slice());
             self.tables[sequence].push((self.blocks.len() - 1) as u32);
         }
         Ok(())
     }
 
-    /// Where the keys and the values of a layer start in a block.
-    fn starts(&self, layer: usize) -> (usize, usize) {
-        let part = KV_BLOCK * self.stride;
-        (2 * layer * part, (2 * layer + 1) * part)
+    /// Where the keys and the values of a head of a layer start in a block.
+    fn starts(&self, layer: usize, kv_head: usize) -> (usize, usize) {
+        let head = KV_BLOCK * self.head_bytes;
+        let (part, within) = (self.kv_heads * head, kv_head * head);
+        (2 * layer * part + within, (2 * layer + 1) * part + within)
     }
 
-    /// Stores the key and the value of a position.
-    pub(crate) fn store(&mut self, layer: usize, at: (usize, usize), key: &[f32], value: &[f32]) {
-        let (sequence, position) = at;
+    /// Stores the key and the value of a position, of all heads.
+    pub(crate) fn store(
+        &mut self,
+        run: StoreFn,
+        layer: usize,
+        (sequence, position): (usize, usize),
+        [key, value]: [&[f32]; 2],
+    ) {
         let block = self.tables[sequence][position / KV_BLOCK] as usize;
-        let (keys, values) = self.starts(layer);
-        let within = position % KV_BLOCK * self.stride;
-        self.blocks[block][keys + within..][..self.stride].copy_from_slice(key);
-        self.blocks[block][values + within..][..self.stride].copy_from_slice(value);
+        let within = position % KV_BLOCK * self.head_bytes;
+        let heads = key.chunks(self.head_size).zip(value.chunks(self.head_size));
+        for (kv_head, (key, value)) in heads.enumerate() {
+            let (keys, values) = self.starts(layer, kv_head);
+            for (start, x) in [(keys, key), (values, value)] {
+                let out = &mut self.blocks[block][start + within..][..self.head_bytes];
+                run(StoreArgs { x, out });
+            }
+        }
     }
 
-    /// The keys and values of a layer of a sequence.
-    pub(crate) fn keys(&self, layer: usize, sequence: usize) -> Keys<'_> {
-        let (keys, values) = self.starts(layer);
+    /// The keys and values of a head of a layer of a sequence.
+    pub(crate) fn keys(&self, layer: usize, sequence: usize, kv_head: usize) -> Keys<'_> {
+        let (keys, values) = self.starts(layer, kv_head);
         let table = &self.tables[sequence];
-        Keys { blocks: &self.blocks, table, keys, values, stride: self.stride }
+        Keys { blocks: &self.blocks, table, keys, values, stride: self.head_bytes }
     }
 }

@@ -8,7 +8,7 @@ use crate::op::{
     Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Condense, CondenseFn, Gemm, GemmFn, Gemv,
     GemvFn, Head, HeadFn, Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn, Quantize, QuantizeFn, Read,
     ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope, RopeFn, Scan, ScanFn, Softmax, SoftmaxFn,
-    Ternarize, TernarizeFn, TernarizeI2S,
+    Store, StoreFn, Ternarize, TernarizeFn, TernarizeI2S,
 };
 use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
@@ -54,6 +54,8 @@ pub enum Operation {
     Scan,
     /// What 2 more bits of a condensed row add.
     Refine,
+    /// Keys and values into the format of their cache.
+    Store,
     /// Multiply-adds from registers, to measure the limit of the machine.
     Peak,
     /// Reads of memory, to measure the limit of the machine.
@@ -61,7 +63,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Name of the operation, and of what it reads beside weights.
+    /// Name of the operation, and of what it reads beside weights; nothing for attention, whose
+    /// format is that of the cache.
     const fn names(self) -> (&'static str, &'static str) {
         match self {
             Operation::Gemv => ("gemv", "q8"),
@@ -71,7 +74,7 @@ impl Operation {
             Operation::Rope => ("rope", "f32"),
             Operation::Softmax => ("softmax", "f32"),
             Operation::Relu2 => ("relu2", "f32"),
-            Operation::Attend => ("attend", "f32"),
+            Operation::Attend => ("attend", ""),
             Operation::Add => ("add", "f32"),
             Operation::Head => ("head", "f32"),
             Operation::Absmean => ("absmean", "f32"),
@@ -80,6 +83,7 @@ impl Operation {
             Operation::Condense => ("condense", "f32"),
             Operation::Scan => ("scan", "q8"),
             Operation::Refine => ("refine", "q8"),
+            Operation::Store => ("store", ""),
             Operation::Peak => ("peak", "q8"),
             Operation::Read => ("read", "f32"),
         }
@@ -127,7 +131,10 @@ impl fmt::Display for Kernel {
         if let Some(format) = self.format {
             write!(f, "{format}_")?;
         }
-        write!(f, "{operand}_{}", self.isa())
+        if !operand.is_empty() {
+            write!(f, "{operand}_")?;
+        }
+        write!(f, "{}", self.isa())
     }
 }
 
@@ -193,6 +200,7 @@ functions! {
     Condense: CondenseFn,
     Scan: ScanFn,
     Refine: RefineFn,
+    Store: StoreFn,
     Peak: PeakFn,
     Read: ReadFn,
 }
@@ -266,7 +274,9 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Rope, None, Rope),
     &on_floats!(Softmax, None, Softmax),
     &on_floats!(Relu2, None, Relu2),
-    &on_floats!(Attend, None, Attend),
+    &on_floats!(Attend, Some(Format::F32), Attend<F32>),
+    &on_floats!(Attend, Some(Format::F16), Attend<F16>),
+    &on_floats!(Attend, Some(Format::Q8_0), Attend<Q8_0>),
     &on_floats!(Add, None, Add),
     &on_floats!(Head, Some(Format::F32), Head<F32>),
     &on_floats!(Head, Some(Format::F16), Head<F16>),
@@ -286,6 +296,9 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Condense, Some(Format::Iq2S), Condense<Iq2S>),
     &on_bytes!(Scan, None, Scan),
     &on_bytes!(Refine, None, Refine),
+    &on_floats!(Store, Some(Format::F32), Store<F32>),
+    &on_floats!(Store, Some(Format::F16), Store<F16>),
+    &on_floats!(Store, Some(Format::Q8_0), Store<Q8_0>),
     &on_bytes!(Peak, None, Peak),
     &on_floats!(Read, None, Read),
 ];
@@ -374,6 +387,7 @@ mod tests {
         assert_eq!(ids.len(), kernels().count());
         assert!(ids.contains("gemv_i2s_r32_q8_scalar"));
         assert!(ids.contains("norm_f32_scalar"));
+        assert!(ids.contains("attend_q8_0_scalar"));
         assert!(ids.contains("head_q6_k_f32_scalar"));
     }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bitnet_kernels::op::{
     AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, NormArgs, NormFn,
-    QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, interleave,
+    QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, StoreFn, interleave,
 };
 use bitnet_kernels::pool::{Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
-use bitnet_kernels::{Bound, Calls, Cpu, NoKernel, Pool, format, packed, select};
+use bitnet_kernels::{Bound, Calls, Cpu, Format, NoKernel, Pool, format, packed, select};
 
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
@@ -38,19 +38,21 @@ pub(crate) struct Kernels {
     quantize: Bound<QuantizeFn>,
     norm: Bound<NormFn>,
     rope: Bound<RopeFn>,
+    store: Bound<StoreFn>,
     attend: Bound<AttendFn>,
     add: Bound<AddFn>,
     relu2: Bound<Relu2Fn>,
 }
 
 impl Kernels {
-    /// The best that `cpu` can run.
-    pub(crate) fn select(cpu: &Cpu) -> Result<Kernels, NoKernel> {
+    /// The best that `cpu` can run, for keys and values in the format `kv`.
+    pub(crate) fn select(cpu: &Cpu, kv: Format) -> Result<Kernels, NoKernel> {
         Ok(Kernels {
             quantize: select(None, cpu)?,
             norm: select(None, cpu)?,
             rope: select(None, cpu)?,
-            attend: select(None, cpu)?,
+            store: select(Some(kv), cpu)?,
+            attend: select(Some(kv), cpu)?,
             add: select(None, cpu)?,
             relu2: select(None, cpu)?,
         })
@@ -229,28 +231,32 @@ impl Backend for CpuBackend {
     }
 
     fn append(&mut self, layer: usize, rows: &[Row], k: &Floats, v: &Floats) {
+        let store = &self.kernels.store;
         for (i, row) in rows.iter().enumerate() {
-            self.cache.store(layer, (row.sequence, row.position), k.row(i), v.row(i));
+            let at = (row.sequence, row.position);
+            self.cache.store(store.run, layer, at, [k.row(i), v.row(i)]);
         }
+        self.calls.add(store, rows.len() as u64);
     }
 
     fn attend(&mut self, layer: usize, rows: &[Row], heads: Heads, q: &Floats, out: &mut Floats) {
         let attend = &self.kernels.attend;
         let cache = &self.cache;
         let cols = out.cols;
-        // Heads of a tile: as many as make work worth handing over.
+        // Heads that share keys and values go together, and as many of those groups in a tile as make
+        // work worth handing over.
+        let group = heads.group * heads.size;
         let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
-        let together = (TILE / (2 * longest * heads.size)).clamp(1, cols / heads.size);
-        let grain = (1, together * heads.size);
+        let together = (TILE / (2 * longest * group)).clamp(1, cols / group);
+        let grain = (1, together * group);
         self.pool.tiles(out.rows_mut(rows.len()), cols, grain, |mut tile| {
             let (row, first) = (tile.rows().start, tile.cols().start);
-            let kv = cache.keys(layer, rows[row].sequence);
-            for (i, out) in tile.row(row).chunks_mut(heads.size).enumerate() {
-                let at = first + i * heads.size;
+            for (i, out) in tile.row(row).chunks_mut(group).enumerate() {
+                let at = first + i * group;
                 (attend.run)(AttendArgs {
-                    q: &q.row(row)[at..][..heads.size],
-                    kv,
-                    head: at / heads.size / heads.group * heads.size,
+                    q: &q.row(row)[at..][..group],
+                    size: heads.size,
+                    kv: cache.keys(layer, rows[row].sequence, at / group),
                     positions: rows[row].position + 1,
                     scale: 1.0 / (heads.size as f32).sqrt(),
                     out,

@@ -3,12 +3,11 @@
 use super::reference;
 use crate::format::{self, Format};
 use crate::op::{
-    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, AddArgs, AddFn, AttendArgs, AttendFn, CONDENSED,
-    CondenseArgs, CondenseFn, GemmArgs, GemmFn, GemvArgs, GemvFn, GroupScale, HeadArgs, HeadFn,
-    KV_BLOCK, Keys, LANE_GROUPS, MatmulArgs, MatmulFn, NormArgs, NormFn, PeakArgs, PeakFn,
-    QuantizeArgs, QuantizeFn, ReadArgs, ReadFn, RefineArgs, RefineFn, Relu2Args, Relu2Fn, RopeArgs,
-    RopeFn, RowNorms, RowScale, ScanArgs, ScanFn, SoftmaxArgs, SoftmaxFn, TernarizeArgs,
-    TernarizeFn, TernaryScale, interleave,
+    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, AddArgs, AddFn, CONDENSED, CondenseArgs, CondenseFn,
+    GemmArgs, GemmFn, GemvArgs, GemvFn, GroupScale, HeadArgs, HeadFn, LANE_GROUPS, MatmulArgs,
+    MatmulFn, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, ReadArgs, ReadFn,
+    RefineArgs, RefineFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowNorms, RowScale, ScanArgs,
+    ScanFn, SoftmaxArgs, SoftmaxFn, TernarizeArgs, TernarizeFn, TernaryScale, interleave,
 };
 use crate::packed::{Packed, ROWS};
 use crate::pool::{Pool, Tile};
@@ -21,13 +20,13 @@ const SMALL: bool = cfg!(miri);
 /// Lengths of vectors: none of a register, part of one, several and a part.
 const LENGTHS: [usize; 8] = [1, 7, 15, 16, 17, 50, 256, if SMALL { 71 } else { 2567 }];
 
-type Outcome = Result<(), String>;
+pub(super) type Outcome = Result<(), String>;
 
 /// Xorshift: the same cases on every machine.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn new() -> Random {
+    pub(super) fn new() -> Random {
         Random(0x9E37_79B9_7F4A_7C15)
     }
 
@@ -52,7 +51,7 @@ impl Random {
     }
 
     /// Of both signs, over some magnitudes.
-    fn floats(&mut self, n: usize) -> Vec<f32> {
+    pub(super) fn floats(&mut self, n: usize) -> Vec<f32> {
         let mut float = || {
             let unit = self.below(1 << 24) as f32 / (1 << 23) as f32 - 1.0;
             unit * [0.01, 1.0, 1.0, 30.0][self.below(4) as usize]
@@ -82,7 +81,7 @@ impl Unaligned {
 }
 
 /// Runs `f` on an output with guards on both sides, and checks what it wrote.
-fn guarded(n: usize, want: &[f32], f: impl FnOnce(&mut [f32])) -> Outcome {
+pub(super) fn guarded(n: usize, want: &[f32], f: impl FnOnce(&mut [f32])) -> Outcome {
     const GUARD: usize = 24;
     let mut out = vec![f32::from_bits(0xDEAD_BEEF); n + 2 * GUARD];
     f(&mut out[GUARD..GUARD + n]);
@@ -107,7 +106,7 @@ fn same(got: &[f32], want: &[f32]) -> Outcome {
 }
 
 /// `outcome`, with the case it belongs to.
-fn case(outcome: Outcome, what: impl FnOnce() -> String) -> Outcome {
+pub(super) fn case(outcome: Outcome, what: impl FnOnce() -> String) -> Outcome {
     outcome.map_err(|error| format!("{}: {error}", what()))
 }
 
@@ -359,33 +358,6 @@ pub(super) fn add(run: AddFn) -> Outcome {
             run(AddArgs { x: out, y: &y });
         });
         case(got, || format!("{n} numbers"))?;
-    }
-    Ok(())
-}
-
-pub(super) fn attend(run: AttendFn) -> Outcome {
-    let mut random = Random::new();
-    let layers = 2;
-    for (head_size, heads) in [(32, 2), (64, 2), (96, 1), (128, 3), (100, 1)] {
-        let stride = head_size * heads;
-        let size = layers * 2 * KV_BLOCK * stride;
-        let blocks: Vec<Box<[f32]>> = (0..5).map(|_| random.floats(size).into()).collect();
-        // Layer 1 of a sequence whose blocks lie about in the cache.
-        let table = [3, 0, 4, 2];
-        let keys = 2 * KV_BLOCK * stride;
-        let values = keys + KV_BLOCK * stride;
-        let kv = Keys { blocks: &blocks, table: &table, keys, values, stride };
-        for (positions, first) in [1, 2, 15, 16, 17, 40, 64].into_iter().flat_map(|positions| {
-            [(positions, 0.5), (positions, f32::INFINITY), (positions, f32::NAN)]
-        }) {
-            let (mut q, head) = (random.floats(head_size), (heads - 1) * head_size);
-            q[0] = first;
-            let want = reference::attend(&q, kv, head, positions, 0.125);
-            let got = guarded(head_size, &want, |out| {
-                run(AttendArgs { q: &q, kv, head, positions, scale: 0.125, out });
-            });
-            case(got, || format!("{positions} positions, head of {head_size}"))?;
-        }
     }
     Ok(())
 }

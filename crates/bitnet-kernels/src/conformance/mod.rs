@@ -9,6 +9,7 @@ use crate::isa::Isa;
 use crate::registry::{Kernel, Operation, kernels};
 use crate::simd::cpu::Cpu;
 
+mod attention;
 mod cases;
 mod reference;
 
@@ -89,7 +90,8 @@ fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
         (Operation::Rope, _) => cases::rope(kernel.bind(cpu)?),
         (Operation::Softmax, _) => cases::softmax(kernel.bind(cpu)?),
         (Operation::Relu2, _) => cases::relu2(kernel.bind(cpu)?),
-        (Operation::Attend, _) => cases::attend(kernel.bind(cpu)?),
+        (Operation::Attend, Some(format)) => attention::attend(kernel.bind(cpu)?, format),
+        (Operation::Store, Some(format)) => attention::store(kernel.bind(cpu)?, format),
         (Operation::Add, _) => cases::add(kernel.bind(cpu)?),
         (Operation::Absmean, _) => cases::absmean(kernel.bind(cpu)?),
         (Operation::Ternarize, _) => cases::ternarize(kernel.bind(cpu)?, weights),

@@ -97,20 +97,21 @@ pub(super) fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
 /// Attention in blocks of sixteen positions, with the softmax corrected from block to block.
 pub(super) fn attend(
     q: &[f32],
-    kv: Keys<'_>,
-    head: usize,
+    (format, kv): (Format, Keys<'_>),
     positions: usize,
     scale: f32,
 ) -> Vec<f32> {
     let at = |start: usize, position: usize| {
         let block = &kv.blocks[kv.table[position / KV_BLOCK] as usize];
-        &block[start + position % KV_BLOCK * kv.stride + head..][..q.len()]
+        let (numbers, bytes) = format.block();
+        let row = &block[start + position % KV_BLOCK * kv.stride..];
+        widen(format, &row[..q.len().div_ceil(numbers) * bytes])
     };
     let (mut greatest, mut sum) = (f32::NEG_INFINITY, 0.0);
     let mut out = vec![0.0_f32; q.len()];
     for first in (0..positions).step_by(KV_BLOCK) {
         let block = first..positions.min(first + KV_BLOCK);
-        let scores: Vec<f32> = block.clone().map(|p| dot(q, at(kv.keys, p)) * scale).collect();
+        let scores: Vec<f32> = block.clone().map(|p| dot(q, &at(kv.keys, p)) * scale).collect();
         if !scores.iter().all(|score| score.is_finite()) {
             return vec![f32::NAN; q.len()];
         }
@@ -128,11 +129,30 @@ pub(super) fn attend(
         sum += tree(weights);
         for (position, weight) in block.zip(weights) {
             for (x, value) in out.iter_mut().zip(at(kv.values, position)) {
-                *x = weight.mul_add(*value, *x);
+                *x = weight.mul_add(value, *x);
             }
         }
     }
     out.iter().map(|x| x * (1.0 / sum)).collect()
+}
+
+/// Whole blocks of numbers in a floating-point format, where there is a rule for it.
+pub(super) fn store(format: Format, x: &[f32]) -> Option<Vec<u8>> {
+    let f16_of = |x: f32| f16::from_f32(x).to_le_bytes();
+    let q8_0 = |block: &[f32]| {
+        let finite = block.iter().all(|x| x.is_finite());
+        let d = block.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / 127.0;
+        let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
+        // Halves away from zero.
+        let bytes = block.iter().map(|x| ((x * inverse).round() as i8).cast_unsigned());
+        f16_of(if finite { d } else { f32::NAN }).into_iter().chain(bytes).collect::<Vec<_>>()
+    };
+    match format {
+        Format::F32 => Some(x.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Format::F16 => Some(x.iter().flat_map(|&x| f16_of(x)).collect()),
+        Format::Q8_0 => Some(x.chunks(32).flat_map(q8_0).collect()),
+        _ => None,
+    }
 }
 
 /// The numbers of a row of a floating-point format.

@@ -7,6 +7,17 @@ pub(crate) struct F32;
 pub(crate) struct F16;
 pub(crate) struct Bf16;
 
+/// A half-precision number, widened without a branch.
+#[inline(always)]
+pub(super) fn widen_half(bytes: [u8; 2]) -> f32 {
+    let bits = u32::from(u16::from_le_bytes(bytes));
+    // With the exponent where that of `f32` is, the number is 2^112 times too small, which a
+    // multiplication mends for all but infinity and NaN.
+    let number = f32::from_bits((bits & 0x7FFF) << 13) * f32::from_bits(0x7780_0000);
+    let odd = if bits & 0x7C00 == 0x7C00 { 0x7F80_0000 } else { 0 };
+    f32::from_bits(number.to_bits() | odd | (bits & 0x8000) << 16)
+}
+
 impl Float for F32 {
     const BYTES: usize = 64;
     const CHUNKS: usize = 1;
@@ -39,5 +50,18 @@ impl Float for Bf16 {
     #[inline(always)]
     fn load<S: Floats>(s: S, row: &[u8], i: usize) -> S::F {
         s.load_bf16(&row.as_chunks::<32>().0[i])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::widen_half;
+
+    #[test]
+    fn every_half_precision_number_is_widened() {
+        for bits in 0..=u16::MAX {
+            let (got, want) = (widen_half(bits.to_le_bytes()), half::f16::from_bits(bits).to_f32());
+            assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{bits:#x}");
+        }
     }
 }

@@ -14,6 +14,7 @@
 
 use half::f16;
 
+use super::float::widen_half;
 use super::iq2_s_grid::GRID;
 use super::{Float, Format, FormatError};
 use crate::simd::Floats;
@@ -44,7 +45,7 @@ impl Float for Iq2S {
                 *q = (magnitude ^ sign) - sign;
             }
         }
-        let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let d = widen_half([block[0], block[1]]);
         let scale = block[74 + chunk / 2] >> (4 * (chunk % 2)) & 15;
         s.mul(s.load_i8(&q), s.splat(factor(d, scale)))
     }

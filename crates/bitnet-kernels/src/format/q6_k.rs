@@ -5,9 +5,8 @@
 //! Each half of a block has 128 numbers in 64 + 32 bytes. Of number `32 g + l` of a half, the nibble
 //! is in byte `32 (g % 2) + l`, high for `g >= 2`; the pair is bits `2 g` of byte `l`.
 
-use half::f16;
-
 use super::Float;
+use super::float::widen_half;
 use crate::simd::Floats;
 
 pub(crate) struct Q6K;
@@ -29,7 +28,7 @@ impl Float for Q6K {
             let high = (pair >> (2 * group)) & 3;
             *q = (low | high << 4).cast_signed() - 32;
         }
-        let d = f16::from_le_bytes([block[208], block[209]]).to_f32();
+        let d = widen_half([block[208], block[209]]);
         let scale = d * f32::from(block[192 + chunk].cast_signed());
         s.mul(s.load_i8(&q), s.splat(scale))
     }

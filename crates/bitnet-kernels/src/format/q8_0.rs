@@ -1,8 +1,7 @@
 //! Q8_0 of ggml: an `f16` scale and 32 signed bytes; the number is their product.
 
-use half::f16;
-
 use super::Float;
+use super::float::widen_half;
 use crate::simd::Floats;
 
 pub(crate) struct Q8_0;
@@ -14,7 +13,7 @@ impl Float for Q8_0 {
     #[inline(always)]
     fn load<S: Floats>(s: S, row: &[u8], i: usize) -> S::F {
         let block = &row.as_chunks::<34>().0[i / 2];
-        let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let d = widen_half([block[0], block[1]]);
         let bytes = &block[2..].as_chunks::<16>().0[i % 2];
         s.mul(s.load_i8(&bytes.map(u8::cast_signed)), s.splat(d))
     }

@@ -20,6 +20,7 @@ mod relu2;
 mod rope;
 mod scan;
 mod softmax;
+mod store;
 mod ternarize;
 
 pub(crate) use add::Add;
@@ -52,6 +53,8 @@ pub(crate) use scan::Scan;
 pub use scan::{GroupScale, ScanArgs, ScanFn};
 pub(crate) use softmax::Softmax;
 pub use softmax::{SoftmaxArgs, SoftmaxFn};
+pub(crate) use store::Store;
+pub use store::{StoreArgs, StoreFn};
 pub use ternarize::{
     ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, TernarizeArgs, TernarizeFn, TernaryScale,
 };
