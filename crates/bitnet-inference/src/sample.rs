@@ -243,7 +243,8 @@ mod tests {
     /// Which tokens of `logits` are ever drawn.
     fn drawn(settings: Sampling, logits: &[f32]) -> Vec<u32> {
         let mut sampler = sampler(settings);
-        let mut ids: Vec<_> = (0..2000).map(|_| sampler.sample(logits, &[]).unwrap()).collect();
+        let mut ids: Vec<_> =
+            (0..2000).map(|_| sampler.sample(Logits::All(logits), &[]).unwrap()).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -298,7 +299,8 @@ mod tests {
     fn draws_follow_the_probabilities() {
         let mut sampler = sampler(OFF);
         let logits = [0.0, 3.0_f32.ln()];
-        let ones = (0..10_000).filter(|_| sampler.sample(&logits, &[]).unwrap() == 1).count();
+        let ones =
+            (0..10_000).filter(|_| sampler.sample(Logits::All(&logits), &[]).unwrap() == 1).count();
         assert!((7300..7700).contains(&ones), "{ones} of 10000, expected about 7500");
     }
 
@@ -313,24 +315,28 @@ mod tests {
     fn the_penalty_looks_at_recent_tokens_only() {
         let settings = Sampling { temperature: 0.0, repeat_penalty: 2.0, repeat_last_n: 2, ..OFF };
         let mut sampler = sampler(settings);
-        assert_eq!(sampler.sample(&[3.0, 2.0, -1.0], &[0, 2]).unwrap(), 1);
-        assert_eq!(sampler.sample(&[3.0, 2.0, -1.0], &[0, 1, 2]).unwrap(), 0);
-        assert_eq!(sampler.sample(&[-1.0, -1.5, -9.0], &[0, 0]).unwrap(), 1);
+        assert_eq!(sampler.sample(Logits::All(&[3.0, 2.0, -1.0]), &[0, 2]).unwrap(), 1);
+        assert_eq!(sampler.sample(Logits::All(&[3.0, 2.0, -1.0]), &[0, 1, 2]).unwrap(), 0);
+        assert_eq!(sampler.sample(Logits::All(&[-1.0, -1.5, -9.0]), &[0, 0]).unwrap(), 1);
         // However often a token was said.
-        assert_eq!(sampler.sample(&[4.0, 1.5], &[0, 0]).unwrap(), 0);
+        assert_eq!(sampler.sample(Logits::All(&[4.0, 1.5]), &[0, 0]).unwrap(), 0);
     }
 
     #[test]
     fn a_seed_gives_the_same_tokens_everywhere() {
         let logits: Vec<f32> = (0..100).map(|i| (i * 37 % 100) as f32 / 20.0).collect();
         let mut sampler = sampler(Sampling { seed: 42, ..Sampling::default() });
-        let ids: Vec<_> = (0..8).map(|_| sampler.sample(&logits, &[]).unwrap()).collect();
+        let ids: Vec<_> =
+            (0..8).map(|_| sampler.sample(Logits::All(&logits), &[]).unwrap()).collect();
         assert_eq!(ids, [67, 62, 18, 32, 40, 24, 54, 51]);
     }
 
     #[test]
     fn bad_logits_and_settings_are_refused() {
-        assert!(matches!(sampler(OFF).sample(&[1.0, f32::NAN], &[]), Err(Error::NotFinite)));
+        assert!(matches!(
+            sampler(OFF).sample(Logits::All(&[1.0, f32::NAN]), &[]),
+            Err(Error::NotFinite)
+        ));
         for settings in [
             Sampling { top_p: 1.5, ..OFF },
             Sampling { min_p: -0.1, ..OFF },
