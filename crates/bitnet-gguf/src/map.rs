@@ -1,5 +1,5 @@
-//! The bytes of a file: mapped, static or owned. The only `unsafe` of the crate is the call that
-//! maps.
+//! The bytes of a file: mapped, static or owned. The only `unsafe` of the crate are the calls that
+//! map, and that give memory back.
 
 use std::fmt;
 use std::fs::File;
@@ -8,6 +8,8 @@ use std::ops::{Bound, Deref, Range, RangeBounds};
 use std::sync::Arc;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 /// Immutable shared bytes: a range of a memory map, of a static or of a vector.
 ///
@@ -56,6 +58,27 @@ impl Bytes {
     fn whole(memory: Memory) -> Bytes {
         let range = 0..memory.as_slice().len();
         Bytes { memory, range }
+    }
+
+    /// Gives the memory that holds these bytes back to the system, if they are mapped and it can
+    /// take it: they are read from the file again when they are needed again.
+    pub fn evict(&self) {
+        #[cfg(unix)]
+        if let Memory::Map(map) = &self.memory {
+            // Whole pages of any size there is; what is left at the ends stays.
+            const PAGE: usize = 1 << 16;
+            let start = self.range.start.next_multiple_of(PAGE);
+            let end = self.range.end / PAGE * PAGE;
+            if start < end {
+                // SAFETY: the map is shared with the file and never written, so pages that are
+                // dropped come back with the same bytes.
+                let advised = unsafe {
+                    map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)
+                };
+                // It is advice: where it is not taken, memory is not given back.
+                let _ = advised;
+            }
+        }
     }
 
     /// The part `range` of these bytes, counted from their start.
@@ -139,6 +162,18 @@ mod tests {
         assert_eq!(middle.as_ptr(), all[1..].as_ptr());
         drop(all);
         assert_eq!(&middle[..], [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn evicted_bytes_come_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let map = Bytes::map(file.as_file()).unwrap().slice(5..);
+        assert_eq!(map[..], bytes[5..]);
+        map.evict();
+        assert_eq!(map[..], bytes[5..]);
+        Bytes::from(bytes).evict();
     }
 
     #[test]

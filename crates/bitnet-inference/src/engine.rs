@@ -201,8 +201,16 @@ impl Engine {
     /// SHA-256 of the model file, in hexadecimal. Reads all of it.
     #[must_use]
     pub fn sha256(&self) -> String {
-        let digest = Sha256::digest(&**self.gguf.bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        /// Read and given back at a time, so that a mapped file does not fill the memory.
+        const PIECE: usize = 1 << 24;
+        let bytes = self.gguf.bytes();
+        let mut digest = Sha256::new();
+        for start in (0..bytes.len()).step_by(PIECE) {
+            let piece = bytes.slice(start..bytes.len().min(start + PIECE));
+            digest.update(&piece[..]);
+            piece.evict();
+        }
+        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Empty sequences that share forward passes.

@@ -73,6 +73,7 @@ impl<'a> Source<'a> {
         let bytes = self.gguf.data(tensor)?;
         let packed = Packed::new(format, &bytes, (rows, cols), self.pool);
         let packed = packed.map_err(|e| self.damaged(tensor, e))?;
+        bytes.evict();
         Ok(QuantizedLinear::new(packed, format, self.cpu)?)
     }
 
@@ -87,7 +88,8 @@ impl<'a> Source<'a> {
         self.tied(tensor, &bytes)?;
         let shape = (rows as usize, hidden);
         format::check(format, &bytes, shape.0, shape.1).map_err(|e| self.damaged(tensor, e))?;
-        let matrix = FloatMatrix::new(bytes, shape, format, (self.cpu, self.pool));
+        let matrix = FloatMatrix::new(bytes.clone(), shape, format, (self.cpu, self.pool));
+        bytes.evict();
         matrix.map_err(|error| match error {
             ShortlistError::Kernel(missing) => missing.into(),
             ShortlistError::Format(source) => self.damaged(tensor, source),
