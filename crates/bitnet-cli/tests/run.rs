@@ -80,7 +80,7 @@ fn json_is_one_object_with_everything_in_it() {
     let kernels = &json["kernels"];
     assert_eq!(kernels["gemm_i2s_r32_q8_scalar"], 4 * 7);
     assert_eq!(kernels["gemv_i2s_r32_q8_scalar"], 7 * 4 * 7);
-    assert_eq!(kernels["attend_f32_scalar"], 13 * 4 * 2);
+    assert_eq!(kernels["attend_f32_scalar"], 13 * 4 * 4);
     assert_eq!(kernels["norm_f32_scalar"], 13 * 4 * 4 + 8);
     assert_eq!(kernels["head_f16_f32_scalar"], 8);
     assert!(kernels.as_object().unwrap().keys().all(|id| id.ends_with("_scalar")), "{kernels}");
