@@ -118,7 +118,7 @@ impl Args {
         tests: &[Test],
         report: &mut Report,
     ) -> Result<bool> {
-        let engine = model::load(path, &Options { isa: self.isa, threads, context: None })?;
+        let engine = model::load(path, &Options { isa: self.isa, threads, ..Options::default() })?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
         if longest > engine.context() {
             return Err(Error::Context { tokens: longest, context: engine.context() }.into());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitnet_gguf::Gguf;
-use bitnet_inference::{Engine, Error, Options};
+use bitnet_inference::{Engine, Error, KvType, Options};
 use bitnet_kernels::Isa;
 use clap::value_parser;
 
@@ -46,6 +46,7 @@ impl Args {
             // Negative is automatic. Zero is passed on, and refused.
             threads: usize::try_from(self.threads).ok(),
             context: Some(self.ctx_size).filter(|&n| n > 0),
+            kv: KvType::F32,
         };
         load(self.model.as_deref(), &options)
     }

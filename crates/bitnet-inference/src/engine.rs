@@ -26,6 +26,30 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Tokens of context; as many as the model was trained for if not given.
     pub context: Option<usize>,
+    /// How keys and values are kept.
+    pub kv: KvType,
+}
+
+/// The format of keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision: half the memory.
+    F16,
+    /// Blocks of 32 signed bytes and a scale: about a quarter of the memory.
+    Q8_0,
+}
+
+impl KvType {
+    const fn format(self) -> Format {
+        match self {
+            KvType::F32 => Format::F32,
+            KvType::F16 => Format::F16,
+            KvType::Q8_0 => Format::Q8_0,
+        }
+    }
 }
 
 /// A loaded model: weights bound to kernels, tokenizer, threads.
@@ -50,6 +74,7 @@ pub struct Engine {
     kernels: Kernels,
     pool: Arc<Pool>,
     context: usize,
+    kv: KvType,
     notices: Vec<Notice>,
 }
 
@@ -102,9 +127,10 @@ impl Engine {
         if asked > trained {
             notices.push(Notice::Context { asked, used: trained });
         }
-        let kernels = Kernels::select(&cpu, Format::F32)?;
+        let kv = options.kv;
+        let kernels = Kernels::select(&cpu, kv.format())?;
         let (model, context) = (Arc::new(model), asked.min(trained));
-        Ok(Engine { gguf, model, tokenizer, cpu, kernels, pool, context, notices })
+        Ok(Engine { gguf, model, tokenizer, cpu, kernels, pool, context, kv, notices })
     }
 
     /// Hyper-parameters of the model.
@@ -223,7 +249,7 @@ impl Engine {
     }
 
     pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
-        let cache = KvCache::new(&self.model.config, sequences, Format::F32);
+        let cache = KvCache::new(&self.model.config, sequences, self.kv.format());
         CpuBackend::new(self.kernels.clone(), Arc::clone(&self.pool), cache)
     }
 }

@@ -4,8 +4,8 @@
 
 mod common;
 
-use bitnet_inference::{Engine, Error, Input, Logits, Options, Wanted};
-use bitnet_kernels::Cpu;
+use bitnet_inference::{Engine, Error, Input, KvType, Logits, Options, Wanted};
+use bitnet_kernels::{Cpu, Isa};
 use common::{DEMO, load, logits};
 use sha2::{Digest, Sha256};
 
@@ -31,8 +31,13 @@ fn hash(logits: &[f32]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn engine(isa: bitnet_kernels::Isa, threads: usize) -> Engine {
-    load(DEMO, &Options { isa: Some(isa), threads: Some(threads), context: None })
+fn engine(isa: Isa, threads: usize) -> Engine {
+    engine_with(isa, threads, KvType::F32)
+}
+
+/// With keys and values of type `kv`.
+fn engine_with(isa: Isa, threads: usize, kv: KvType) -> Engine {
+    load(DEMO, &Options { isa: Some(isa), threads: Some(threads), kv, context: None })
 }
 
 #[test]
@@ -43,6 +48,24 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_logits() {
             println!("{isa}, {threads} threads: logits {found}");
             assert_eq!(found, LOGITS_SHA256, "{isa}, {threads} threads");
         }
+    }
+}
+
+#[test]
+fn short_keys_and_values_give_the_same_logits_everywhere_and_nearly_those_of_long_ones() {
+    let cpu = Cpu::detect();
+    let plain = logits(&engine(Isa::Scalar, 1), &prompt());
+    let size = (plain.iter().map(|x| x * x).sum::<f32>() / plain.len() as f32).sqrt();
+    for (kv, bound) in [(KvType::F16, 0.01), (KvType::Q8_0, 0.02)] {
+        let found = logits(&engine_with(Isa::Scalar, 1, kv), &prompt());
+        for (&isa, threads) in cpu.isas().iter().zip([2, 1, 2, 1, 2, 1]) {
+            let other = logits(&engine_with(isa, threads, kv), &prompt());
+            assert_eq!(hash(&other), hash(&found), "{kv:?}, {isa}, {threads} threads");
+        }
+        let squares = found.iter().zip(&plain).map(|(a, b)| (a - b).powi(2));
+        let error = (squares.sum::<f32>() / plain.len() as f32).sqrt() / size;
+        println!("{kv:?}: {error}");
+        assert!(error > 0.0 && error < bound, "{kv:?}: {error}");
     }
 }
 

@@ -315,7 +315,7 @@ fn what_is_no_file_is_refused() {
 
 #[test]
 fn requests_that_cannot_be_met_are_refused() {
-    let options = |threads, isa| Options { isa, threads, context: None };
+    let options = |threads, isa| Options { isa, threads, ..Options::default() };
     let gguf = || Gguf::from_static("demo.gguf", DEMO).unwrap();
     for n in [0, 1025, usize::MAX] {
         let error = Engine::load(gguf(), &options(Some(n), None)).unwrap_err();
