@@ -41,6 +41,8 @@ fn test_matmul_i2s_correctness() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn test_matmul_dimensions(m in 1_usize..100, n in 1_usize..100, k in 1_usize..100) {
         let a: Vec<i8> = bytes(m, m * k).iter().map(|x| x.cast_signed()).collect();

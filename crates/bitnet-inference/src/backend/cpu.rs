@@ -258,6 +258,7 @@ impl Backend for CpuBackend {
                     size: heads.size,
                     kv: cache.keys(layer, rows[row].sequence, at / group),
                     positions: rows[row].position + 1,
+                    ahead: row == 0 || rows[row - 1].sequence != rows[row].sequence,
                     scale: 1.0 / (heads.size as f32).sqrt(),
                     out,
                 });

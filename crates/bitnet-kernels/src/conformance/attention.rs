@@ -47,7 +47,15 @@ pub(super) fn attend(run: AttendFn, format: Format) -> Outcome {
                 .flat_map(|q| reference::attend(q, (format, kv), positions, 0.125))
                 .collect();
             let got = guarded(group * size, &want, |out| {
-                run(AttendArgs { q: &q, size, kv, positions, scale: 0.125, out });
+                run(AttendArgs {
+                    q: &q,
+                    size,
+                    kv,
+                    positions,
+                    ahead: positions % 2 == 0,
+                    scale: 0.125,
+                    out,
+                });
             });
             case(got, || format!("{positions} positions, {group} heads of {size}"))?;
         }

@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 
 use super::softmax::exp;
 use crate::format::Float;
+use crate::prefetch::prefetch;
 use crate::simd::{Floats, LANES, Op, load_part, store_part};
 
 /// Positions in a block of the key-value cache.
@@ -49,6 +50,9 @@ pub struct AttendArgs<'a> {
     pub kv: Keys<'a>,
     /// Positions to attend to, from 0 on; at least one.
     pub positions: usize,
+    /// Whether to ask for a block while the one before is worked on. Of use where keys and values
+    /// come from memory, of some cost where they have just been read.
+    pub ahead: bool,
     /// Factor of the scores, `1 / sqrt(head size)`.
     pub scale: f32,
     /// The result, `[heads, head size]`.
@@ -66,11 +70,11 @@ impl<S: Floats, F: Float> Op<S> for Attend<F> {
 
     #[inline(always)]
     fn eval(s: S, args: AttendArgs<'_>) {
-        let AttendArgs { q, size, kv, positions, scale, out } = args;
+        let AttendArgs { q, size, kv, positions, ahead, scale, out } = args;
         debug_assert!(positions > 0 && q.len() == out.len() && q.len().is_multiple_of(size));
         let most = MOST_HEADS * size;
         for (q, out) in q.chunks(most).zip(out.chunks_mut(most)) {
-            some_heads::<S, F>(s, Queries { q, size, scale }, kv, positions, out);
+            some_heads::<S, F>(s, Queries { q, size, scale, ahead }, kv, positions, out);
         }
     }
 }
@@ -81,6 +85,7 @@ struct Queries<'a> {
     q: &'a [f32],
     size: usize,
     scale: f32,
+    ahead: bool,
 }
 
 /// The softmax of a head so far.
@@ -114,24 +119,41 @@ fn some_heads<S: Floats, F: Float>(
     for (block, &index) in kv.table[..positions.div_ceil(KV_BLOCK)].iter().enumerate() {
         let data = &kv.blocks[index as usize];
         let n = KV_BLOCK.min(positions - block * KV_BLOCK);
-        let rows = |start: usize| {
-            let mut rows: [&[u8]; KV_BLOCK] = [&[]; KV_BLOCK];
-            for (j, row) in rows[..n].iter_mut().enumerate() {
-                *row = &data[start + j * kv.stride..][..bytes];
-            }
-            rows
+        let next = match queries.ahead {
+            true => kv.table.get(block + 1).map_or(&[][..], |&next| &kv.blocks[next as usize]),
+            false => &[],
         };
-        scores::<S, F>(s, queries, &rows(kv.keys)[..n], weights);
+        prefetch_rows(next, kv.keys, kv.stride);
+        let keys = rows(data, kv.keys, (kv.stride, bytes), n);
+        scores::<S, F>(s, queries, &keys[..n], weights);
+        prefetch_rows(next, kv.values, kv.stride);
         for ((softmax, weights), out) in
             softmax.iter_mut().zip(&mut *weights).zip(out.chunks_mut(size))
         {
             softmax.take(s, weights, (n, queries.scale), out);
         }
-        add_values::<S, F>(s, weights, &rows(kv.values)[..n], size, out);
+        let values = rows(data, kv.values, (kv.stride, bytes), n);
+        add_values::<S, F>(s, weights, &values[..n], size, out);
     }
     for (softmax, out) in softmax.iter().zip(out.chunks_mut(size)) {
         scale_by(s, out, 1.0 / (softmax.sum + softmax.poison));
     }
+}
+
+/// The keys or the values of the first `n` positions of a block.
+#[inline(always)]
+fn rows(data: &[u8], start: usize, (stride, bytes): (usize, usize), n: usize) -> [&[u8]; KV_BLOCK] {
+    let mut rows: [&[u8]; KV_BLOCK] = [&[]; KV_BLOCK];
+    for (j, row) in rows[..n].iter_mut().enumerate() {
+        *row = &data[start + j * stride..][..bytes];
+    }
+    rows
+}
+
+/// Asks for the keys or the values of a block, if there is one.
+#[inline(always)]
+fn prefetch_rows(data: &[u8], start: usize, stride: usize) {
+    prefetch(data.get(start..data.len().min(start + KV_BLOCK * stride)).unwrap_or_default());
 }
 
 impl Softmax {
