@@ -21,7 +21,7 @@ struct Effort {
     rounds: usize,
 }
 
-const FULL: Effort = Effort { streamed: 256 << 20, tokens: 128, rounds: 7 };
+const FULL: Effort = Effort { streamed: 1 << 30, tokens: 128, rounds: 5 };
 const SMOKE: Effort = Effort { streamed: 1 << 20, tokens: 5, rounds: 1 };
 
 struct Bench {
@@ -40,7 +40,12 @@ fn main() {
     println!("one thread, medians of {} rounds", effort.rounds);
     println!("read bandwidth {bandwidth:.1} GB/s");
     let bench = Bench { cpu, effort, bandwidth };
-    for kernel in kernels() {
+    // Parts of ids: only kernels that have one of them.
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let all = kernels().filter(|kernel| {
+        wanted.is_empty() || wanted.iter().any(|part| kernel.to_string().contains(part))
+    });
+    for kernel in all {
         match kernel.operation() {
             Operation::Gemv => BITNET_2B_4T.into_iter().for_each(|s| bench.gemv(kernel, s)),
             Operation::Gemm => BITNET_2B_4T.into_iter().for_each(|s| bench.gemm(kernel, s)),

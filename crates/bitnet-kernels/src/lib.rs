@@ -47,7 +47,6 @@ pub mod limits;
 pub mod op;
 pub mod packed;
 pub mod pool;
-mod prefetch;
 mod registry;
 pub mod shapes;
 pub mod shortlist;

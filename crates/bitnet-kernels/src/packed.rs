@@ -26,9 +26,9 @@ pub const ROWS: usize = PANEL;
 const ALIGN: usize = 64;
 
 /// Groups whose registers do not lie across two cache lines.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Groups {
-    memory: Vec<u8>,
+    memory: memmap2::MmapMut,
     /// Where the first group is.
     start: usize,
     bytes: usize,
@@ -38,11 +38,12 @@ impl Groups {
     /// `n` groups of zeros.
     pub(crate) fn zeros(n: usize) -> Result<Groups, FormatError> {
         let bytes = n.saturating_mul(size_of::<Group>());
-        let mut memory = Vec::new();
-        let reserved = memory.try_reserve_exact(bytes.saturating_add(ALIGN));
-        reserved.map_err(|_| FormatError::Memory { bytes })?;
-        memory.resize(bytes + ALIGN, 0);
-        let start = memory.as_ptr().addr().wrapping_neg() % ALIGN;
+        let memory =
+            memmap2::MmapMut::map_anon(bytes.max(1)).map_err(|_| FormatError::Memory { bytes })?;
+        if std::env::var("NOHUGE").is_err() {
+            let _ = memory.advise(memmap2::Advice::HugePage);
+        }
+        let start = 0;
         Ok(Groups { memory, start, bytes })
     }
 
@@ -56,7 +57,7 @@ impl Groups {
 }
 
 /// A ternary matrix `[rows, cols]`, packed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Packed {
     groups: Groups,
     /// Output features.

@@ -19,11 +19,14 @@ use crate::packed::{Group, Groups, ROWS};
 use crate::pool::{Pool, Tile};
 use crate::registry::{Bound, Calls, NoKernel, select};
 use crate::simd::cpu::Cpu;
+use crate::simd::prefetch::prefetch;
 
 /// Panels that a thread scans at a time: some tens of microseconds.
 const SCANNED: usize = 8;
 /// Rows looked at exactly beside the `k` that are asked for, before others are ruled out.
 const SEEDS: usize = 24;
+/// Rows between the one that is refined and the one that is asked for from memory.
+const ROWS_AHEAD: usize = 6;
 /// So few rows are multiplied exactly at once.
 const FEW: usize = 64;
 
@@ -224,6 +227,9 @@ impl Shortlist {
             let mut most = vec![0.0; left.len()];
             pool.tiles(&mut most, 1, (64, 1), |mut tile| {
                 for i in tile.rows() {
+                    if let Some(&row) = left.get(i + ROWS_AHEAD) {
+                        self.prefetch(row as usize);
+                    }
                     let row = left[i] as usize;
                     tile.row(i)[0] = self.refined(&state, row, search.products.as_flattened()[row]);
                 }
@@ -264,6 +270,13 @@ impl Shortlist {
                 }
             }
         });
+    }
+
+    /// Asks for what [`Shortlist::refined`] reads.
+    fn prefetch(&self, row: usize) {
+        let blocks = fine_blocks(self.cols);
+        prefetch(self.fine.get()[row * blocks..][..blocks].as_flattened());
+        prefetch(self.row_scales[row * blocks..][..blocks].as_flattened());
     }
 
     /// The most that the logit of a row can be, by 6 bits.

@@ -15,8 +15,10 @@ use crate::Error;
 use crate::linear::{FloatMatrix, QuantizedLinear};
 use crate::state::{Floats, KvCache, Quantized};
 
+/// Matrix rows of a tile at least.
+const TILE_ROWS: usize = 4 * packed::ROWS;
 /// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
-const TILE: usize = 1 << 17;
+const TILE: usize = 1 << 18;
 
 /// Computes on the processor.
 #[derive(Debug)]
@@ -81,9 +83,10 @@ impl CpuBackend {
     }
 }
 
-/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least a panel.
+/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least some panels, so that
+/// what a call costs in any case is little.
 fn tile_rows(work: usize) -> usize {
-    (TILE / work.max(1)).max(1).next_multiple_of(packed::ROWS)
+    (TILE / work.max(1)).max(TILE_ROWS).next_multiple_of(packed::ROWS)
 }
 
 /// The tiles of the product of a matrix with some rows: all rows, some panels.
@@ -310,9 +313,9 @@ mod tests {
 
     #[test]
     fn tiles_have_rows_however_wide_they_are() {
-        assert_eq!(tile_rows(256), 512);
-        assert_eq!(tile_rows(2560), 64);
-        assert_eq!(tile_rows(2560 * 128), 32);
-        assert_eq!(tile_rows(usize::MAX), 32);
+        assert_eq!(tile_rows(256), 1024);
+        assert_eq!(tile_rows(2560), 128);
+        assert_eq!(tile_rows(2560 * 128), 128);
+        assert_eq!(tile_rows(usize::MAX), 128);
     }
 }

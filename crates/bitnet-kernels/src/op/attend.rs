@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use super::softmax::exp;
 use crate::format::Float;
-use crate::prefetch::prefetch;
+use crate::simd::prefetch::prefetch;
 use crate::simd::{Floats, LANES, Op, load_part, store_part};
 
 /// Positions in a block of the key-value cache.

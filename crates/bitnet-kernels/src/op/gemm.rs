@@ -8,8 +8,11 @@
 use super::RowScale;
 use crate::packed::Group;
 use crate::pool::Tile;
+use crate::simd::prefetch::prefetch_behind;
 use crate::simd::{Bytes, Op, PANEL};
 
+/// Bytes between the weights that are multiplied and those that are asked for from memory.
+pub(super) const AHEAD: usize = 8192;
 /// Groups of a block of 128 columns.
 const BLOCK: usize = 8;
 /// Activations of a block, in fours.
@@ -112,6 +115,7 @@ fn panel_sums<S: Bytes, const R: usize>(
         let mut crumbs = [s.no_crumbs(); R];
         for (block, x) in blocks.iter().zip(x) {
             for (q, group) in block.iter().enumerate() {
+                prefetch_behind(group, AHEAD);
                 let x = [&x[q], &x[8 + q], &x[16 + q], &x[24 + q]];
                 for (r, crumbs) in crumbs.iter_mut().enumerate() {
                     *crumbs = s.dot_crumbs(*crumbs, s.load(group, r), x);
@@ -177,6 +181,8 @@ impl<S: Bytes> Op<S> for Gemm {
 fn unpack<S: Bytes>(s: S, blocks: &[[Group; BLOCK]], codes: &mut [Codes]) {
     for (block, codes) in blocks.iter().zip(codes.as_chunks_mut::<BLOCK_CODES>().0) {
         for (q, [first, second]) in block.as_chunks::<2>().0.iter().enumerate() {
+            prefetch_behind(first, AHEAD);
+            prefetch_behind(second, AHEAD);
             for r in 0..PANEL / S::ROWS {
                 let (first, second) = (s.load(first, r), s.load(second, r));
                 for (g, shift) in [6, 4, 2, 0].into_iter().enumerate() {

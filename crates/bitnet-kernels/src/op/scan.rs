@@ -1,7 +1,9 @@
 //! Condensed rows of the output layer times a hidden state of 8 bits: nearly the logits.
 
 use super::condense::CONDENSED;
+use super::gemm::AHEAD;
 use crate::packed::Group;
+use crate::simd::prefetch::prefetch_behind;
 use crate::simd::{Bytes, Op, PANEL};
 
 /// What goes with 32 activations of 8 bits.
@@ -70,6 +72,7 @@ fn panel<S: Bytes, const R: usize>(
     for ((codes, x), (scales, x_scale)) in columns.zip(scales.iter().zip(x_scales)) {
         let mut narrow = [s.narrow(); R];
         for (j, codes) in codes.iter().enumerate() {
+            prefetch_behind(codes, AHEAD);
             let (low, high) = (s.splat(&x[j]), s.splat(&x[4 + j]));
             for (r, narrow) in narrow.iter_mut().enumerate() {
                 let codes = s.load(codes, r);

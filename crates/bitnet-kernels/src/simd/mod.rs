@@ -27,6 +27,7 @@ pub(crate) mod neon;
 pub(crate) mod neondot;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neoni8mm;
+pub(crate) mod prefetch;
 pub(crate) mod scalar;
 
 /// Proof that the running processor has an instruction set.
