@@ -12,6 +12,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memmap2::MmapMut;
+
 use crate::format::{self, Format, FormatError, I2S};
 use crate::pool::Pool;
 use crate::simd::PANEL;
@@ -22,15 +24,15 @@ pub type Group = [u8; 4 * PANEL];
 /// Rows of a panel. Kernels take whole panels.
 pub const ROWS: usize = PANEL;
 
-/// Bytes that memory is aligned to: no register of weights lies across two cache lines.
+/// Bytes of a cache line, at which matrices start.
+#[cfg(test)]
 const ALIGN: usize = 64;
 
-/// Groups whose registers do not lie across two cache lines.
+/// Groups in pages of their own: weights are read from end to end for each token, at the speed of
+/// memory, and no register of them lies across two cache lines.
 #[derive(Debug)]
 pub(crate) struct Groups {
-    memory: memmap2::MmapMut,
-    /// Where the first group is.
-    start: usize,
+    memory: MmapMut,
     bytes: usize,
 }
 
@@ -38,21 +40,19 @@ impl Groups {
     /// `n` groups of zeros.
     pub(crate) fn zeros(n: usize) -> Result<Groups, FormatError> {
         let bytes = n.saturating_mul(size_of::<Group>());
-        let memory =
-            memmap2::MmapMut::map_anon(bytes.max(1)).map_err(|_| FormatError::Memory { bytes })?;
-        if std::env::var("NOHUGE").is_err() {
-            let _ = memory.advise(memmap2::Advice::HugePage);
-        }
-        let start = 0;
-        Ok(Groups { memory, start, bytes })
+        let memory = MmapMut::map_anon(bytes.max(1)).map_err(|_| FormatError::Memory { bytes })?;
+        // Large pages are found faster; a system that has none to give keeps small ones.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(Groups { memory, bytes })
     }
 
     pub(crate) fn get(&self) -> &[Group] {
-        self.memory[self.start..][..self.bytes].as_chunks().0
+        self.memory[..self.bytes].as_chunks().0
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut [Group] {
-        self.memory[self.start..][..self.bytes].as_chunks_mut().0
+        self.memory[..self.bytes].as_chunks_mut().0
     }
 }
 
@@ -87,7 +87,8 @@ impl Packed {
         let mut groups = Groups::zeros(rows.div_ceil(ROWS) * width)?;
         let tiled = matches!(format, Format::Tl1 | Format::Tl2);
         let decoded = tiled.then(|| format::decode(format, bytes, rows, cols)).transpose()?;
-        let row_bytes = format.row_bytes(cols)?;
+        // TL1 and TL2 are laid out in tiles of rows: they come apart as a whole.
+        let row_bytes = if tiled { 0 } else { format.row_bytes(cols)? };
         pool.tiles(groups.get_mut(), width, (1, width), |mut tile| {
             let panel = tile.rows().start;
             let rows = panel * ROWS..rows.min((panel + 1) * ROWS);
@@ -153,5 +154,42 @@ fn interleave(blocks: &[u8], groups: &mut [Group]) {
             }
             None => groups.iter_mut().for_each(|group| group.as_chunks_mut().0[r] = [ZEROS; 4]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_packs_to_the_same_panels() {
+        let (rows, cols) = (64, 768);
+        let weights: Vec<i8> = (0..rows * cols).map(|i| ((7 * i + i / 5) % 3) as i8 - 1).collect();
+        let pack = |format| {
+            let bytes = format::encode(format, &weights, rows, cols, 0.75).unwrap();
+            Packed::new(format, &bytes, (rows, cols), &Pool::alone()).unwrap()
+        };
+        let want = pack(Format::I2S);
+        assert_eq!(want.panels(0..rows)[0][..4], [0x25, 0x42, 0x94, 0x09]);
+        for format in Format::TERNARY {
+            let packed = pack(format);
+            assert_eq!((packed.rows(), packed.cols(), packed.scale()), (rows, cols, 0.75));
+            assert!(packed.panels(0..rows) == want.panels(0..rows), "{format}");
+            assert_eq!(packed.panels(0..1).as_ptr().addr() % ALIGN, 0);
+        }
+        let bytes = format::encode(Format::Iq2Bn, &[0; 2 * 192], 2, 192, 1.0).unwrap();
+        let error = Packed::new(Format::Iq2Bn, &bytes, (2, 192), &Pool::alone()).unwrap_err();
+        assert!(matches!(error, FormatError::Columns { cols: 192, .. }), "{error}");
+    }
+
+    #[test]
+    fn rows_that_a_panel_lacks_are_zeros() {
+        let bytes = format::encode(Format::I2S, &[1; 33 * 128], 33, 128, 1.0).unwrap();
+        let packed = Packed::new(Format::I2S, &bytes, (33, 128), &Pool::alone()).unwrap();
+        let panels = packed.panels(0..33);
+        assert!(panels[..8].iter().all(|group| *group == [0xAA; 128]));
+        assert!(
+            panels[8..].iter().all(|group| group[..4] == [0xAA; 4] && group[4..] == [0x55; 124])
+        );
     }
 }
