@@ -6,18 +6,14 @@
 
 use std::hint::black_box;
 
-use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn,
-    KV_BLOCK, Keys, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, ReadArgs, ReadFn,
-    Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs, SoftmaxFn,
-};
-use bitnet_kernels::pool::Tile;
-use bitnet_kernels::{Cpu, Format, Kernel, Operation, format, kernels};
+use bitnet_kernels::op::*;
+use bitnet_kernels::pool::{Pool, Tile};
+use bitnet_kernels::{Cpu, Format, Kernel, Operation, Packed, format, kernels};
 
 /// Width of rows: that of 2B-4T, more than 16-bit lanes hold without emptying them.
 const COLS: usize = 2560;
 /// Rows of matrices: some tiles.
-const ROWS: usize = 16;
+const ROWS: usize = 64;
 /// Tokens of many: some tiles and a part.
 const TOKENS: usize = 18;
 /// Numbers of a head.
@@ -50,15 +46,22 @@ fn measured(run: &mut Run) {
 /// The kernel with data; nothing if `cpu` cannot run it.
 fn prepare(kernel: &Kernel, cpu: &Cpu) -> Option<Run> {
     match kernel.operation() {
-        Operation::Gemv => Some(gemv(kernel.bind(cpu)?, kernel.format()?)),
-        Operation::Gemm => Some(gemm(kernel.bind(cpu)?, kernel.format()?)),
+        Operation::Gemv => Some(gemv(kernel.bind(cpu)?)),
+        Operation::Gemm => Some(gemm(kernel.bind(cpu)?)),
         Operation::Head => Some(head(kernel.bind(cpu)?, kernel.format()?)),
         Operation::Quantize => Some(quantize(kernel.bind(cpu)?)),
         Operation::Norm => Some(norm(kernel.bind(cpu)?)),
         Operation::Rope => Some(rope(kernel.bind(cpu)?)),
         Operation::Softmax => Some(softmax(kernel.bind(cpu)?)),
         Operation::Relu2 => Some(relu2(kernel.bind(cpu)?)),
-        Operation::Attend => Some(attend(kernel.bind(cpu)?)),
+        Operation::Attend => Some(attend(kernel.bind(cpu)?, kernel.format()?)),
+        Operation::Store => Some(store(kernel.bind(cpu)?, kernel.format()?)),
+        Operation::Absmean => Some(absmean(kernel.bind(cpu)?)),
+        Operation::Ternarize => Some(ternarize(kernel.bind(cpu)?, kernel.format())),
+        Operation::Matmul => Some(matmul(kernel.bind(cpu)?)),
+        Operation::Condense => Some(condense(kernel.bind(cpu)?, kernel.format()?)),
+        Operation::Scan => Some(scan(kernel.bind(cpu)?)),
+        Operation::Refine => Some(refine(kernel.bind(cpu)?)),
         Operation::Add => Some(add(kernel.bind(cpu)?)),
         Operation::Peak => Some(peak(kernel.bind(cpu)?)),
         Operation::Read => Some(read(kernel.bind(cpu)?)),
@@ -72,12 +75,11 @@ fn floats(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect()
 }
 
-/// The rows of a ternary matrix.
-fn ternary(format: Format) -> Vec<u8> {
+/// A ternary matrix.
+fn ternary() -> Packed {
     let weights: Vec<i8> = (0..ROWS * COLS).map(|i| (i * 7 % 5 % 3) as i8 - 1).collect();
-    let mut bytes = format::encode(format, &weights, ROWS, COLS, 1.0).expect("a legal shape");
-    bytes.truncate(ROWS * format.row_bytes(COLS).expect("a legal width"));
-    bytes
+    let bytes = format::encode(Format::I2S, &weights, ROWS, COLS, 1.0).expect("a legal shape");
+    Packed::new(Format::I2S, &bytes, (ROWS, COLS), &Pool::alone()).expect("a sound matrix")
 }
 
 /// Activations of some tokens, with their scales.
@@ -88,20 +90,23 @@ fn activations(tokens: usize) -> (Vec<i8>, Vec<RowScale>) {
     (x, scales)
 }
 
-fn gemv(run: GemvFn, format: Format) -> Run {
-    let (weights, (x, scales), mut y) = (ternary(format), activations(1), vec![0.0; ROWS]);
+fn gemv(run: GemvFn) -> Run {
+    let (matrix, (x, scales), mut y) = (ternary(), activations(1), vec![0.0; ROWS]);
     Box::new(move || {
-        run(GemvArgs { weights: &weights, scale: 1.0, x: &x, x_scale: scales[0], y: &mut y });
+        let (panels, x) = (matrix.panels(0..ROWS), x.as_chunks().0);
+        run(GemvArgs { panels, scale: 1.0, x, x_scale: scales[0], y: &mut y });
         black_box(&y);
     })
 }
 
-fn gemm(run: GemmFn, format: Format) -> Run {
-    let (weights, (x, x_scales)) = (ternary(format), activations(TOKENS));
+fn gemm(run: GemmFn) -> Run {
+    let (matrix, (rows, x_scales)) = (ternary(), activations(TOKENS));
+    let mut x = vec![[[0; 4]; 4]; TOKENS.div_ceil(4) * COLS / 4];
+    interleave(&rows, COLS, &mut x);
     let mut out = vec![0.0; TOKENS * ROWS];
     Box::new(move || {
-        let y = Tile::new(&mut out, ROWS);
-        run(GemmArgs { weights: &weights, scale: 1.0, x: &x, x_scales: &x_scales, y });
+        let (panels, y) = (matrix.panels(0..ROWS), Tile::new(&mut out, ROWS));
+        run(GemmArgs { panels, scale: 1.0, x: &x, x_scales: &x_scales, y });
         black_box(&out);
     })
 }
@@ -156,17 +161,113 @@ fn relu2(run: Relu2Fn) -> Run {
     })
 }
 
-fn attend(run: AttendFn) -> Run {
+/// Bytes of the key or value of a head.
+fn head_bytes(format: Format) -> usize {
+    format.row_bytes(HEAD).expect("whole blocks")
+}
+
+fn attend(run: AttendFn, format: Format) -> Run {
     const POSITIONS: usize = 40;
+    const HEADS: usize = 4;
+    let stride = head_bytes(format);
     let table: Vec<u32> = (0..POSITIONS.div_ceil(KV_BLOCK) as u32).collect();
-    let blocks: Vec<Box<[f32]>> =
-        table.iter().map(|_| floats(2 * KV_BLOCK * HEAD).into()).collect();
-    let (q, mut out) = (floats(HEAD), vec![0.0; HEAD]);
+    let numbers = floats(2 * KV_BLOCK * HEAD);
+    let block = format::narrow(format, &numbers, HEAD).expect("a legal width");
+    let blocks: Vec<Box<[u8]>> = table.iter().map(|_| block.clone().into()).collect();
+    let (q, mut out) = (floats(HEADS * HEAD), vec![0.0; HEADS * HEAD]);
     Box::new(move || {
-        let (keys, values) = (0, KV_BLOCK * HEAD);
-        let kv = Keys { blocks: &blocks, table: &table, keys, values, stride: HEAD };
-        run(AttendArgs { q: &q, kv, head: 0, positions: POSITIONS, scale: 0.1, out: &mut out });
+        let (keys, values) = (0, KV_BLOCK * stride);
+        let kv = Keys { blocks: &blocks, table: &table, keys, values, stride };
+        let (size, positions, scale) = (HEAD, POSITIONS, 0.1);
+        run(AttendArgs { q: &q, size, kv, positions, ahead: false, scale, out: &mut out });
         black_box(&out);
+    })
+}
+
+fn store(run: StoreFn, format: Format) -> Run {
+    let (x, mut out) = (floats(HEAD), vec![0; head_bytes(format)]);
+    Box::new(move || {
+        run(StoreArgs { x: &x, out: &mut out });
+        black_box(&out);
+    })
+}
+
+fn absmean(run: AbsmeanFn) -> Run {
+    let (x, mut sums) = (floats(2 * ABSMEAN_BLOCK), [0.0; 2]);
+    Box::new(move || {
+        run(AbsmeanArgs { x: &x, sums: &mut sums });
+        black_box(&sums);
+    })
+}
+
+fn ternarize(run: TernarizeFn, format: Option<Format>) -> Run {
+    let scale = TernaryScale::new(&[COLS as f32 / 2.0], COLS).expect("a finite mean");
+    let bytes = format.map_or(COLS, |_| COLS / 4);
+    let (x, mut codes) = (floats(COLS), vec![0; bytes]);
+    Box::new(move || {
+        run(TernarizeArgs { x: &x, scale, codes: &mut codes });
+        black_box(&codes);
+    })
+}
+
+fn matmul(run: MatmulFn) -> Run {
+    let (a, _) = activations(2);
+    let (b, mut c) = (vec![2; COLS * ROWS], vec![0.0; 2 * ROWS]);
+    Box::new(move || {
+        run(MatmulArgs { a: &a, b: &b, c: &mut c, shape: [2, ROWS, COLS] });
+        black_box(&c);
+    })
+}
+
+fn condense(run: CondenseFn, format: Format) -> Run {
+    let row = format::narrow(format, &floats(COLS), COLS).expect("a legal width");
+    let groups = COLS / CONDENSED;
+    let (mut codes, mut fine) = (vec![[0; 16]; groups], vec![[0; 8]; groups]);
+    let (mut scales, mut norms) = (vec![0; groups], RowNorms::default());
+    Box::new(move || {
+        run(CondenseArgs {
+            row: &row,
+            codes: &mut codes,
+            fine: &mut fine,
+            scales: &mut scales,
+            norms: &mut norms,
+        });
+        black_box((&codes, &fine));
+    })
+}
+
+fn scan(run: ScanFn) -> Run {
+    let (panels, groups) = (ROWS / 32, COLS / CONDENSED);
+    let codes = vec![[0x5B; 128]; panels * groups * 4];
+    let scales = vec![[100; 32]; panels * groups];
+    let (x, _) = activations(1);
+    let x_scales = vec![GroupScale { scale: 0.5, sum: 3, norm: 1.5 }; groups];
+    let (mut products, mut norms) = (vec![[0.0; 32]; panels], vec![[0.0; 32]; panels]);
+    Box::new(move || {
+        run(ScanArgs {
+            codes: &codes,
+            scales: &scales,
+            x: x.as_chunks().0,
+            x_scales: &x_scales,
+            products: &mut products,
+            norms: &mut norms,
+        });
+        black_box((&products, &norms));
+    })
+}
+
+fn refine(run: RefineFn) -> Run {
+    let blocks = COLS / CONDENSED / LANE_GROUPS;
+    let (fine, scales) = (vec![[0x5B; 128]; blocks], vec![[100; LANE_GROUPS]; blocks]);
+    let x = FineActivations {
+        bytes: [[3; 128]; 4],
+        scales: [0.5; LANE_GROUPS],
+        sums: [96; LANE_GROUPS],
+    };
+    let (x, mut product) = (vec![x; blocks], 0.0);
+    Box::new(move || {
+        run(RefineArgs { fine: &fine, scales: &scales, x: &x, product: &mut product });
+        black_box(product);
     })
 }
 

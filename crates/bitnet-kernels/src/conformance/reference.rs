@@ -229,7 +229,9 @@ fn iq2_s(block: &[u8]) -> Vec<f32> {
 }
 
 /// Codes of 4 and 2 bits of a row, scales of its groups of 32, and what is known of it.
-pub(super) fn condense(x: &[f32]) -> (Vec<[u8; 16]>, Vec<[u8; 8]>, Vec<i8>, RowNorms) {
+pub(super) type Condensed = (Vec<[u8; 16]>, Vec<[u8; 8]>, Vec<i8>, RowNorms);
+
+pub(super) fn condense(x: &[f32]) -> Condensed {
     let groups = x.len() / 32;
     let none = RowNorms {
         step: 0.0,
