@@ -10,7 +10,8 @@ rust_aarch64
 for model in max neoverse-n1 cortex-a53; do
     case $model in
         cortex-a53) isa=neon ;;
-        *) isa=neon,neondot ;;
+        neoverse-n1) isa=neon,neondot ;;
+        *) isa=neon,neondot,neoni8mm ;;
     esac
     echo "--- kernels on $model, which must run $isa"
     QEMU_CPU=$model BITNET_REQUIRE_ISA=$isa cargo test -p bitnet-kernels -- --nocapture

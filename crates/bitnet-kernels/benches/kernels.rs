@@ -2,10 +2,10 @@
 //!
 //! `cargo bench -p bitnet-kernels`: gemv with weights streamed from memory in GB/s and share of the
 //! measured read bandwidth; gemm of 128 tokens in 10^9 multiply-adds a second and share of the
-//! measured peak. One thread; medians of several rounds. `-- --smoke` runs everything once, small.
+//! measured peak. One thread; medians of several rounds. `-- --smoke` runs everything once, small;
+//! `-- --json` prints an object to a line; `-- gemv avx2` runs the kernels with such an id.
 
 use std::hint::black_box;
-use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use bitnet_kernels::op::{GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn, RowScale};
@@ -29,17 +29,19 @@ struct Bench {
     effort: Effort,
     /// GB/s.
     bandwidth: f64,
+    json: bool,
 }
 
 fn main() {
-    let smoke = std::env::args().any(|arg| arg == "--smoke");
-    let effort = if smoke { SMOKE } else { FULL };
+    let flag = |name: &str| std::env::args().any(|arg| arg == name);
+    let (effort, json) = (if flag("--smoke") { SMOKE } else { FULL }, flag("--json"));
     let cpu = Cpu::detect();
-    let pool = Pool::new(NonZeroUsize::MIN).expect("a pool of one thread");
-    let bandwidth = limits::read_bandwidth(&pool, effort.streamed, effort.rounds);
-    println!("one thread, medians of {} rounds", effort.rounds);
-    println!("read bandwidth {bandwidth:.1} GB/s");
-    let bench = Bench { cpu, effort, bandwidth };
+    let bandwidth = limits::read_bandwidth(&Pool::alone(), effort.streamed, effort.rounds);
+    if !json {
+        println!("one thread, medians of {} rounds", effort.rounds);
+        println!("read bandwidth {bandwidth:.1} GB/s");
+    }
+    let bench = Bench { cpu, effort, bandwidth, json };
     // Parts of ids: only kernels that have one of them.
     let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let all = kernels().filter(|kernel| {
@@ -69,12 +71,28 @@ impl Bench {
         seconds[seconds.len() / 2]
     }
 
-    fn report_bytes(&self, kernel: &Kernel, shape: Shape, bytes: usize, seconds: f64) {
-        let speed = bytes as f64 / seconds / 1e9;
-        let share = 100.0 * speed / self.bandwidth;
+    /// A line, or an object of JSON, for a product that took `seconds`.
+    fn report(&self, kernel: &Kernel, shape: Shape, tokens: usize, bytes: usize, seconds: f64) {
         let Shape { rows, cols } = shape;
+        let streamed = kernel.operation() != Operation::Gemm;
+        let (speed, limit) = match streamed {
+            true => (bytes as f64 / seconds / 1e9, self.bandwidth),
+            false => ((rows * cols * tokens) as f64 / seconds / 1e9, self.peak(kernel)),
+        };
+        let share = speed / limit;
+        if self.json {
+            let unit = if streamed { "gbps" } else { "gmacs" };
+            println!(
+                "{{\"id\":\"{kernel}\",\"rows\":{rows},\"cols\":{cols},\"tokens\":{tokens},\
+                 \"bytes\":{bytes},\"seconds\":{seconds:e},\"{unit}\":{speed:.3},\
+                 \"limit\":{limit:.3},\"share\":{share:.4}}}"
+            );
+            return;
+        }
+        let unit = if streamed { "GB/s" } else { "GMAC/s" };
+        let share = 100.0 * share;
         println!(
-            "{:<28} {rows:>6} x {cols:<5} {speed:>8.2} GB/s   {share:>5.1} %",
+            "{:<28} {rows:>6} x {cols:<5} {tokens:>4} {speed:>8.2} {unit:<6} {share:>5.1} % of {limit:.1}",
             kernel.to_string()
         );
     }
@@ -96,7 +114,8 @@ impl Bench {
                 black_box(&y);
             }
         });
-        self.report_bytes(kernel, shape, tall.rows * tall.cols / 4, seconds);
+        let bytes = shape.rows * shape.cols / 4;
+        self.report(kernel, shape, 1, bytes, seconds / copies as f64);
     }
 
     fn gemm(&self, kernel: &Kernel, shape: Shape) {
@@ -114,19 +133,13 @@ impl Bench {
             run(GemmArgs { panels, scale: 1.0, x: &x, x_scales: &x_scales, y });
         });
         black_box(&y);
-        let speed = (shape.rows * shape.cols * tokens) as f64 / seconds / 1e9;
-        let limit = self.cpu.limit(kernel.isa()).map(|cpu| self.peak(&cpu)).unwrap_or(f64::NAN);
-        let (share, Shape { rows, cols }) = (100.0 * speed / limit, shape);
-        println!(
-            "{:<28} {rows:>6} x {cols:<5} {speed:>8.2} GMAC/s {share:>5.1} % of {limit:.0}",
-            kernel.to_string()
-        );
+        self.report(kernel, shape, tokens, shape.rows * shape.cols / 4, seconds);
     }
 
     /// The peak of an instruction set, measured beside what it is compared with.
-    fn peak(&self, cpu: &Cpu) -> f64 {
-        let pool = Pool::new(NonZeroUsize::MIN).expect("a pool of one thread");
-        limits::int8_peak(cpu, &pool, self.effort.rounds).unwrap_or(f64::NAN)
+    fn peak(&self, kernel: &Kernel) -> f64 {
+        let peak = |cpu| limits::int8_peak(&cpu, &Pool::alone(), self.effort.rounds).ok();
+        self.cpu.limit(kernel.isa()).ok().and_then(peak).unwrap_or(f64::NAN)
     }
 
     fn head(&self, kernel: &Kernel, shape: Shape) {
@@ -146,7 +159,7 @@ impl Bench {
             }
             black_box(&y);
         });
-        self.report_bytes(kernel, shape, weights.len(), seconds);
+        self.report(kernel, shape, 1, row * shape.rows, seconds / copies as f64);
     }
 }
 
