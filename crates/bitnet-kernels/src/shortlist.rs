@@ -50,7 +50,7 @@ pub struct Shortlist {
     fine: Groups,
     /// As [`RefineArgs::scales`], row by row.
     row_scales: Vec<[i8; LANE_GROUPS]>,
-    norms: Vec<RowNorms>,
+    norms: Vec<PanelNorms>,
     rows: usize,
     cols: usize,
     scan: Bound<ScanFn>,
@@ -81,10 +81,49 @@ impl From<FormatError> for ShortlistError {
 /// What a search works with. It can be used for many.
 #[derive(Debug, Default)]
 pub struct Search {
-    products: Vec<[f32; ROWS]>,
-    /// The most that the logit of each row can be.
-    most: Vec<[f32; ROWS]>,
+    panels: Vec<Scanned>,
     found: Vec<Candidate>,
+}
+
+/// What the scan tells of a panel. Rows that the last one lacks look worst.
+#[derive(Clone, Copy, Debug)]
+struct Scanned {
+    /// Nearly the logits.
+    products: [f32; ROWS],
+    /// The most that each logit can be; never NaN.
+    most: [f32; ROWS],
+    /// The greatest of `products`, and of `most`.
+    greatest: (f32, f32),
+}
+
+impl Scanned {
+    const NONE: Scanned = Scanned {
+        products: [f32::NEG_INFINITY; ROWS],
+        most: [f32::NEG_INFINITY; ROWS],
+        greatest: (f32::NEG_INFINITY, f32::NEG_INFINITY),
+    };
+}
+
+/// The norms of a panel, as [`RowNorms`], in the order in which all rows use them together.
+#[derive(Clone, Copy, Debug, Default)]
+struct PanelNorms {
+    step: [f32; ROWS],
+    lost: [f32; ROWS],
+    /// Of what 4 bits lose of a group, relative to the scale of the group.
+    relative: [f32; ROWS],
+    /// Of the copy of 4 bits.
+    copy: [f32; ROWS],
+    lost_fine: [f32; ROWS],
+}
+
+impl PanelNorms {
+    fn set(&mut self, r: usize, norms: RowNorms) {
+        self.step[r] = norms.step;
+        self.lost[r] = norms.lost;
+        self.relative[r] = norms.relative * norms.step;
+        self.copy[r] = norms.row + norms.lost;
+        self.lost_fine[r] = norms.lost_fine;
+    }
 }
 
 impl Search {
@@ -110,7 +149,7 @@ struct Panel<'a> {
     scales: &'a mut [[i8; ROWS]],
     fine: &'a mut [Group],
     row_scales: &'a mut [[i8; LANE_GROUPS]],
-    norms: &'a mut [RowNorms],
+    norms: &'a mut PanelNorms,
 }
 
 /// Blocks of fine codes of a row.
@@ -149,7 +188,7 @@ impl Shortlist {
             scales: zeros(panels * width)?,
             fine: Groups::zeros(panels * ROWS * blocks)?,
             row_scales: zeros(panels * ROWS * blocks)?,
-            norms: zeros(panels * ROWS)?,
+            norms: zeros(panels)?,
             rows,
             cols,
             scan: select(None, cpu)?,
@@ -172,7 +211,7 @@ impl Shortlist {
         let coarse = self.codes.get_mut().chunks_mut(4 * width).zip(self.scales.chunks_mut(width));
         let fine = self.fine.get_mut().chunks_mut(ROWS * blocks);
         let fine = fine.zip(self.row_scales.chunks_mut(ROWS * blocks));
-        let parts = coarse.zip(fine).zip(self.norms.chunks_mut(ROWS));
+        let parts = coarse.zip(fine).zip(&mut self.norms);
         parts
             .map(|(((codes, scales), (fine, row_scales)), norms)| Panel {
                 codes,
@@ -208,7 +247,7 @@ impl Shortlist {
         calls.add(&self.scan, 1);
 
         // Any rows give a floor; those that look best give a high one.
-        let mut seeds = self.seeds(&search.products, k + SEEDS);
+        let mut seeds = self.seeds(&search.panels, k + SEEDS);
         seeds.extend(also.iter().filter(|&&id| (id as usize) < self.rows));
         seeds.sort_unstable();
         seeds.dedup();
@@ -216,12 +255,14 @@ impl Shortlist {
         exact(layer, x, &seeds, pool, &mut search.found);
         let floor = floor(&search.found, k, also);
 
-        let reaches = |most: f32| most.partial_cmp(&floor) != Some(std::cmp::Ordering::Less);
-        let is_new = |id: &u32| seeds.binary_search(id).is_err();
-        let most = search.most.as_flattened()[..self.rows].iter();
-        let mut left: Vec<u32> =
-            (0..).zip(most).filter(|&(_, &most)| reaches(most)).map(|(id, _)| id).collect();
-        left.retain(is_new);
+        let mut left = Vec::new();
+        for (panel, scanned) in search.panels.iter().enumerate() {
+            if scanned.greatest.1 >= floor {
+                let rows = (panel * ROWS..self.rows).zip(scanned.most);
+                left.extend(rows.filter(|&(_, most)| most >= floor).map(|(row, _)| row as u32));
+            }
+        }
+        left.retain(|id| seeds.binary_search(id).is_err());
         if left.len() > FEW {
             calls.add(&self.refine, left.len() as u64);
             let mut most = vec![0.0; left.len()];
@@ -231,11 +272,12 @@ impl Shortlist {
                         self.prefetch(row as usize);
                     }
                     let row = left[i] as usize;
-                    tile.row(i)[0] = self.refined(&state, row, search.products.as_flattened()[row]);
+                    let product = search.panels[row / ROWS].products[row % ROWS];
+                    tile.row(i)[0] = self.refined(&state, row, product);
                 }
             });
             let mut most = most.into_iter();
-            left.retain(|_| most.next().is_none_or(reaches));
+            left.retain(|_| most.next().is_none_or(|most| most >= floor));
         }
         exact(layer, x, &left, pool, &mut search.found);
         calls.add(layer.head, search.found.len() as u64);
@@ -244,30 +286,22 @@ impl Shortlist {
 
     /// Nearly the logits of all rows, and the most they can be.
     fn scan(&self, state: &HiddenState, pool: &Pool, search: &mut Search) {
-        let (panels, width) = (self.rows.div_ceil(ROWS), state.scales.len());
-        search.products.resize(panels, [0.0; ROWS]);
-        search.most.resize(panels, [0.0; ROWS]);
-        let out = [search.products.as_mut_slice(), search.most.as_mut_slice()];
-        pool.pairs(out, 1, (SCANNED, 1), |mut products, mut most| {
-            for panel in products.rows() {
-                let (products, most) = (products.row(panel), most.row(panel));
+        let width = state.scales.len();
+        search.panels.resize(self.rows.div_ceil(ROWS), Scanned::NONE);
+        pool.tiles(&mut search.panels, 1, (SCANNED, 1), |mut tile| {
+            for panel in tile.rows() {
+                let (mut products, mut norms) = ([[0.0; ROWS]], [[0.0; ROWS]]);
                 (self.scan.run)(ScanArgs {
                     codes: &self.codes.get()[4 * panel * width..][..4 * width],
                     scales: &self.scales[panel * width..][..width],
                     x: state.bytes.as_chunks().0,
                     x_scales: &state.scales,
-                    products,
-                    norms: most,
+                    products: &mut products,
+                    norms: &mut norms,
                 });
-                let norms = self.norms[panel * ROWS..].iter();
-                let rows = products[0].iter_mut().zip(&mut most[0]);
-                for ((product, most), norms) in rows.zip(norms) {
-                    *product *= 0.5 * norms.step;
-                    // By all columns at once, or group by group.
-                    let groups = norms.relative * norms.step * *most;
-                    let lost = (norms.lost * state.norm).min(groups);
-                    *most = *product + state.bound(norms, lost);
-                }
+                let rows = self.rows - panel * ROWS;
+                tile.row(panel)[0] =
+                    state.scanned(&self.norms[panel], (products[0], norms[0]), rows);
             }
         });
     }
@@ -289,20 +323,23 @@ impl Shortlist {
             x: &state.fine,
             product: &mut fine,
         });
-        let norms = &self.norms[row];
-        product + 0.125 * norms.step * fine + state.bound(norms, norms.lost_fine * state.norm)
+        let (norms, r) = (&self.norms[row / ROWS], row % ROWS);
+        let lost = norms.lost_fine[r] * state.norm;
+        at_most(product + 0.125 * norms.step[r] * fine, state.bound(norms.copy[r], lost))
     }
 
     /// Up to `n` rows that look best; of different panels, if there are many more panels.
-    fn seeds(&self, products: &[[f32; ROWS]], n: usize) -> Vec<u32> {
-        let products = &products.as_flattened()[..self.rows];
-        let together = if products.len() / ROWS > 4 * n { ROWS } else { 1 };
-        let best = |(chunk, products): (usize, &[f32])| {
-            let rows = products.iter().enumerate();
-            let (row, product) = rows.max_by(|a, b| a.1.total_cmp(b.1)).unwrap_or((0, &0.0));
-            (*product, (chunk * together + row) as u32)
+    fn seeds(&self, panels: &[Scanned], n: usize) -> Vec<u32> {
+        let best = |(panel, scanned): (usize, &Scanned)| {
+            let row = scanned.products.iter().position(|&x| x == scanned.greatest.0);
+            (scanned.greatest.0, (panel * ROWS + row.unwrap_or(0)) as u32)
         };
-        let mut seeds: Vec<_> = products.chunks(together).enumerate().map(best).collect();
+        let mut seeds: Vec<_> = if panels.len() > 4 * n {
+            panels.iter().enumerate().map(best).collect()
+        } else {
+            let products = panels.iter().flat_map(|scanned| scanned.products);
+            products.zip(0..self.rows as u32).collect()
+        };
         if n < seeds.len() {
             seeds.select_nth_unstable_by(n, |a, b| b.0.total_cmp(&a.0));
             seeds.truncate(n);
@@ -328,8 +365,10 @@ fn fill<'a>(panel: &mut Panel<'_>, rows: impl Iterator<Item = &'a [u8]>, condens
     for (r, row) in rows.enumerate() {
         let scales = &mut panel.row_scales[r * blocks..][..blocks];
         let scales = &mut scales.as_flattened_mut()[..width];
-        let norms = &mut panel.norms[r];
-        condense(CondenseArgs { row, codes: &mut codes, fine: &mut fine, scales, norms });
+        let mut norms = RowNorms::default();
+        let (codes, fine) = (&mut codes[..], &mut fine[..]);
+        condense(CondenseArgs { row, codes, fine, scales, norms: &mut norms });
+        panel.norms.set(r, norms);
         for (g, codes) in codes.iter().enumerate() {
             panel.scales[g][r] = scales[g];
             for (j, word) in codes.as_chunks::<4>().0.iter().enumerate() {
@@ -421,12 +460,42 @@ impl HiddenState {
         norm.is_finite().then_some(HiddenState { bytes, scales, fine, norm, lost, rounding })
     }
 
-    /// How far a product is from the exact logit at most, where the row lost `lost` times `x`.
-    fn bound(&self, norms: &RowNorms, lost: f32) -> f32 {
-        let copy = norms.row + norms.lost;
+    /// How far a product with a row is from the exact logit at most, where `copy` is the norm of
+    /// its copy and the copy lost `lost`.
+    #[inline(always)]
+    fn bound(&self, copy: f32, lost: f32) -> f32 {
         let rounding = self.rounding * copy * (self.norm + self.lost);
         (lost + copy * self.lost + rounding) * 1.0001
     }
+
+    /// What products and norms of a scan say about the first `rows` rows of a panel.
+    fn scanned(
+        &self,
+        norms: &PanelNorms,
+        (products, groups): ([f32; ROWS], [f32; ROWS]),
+        rows: usize,
+    ) -> Scanned {
+        let mut scanned = Scanned { products, ..Scanned::NONE };
+        for r in 0..ROWS {
+            scanned.products[r] *= 0.5 * norms.step[r];
+            // By all columns at once, or group by group.
+            let lost = (norms.lost[r] * self.norm).min(norms.relative[r] * groups[r]);
+            scanned.most[r] = at_most(scanned.products[r], self.bound(norms.copy[r], lost));
+        }
+        for r in rows.min(ROWS)..ROWS {
+            (scanned.products[r], scanned.most[r]) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        }
+        let greatest = |x: [f32; ROWS]| x.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        scanned.greatest = (greatest(scanned.products), greatest(scanned.most));
+        scanned
+    }
+}
+
+/// The most that a logit near `product` can be: anything, where that is unknown.
+#[inline(always)]
+fn at_most(product: f32, bound: f32) -> f32 {
+    let most = product + bound;
+    if most.is_nan() { f32::INFINITY } else { most }
 }
 
 /// The root of a sum of squares, rounded up.
