@@ -18,6 +18,8 @@ use std::{hint, io};
 
 /// Turns of waiting before a thread parks: some tens of microseconds.
 const SPINS: u32 = 4000;
+/// The same, where threads share cores: one that waits keeps another from work.
+const SHARED_SPINS: u32 = 20;
 
 /// A rectangle of a row-major matrix that one thread may write.
 #[derive(Debug)]
@@ -117,6 +119,8 @@ struct Shared {
     stop: AtomicBool,
     /// For each worker, whether it is parked or about to park.
     parked: Vec<AtomicBool>,
+    /// Turns of waiting before a thread parks.
+    spins: u32,
     /// The thread in `Pool::run`, once it is parked or about to park.
     waiter: Mutex<Option<Thread>>,
 }
@@ -290,6 +294,7 @@ impl Drop for Pool {
 impl Shared {
     /// What `extra` workers share.
     fn new(extra: usize) -> Shared {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Shared {
             job: AtomicPtr::new(ptr::null_mut()),
             epoch: AtomicUsize::new(0),
@@ -297,6 +302,7 @@ impl Shared {
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: (0..extra).map(|_| AtomicBool::new(false)).collect(),
+            spins: if extra < cores { SPINS } else { SHARED_SPINS },
             waiter: Mutex::new(None),
         }
     }
@@ -308,7 +314,7 @@ impl Shared {
         loop {
             let mut spins = 0;
             while self.epoch.load(Ordering::SeqCst) == seen {
-                if spins < SPINS {
+                if spins < self.spins {
                     spins += 1;
                     hint::spin_loop();
                     continue;
@@ -343,7 +349,7 @@ impl Shared {
     fn wait(&self) {
         let mut spins = 0;
         while self.busy.load(Ordering::SeqCst) > 0 {
-            if spins < SPINS {
+            if spins < self.spins {
                 spins += 1;
                 hint::spin_loop();
                 continue;
