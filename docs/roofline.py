@@ -5,7 +5,7 @@
     cargo bench -p bitnet-kernels -- --json >kernels.jsonl
     docs/roofline.py bench.json kernels.jsonl >docs/roofline.svg
 
-The horizontal axis is ternary multiply-adds for each byte of weights read, the vertical one
+The horizontal axis is ternary multiply-adds for each byte of ternary weights read, the vertical one
 multiply-adds a second, both logarithmic. What reads each weight once stands under the slope, which
 is the read bandwidth; what uses it for many tokens under the flat roof, the peak of 8-bit
 multiply-adds. There is a roof for each number of threads in bench.json. The second file may be left
@@ -22,6 +22,8 @@ from collections import namedtuple
 Point = namedtuple("Point", "x y name threads kind")  # multiply-adds per byte, 10^9 a second
 Roof = namedtuple("Roof", "threads bandwidth peak")  # GB/s, 10^9 multiply-adds a second
 
+PACKED = 4  # ternary weights in a byte, as kernels read them
+
 WIDTH, HEIGHT = 960, 620
 LEFT, RIGHT, TOP, BOTTOM = 80, 250, 40, 60
 # Apart for eyes that do not tell red from green (Okabe and Ito 2008).
@@ -35,7 +37,7 @@ def model_points(results):
             continue
         tokens = min(r["n_prompt"], r["n_batch"]) or 1  # that share a pass over the weights
         yield Point(
-            r["model_n_products"] * tokens / r["model_size"],
+            PACKED * tokens,
             r["model_n_products"] * r["median_ts"] / 1e9,
             f'{r["test"]}, {r["model_type"].split()[-1]}',
             r["n_threads"],
@@ -121,7 +123,7 @@ class Plot:
                     x, y = self.place(low, value)
                     self.text((x - 8, y + 4), f"{value:g}", "end")
         middle = (LEFT + WIDTH - RIGHT) / 2
-        self.text((middle, HEIGHT - 16), "ternary multiply-adds per byte of weights", "middle")
+        self.text((middle, HEIGHT - 16), "ternary multiply-adds per byte of ternary weights", "middle")
         turn = f' transform="rotate(-90 20 {HEIGHT / 2})"'
         self.text((20, HEIGHT / 2), "10⁹ ternary multiply-adds a second", "middle", extra=turn)
 
