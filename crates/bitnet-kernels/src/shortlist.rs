@@ -476,10 +476,10 @@ impl HiddenState {
         rows: usize,
     ) -> Scanned {
         let mut scanned = Scanned { products, ..Scanned::NONE };
-        for r in 0..ROWS {
+        for (r, group) in groups.into_iter().enumerate() {
             scanned.products[r] *= 0.5 * norms.step[r];
             // By all columns at once, or group by group.
-            let lost = (norms.lost[r] * self.norm).min(norms.relative[r] * groups[r]);
+            let lost = (norms.lost[r] * self.norm).min(norms.relative[r] * group);
             scanned.most[r] = at_most(scanned.products[r], self.bound(norms.copy[r], lost));
         }
         for r in rows.min(ROWS)..ROWS {
