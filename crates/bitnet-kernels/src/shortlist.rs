@@ -243,6 +243,7 @@ impl Shortlist {
         let Some(state) = HiddenState::new(x) else {
             return false;
         };
+        let row_bytes = layer.weights.len() / self.rows;
         self.scan(&state, pool, search);
         calls.add(&self.scan, 1);
 
@@ -252,7 +253,7 @@ impl Shortlist {
         seeds.sort_unstable();
         seeds.dedup();
         search.found.clear();
-        exact(layer, x, &seeds, pool, &mut search.found);
+        exact((layer, row_bytes), x, &seeds, pool, &mut search.found);
         let floor = floor(&search.found, k, also);
 
         let mut left = Vec::new();
@@ -279,7 +280,7 @@ impl Shortlist {
             let mut most = most.into_iter();
             left.retain(|_| most.next().is_none_or(|most| most >= floor));
         }
-        exact(layer, x, &left, pool, &mut search.found);
+        exact((layer, row_bytes), x, &left, pool, &mut search.found);
         calls.add(layer.head, search.found.len() as u64);
         true
     }
@@ -382,26 +383,24 @@ fn fill<'a>(panel: &mut Panel<'_>, rows: impl Iterator<Item = &'a [u8]>, condens
     }
 }
 
-/// The exact logits of some rows, added to `found`.
-fn exact(layer: Layer<'_>, x: &[f32], ids: &[u32], pool: &Pool, found: &mut Vec<Candidate>) {
+/// The exact logits of some rows of `row_bytes` bytes, added to `found`.
+fn exact(
+    (layer, row_bytes): (Layer<'_>, usize),
+    x: &[f32],
+    ids: &[u32],
+    pool: &Pool,
+    found: &mut Vec<Candidate>,
+) {
     let mut new: Vec<_> = ids.iter().map(|&id| Candidate { id, logit: 0.0 }).collect();
-    let bytes = layer.weights;
     pool.tiles(&mut new, 1, (8, 1), |mut tile| {
         for i in tile.rows() {
             let candidate = &mut tile.row(i)[0];
-            let row_bytes = layer_row(bytes, layer, x.len());
-            let weights = &bytes[candidate.id as usize * row_bytes..][..row_bytes];
+            let weights = &layer.weights[candidate.id as usize * row_bytes..][..row_bytes];
             let y = Tile::new(std::slice::from_mut(&mut candidate.logit), 1);
             (layer.head.run)(HeadArgs { weights, x, cols: x.len(), y });
         }
     });
     found.extend(new);
-}
-
-/// Bytes of a row.
-fn layer_row(bytes: &[u8], layer: Layer<'_>, cols: usize) -> usize {
-    let format = layer.head.kernel.format();
-    format.and_then(|format| format.row_bytes(cols).ok()).unwrap_or(bytes.len())
 }
 
 /// What the `k`-th greatest logit is at least: the `k`-th greatest of those that were not asked for

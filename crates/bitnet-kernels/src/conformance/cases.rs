@@ -3,16 +3,14 @@
 use super::reference;
 use crate::format::{self, Format};
 use crate::op::{
-    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, AddArgs, AddFn, CONDENSED, CondenseArgs, CondenseFn,
-    GemmArgs, GemmFn, GemvArgs, GemvFn, GroupScale, HeadArgs, HeadFn, LANE_GROUPS, MatmulArgs,
-    MatmulFn, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs, QuantizeFn, ReadArgs, ReadFn,
-    RefineArgs, RefineFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowNorms, RowScale, ScanArgs,
-    ScanFn, SoftmaxArgs, SoftmaxFn, TernarizeArgs, TernarizeFn, TernaryScale, interleave,
+    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, AddArgs, AddFn, GemmArgs, GemmFn, GemvArgs, GemvFn,
+    HeadArgs, HeadFn, MatmulArgs, MatmulFn, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs,
+    QuantizeFn, ReadArgs, ReadFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs,
+    SoftmaxFn, TernarizeArgs, TernarizeFn, TernaryScale, interleave,
 };
-use crate::packed::{Packed, ROWS};
+use crate::packed::Packed;
 use crate::pool::{Pool, Tile};
 use crate::shapes::{RAGGED, Shape};
-use crate::shortlist;
 
 /// Miri takes a microsecond for a step: under it cases are as small as they can be.
 const SMALL: bool = cfg!(miri);
@@ -38,7 +36,7 @@ impl Random {
     }
 
     /// Uniform in `0..n`.
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         (self.next() >> 33) % n
     }
 
@@ -46,7 +44,7 @@ impl Random {
         (0..n).map(|_| self.below(3) as i8 - 1).collect()
     }
 
-    fn bytes(&mut self, n: usize) -> Vec<i8> {
+    pub(super) fn bytes(&mut self, n: usize) -> Vec<i8> {
         (0..n).map(|_| self.below(256) as u8 as i8).collect()
     }
 
@@ -61,13 +59,13 @@ impl Random {
 }
 
 /// A copy at an odd address.
-struct Unaligned {
+pub(super) struct Unaligned {
     memory: Vec<u8>,
     start: usize,
 }
 
 impl Unaligned {
-    fn new(bytes: &[u8]) -> Unaligned {
+    pub(super) fn new(bytes: &[u8]) -> Unaligned {
         let mut memory = vec![0; bytes.len() + 1];
         let start = 1 - memory.as_ptr().addr() % 2;
         memory[start..][..bytes.len()].copy_from_slice(bytes);
@@ -75,7 +73,7 @@ impl Unaligned {
         Unaligned { memory, start }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.memory[self.start..]
     }
 }
@@ -93,7 +91,7 @@ pub(super) fn guarded(n: usize, want: &[f32], f: impl FnOnce(&mut [f32])) -> Out
     same(got, want)
 }
 
-fn same(got: &[f32], want: &[f32]) -> Outcome {
+pub(super) fn same(got: &[f32], want: &[f32]) -> Outcome {
     // Which NaN it is means nothing.
     let differs = |(got, want): (&f32, &f32)| {
         got.to_bits() != want.to_bits() && !(got.is_nan() && want.is_nan())
@@ -253,7 +251,12 @@ pub(super) fn head(run: HeadFn, format: Format) -> Outcome {
 }
 
 /// Random bytes of a format whose numbers are finite.
-fn float_rows(format: Format, rows: usize, row_bytes: usize, random: &mut Random) -> Vec<u8> {
+pub(super) fn float_rows(
+    format: Format,
+    rows: usize,
+    row_bytes: usize,
+    random: &mut Random,
+) -> Vec<u8> {
     let mut bytes: Vec<u8> =
         random.bytes(rows * row_bytes).into_iter().map(i8::cast_unsigned).collect();
     let (_, block) = format.block();
@@ -358,113 +361,6 @@ pub(super) fn add(run: AddFn) -> Outcome {
             run(AddArgs { x: out, y: &y });
         });
         case(got, || format!("{n} numbers"))?;
-    }
-    Ok(())
-}
-
-pub(super) fn condense(run: CondenseFn, format: Format) -> Outcome {
-    let mut random = Random::new();
-    for cols in [256, 768, 2560] {
-        let row_bytes = format.row_bytes(cols).map_err(|e| e.to_string())?;
-        let mut rows = float_rows(format, 5, row_bytes, &mut random);
-        rows[2 * row_bytes..3 * row_bytes].fill(0);
-        if let Format::F32 = format {
-            rows[3 * row_bytes..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
-            rows[4 * row_bytes..].fill(0);
-            rows[4 * row_bytes..][..4].copy_from_slice(&1e-38_f32.to_le_bytes());
-        }
-        for row in Unaligned::new(&rows).bytes().chunks(row_bytes) {
-            let want = reference::condense(&reference::widen(format, row));
-            let groups = cols / CONDENSED;
-            let (mut codes, mut fine) = (vec![[0; 16]; groups], vec![[0; 8]; groups]);
-            let (mut scales, mut norms) = (vec![99; groups], RowNorms::default());
-            run(CondenseArgs {
-                row,
-                codes: &mut codes,
-                fine: &mut fine,
-                scales: &mut scales,
-                norms: &mut norms,
-            });
-            if (codes, fine, scales, norms) != want {
-                return Err(format!("row of {cols}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Scales and sums of random activations.
-fn group_scales(x: &[i8], random: &mut Random) -> Vec<GroupScale> {
-    let sum = |group: &[i8]| group.iter().map(|&x| i32::from(x)).sum();
-    let mut one = |group: &[i8]| GroupScale {
-        scale: random.floats(1)[0].abs(),
-        sum: sum(group),
-        norm: random.floats(1)[0].abs(),
-    };
-    x.chunks(CONDENSED).map(&mut one).collect()
-}
-
-pub(super) fn scan(run: ScanFn) -> Outcome {
-    let mut random = Random::new();
-    for (panels, cols) in [(1, 32), (3, 256), (2, 2560)] {
-        for worst in [None, Some(127), Some(-127)] {
-            let mut codes = random.bytes(panels * cols * 16);
-            let mut x = random.bytes(cols);
-            if let Some(worst) = worst {
-                codes.fill(-1);
-                x.fill(worst);
-            }
-            let codes: Vec<u8> = codes.into_iter().map(i8::cast_unsigned).collect();
-            let x_scales = group_scales(&x, &mut random);
-            let scales: Vec<i8> = (0..panels * cols).map(|_| random.below(128) as i8).collect();
-            let want = reference::scan(&codes, &scales, &x, &x_scales);
-            let memory = Unaligned::new(&codes);
-            let n = panels * ROWS;
-            let mut norms = vec![[0.0; ROWS]; panels];
-            let got = guarded(n, &want.0, |products| {
-                run(ScanArgs {
-                    codes: memory.bytes().as_chunks().0,
-                    scales: scales.as_chunks().0,
-                    x: x.as_chunks().0,
-                    x_scales: &x_scales,
-                    products: products.as_chunks_mut().0,
-                    norms: &mut norms,
-                });
-            });
-            case(got, || format!("{panels} panels of {cols}"))?;
-            case(same(norms.as_flattened(), &want.1), || format!("norms of {panels} panels"))?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn refine(run: RefineFn) -> Outcome {
-    let mut random = Random::new();
-    for cols in [32, 256, 512, 1536, 2560] {
-        let blocks = (cols / CONDENSED).div_ceil(LANE_GROUPS);
-        for worst in [None, Some(127), Some(-127)] {
-            let mut fine = random.bytes(blocks * 128);
-            let mut x = random.bytes(cols);
-            if let Some(worst) = worst {
-                fine.fill(-1);
-                x.fill(worst);
-            }
-            let fine: Vec<u8> = fine.into_iter().map(i8::cast_unsigned).collect();
-            let x_scales = group_scales(&x, &mut random);
-            let scales: Vec<i8> =
-                (0..blocks * LANE_GROUPS).map(|_| random.below(128) as i8).collect();
-            let want = reference::refine(&fine, &scales, &x, &x_scales);
-            let memory = Unaligned::new(&fine);
-            let got = guarded(1, &[want], |product| {
-                run(RefineArgs {
-                    fine: memory.bytes().as_chunks().0,
-                    scales: scales.as_chunks().0,
-                    x: &shortlist::fine_activations(&x, &x_scales),
-                    product: &mut product[0],
-                });
-            });
-            case(got, || format!("row of {cols}"))?;
-        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::simd::cpu::Cpu;
 mod attention;
 mod cases;
 mod reference;
+mod shortlist;
 
 /// What [`run`] found.
 #[derive(Debug, Default)]
@@ -96,9 +97,9 @@ fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
         (Operation::Absmean, _) => cases::absmean(kernel.bind(cpu)?),
         (Operation::Ternarize, _) => cases::ternarize(kernel.bind(cpu)?, weights),
         (Operation::Matmul, _) => cases::matmul(kernel.bind(cpu)?),
-        (Operation::Condense, Some(format)) => cases::condense(kernel.bind(cpu)?, format),
-        (Operation::Scan, _) => cases::scan(kernel.bind(cpu)?),
-        (Operation::Refine, _) => cases::refine(kernel.bind(cpu)?),
+        (Operation::Condense, Some(format)) => shortlist::condense(kernel.bind(cpu)?, format),
+        (Operation::Scan, _) => shortlist::scan(kernel.bind(cpu)?),
+        (Operation::Refine, _) => shortlist::refine(kernel.bind(cpu)?),
         (Operation::Peak, _) => cases::peak(kernel.bind(cpu)?),
         (Operation::Read, _) => cases::read(kernel.bind(cpu)?),
         (operation, None) => Err(format!("{operation:?} without a weight format has no cases")),
