@@ -1,26 +1,23 @@
 //! Every buffer of a forward pass, with its shape, and the key-value cache.
 
-use bitnet_kernels::Format;
-use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, RowScale, StoreArgs, StoreFn};
+use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, Place, RowScale, StoreArgs, StoreFn};
+use bitnet_kernels::{Aligned, Format};
 
 use crate::arch::BitNet;
 use crate::backend::Backend;
 use crate::{Config, Error};
 
 /// `n` zeros, or an error where the system has no memory for them.
-fn zeros<T: Clone + Default>(n: usize, what: &'static str) -> Result<Vec<T>, Error> {
+fn zeros<T: Copy + Default>(n: usize, what: &'static str) -> Result<Aligned<T>, Error> {
     let bytes = n.saturating_mul(size_of::<T>());
-    let mut data = Vec::new();
-    data.try_reserve_exact(n).map_err(|_| Error::Memory { what, bytes })?;
-    data.resize(n, T::default());
-    Ok(data)
+    Aligned::zeros(n).map_err(|_| Error::Memory { what, bytes })
 }
 
 /// Rows of floats.
 #[derive(Debug)]
 pub(crate) struct Floats {
     /// `[rows, cols]`.
-    pub(crate) data: Vec<f32>,
+    pub(crate) data: Aligned<f32>,
     /// Numbers of a row.
     pub(crate) cols: usize,
 }
@@ -51,15 +48,15 @@ impl Floats {
 #[derive(Debug)]
 pub(crate) struct Quantized {
     /// `[rows, cols]`.
-    pub(crate) data: Vec<i8>,
+    pub(crate) data: Aligned<i8>,
     /// The same, [interleaved](bitnet_kernels::op::interleave), where there is more than one row.
-    pub(crate) fours: Vec<Fours>,
+    pub(crate) fours: Aligned<Fours>,
     /// One for each row.
-    pub(crate) scales: Vec<RowScale>,
+    pub(crate) scales: Aligned<RowScale>,
     /// Bytes of a row.
     pub(crate) cols: usize,
     /// A row between norm and quantisation, for each row: `[rows, cols]`.
-    pub(crate) normed: Vec<f32>,
+    pub(crate) normed: Aligned<f32>,
 }
 
 impl Quantized {
@@ -132,8 +129,9 @@ impl<B: Backend> Scratch<B> {
 /// the system as sequences grow.
 #[derive(Debug)]
 pub(crate) struct KvCache {
-    /// Each `[layer][keys, values][kv head][position in the block][head]`.
-    blocks: Vec<Box<[u8]>>,
+    /// Each `[layer][keys, values][kv head]`, and of a head its positions: keys side by side, values
+    /// one after another.
+    blocks: Vec<Aligned<u8>>,
     /// The blocks of each sequence.
     tables: Vec<Vec<u32>>,
     layers: usize,
@@ -158,7 +156,7 @@ impl KvCache {
     pub(crate) fn reserve(&mut self, sequence: usize, positions: usize) -> Result<(), Error> {
         while self.tables[sequence].len() * KV_BLOCK < positions {
             let (size, _) = self.starts(self.layers, 0);
-            self.blocks.push(zeros(size, "key-value cache")?.into_boxed_slice());
+            self.blocks.push(zeros(size, "key-value cache")?);
             self.tables[sequence].push((self.blocks.len() - 1) as u32);
         }
         Ok(())
@@ -180,14 +178,16 @@ impl KvCache {
         [key, value]: [&[f32]; 2],
     ) {
         let block = self.tables[sequence][position / KV_BLOCK] as usize;
-        let within = position % KV_BLOCK * self.head_bytes;
+        let lane = position % KV_BLOCK;
+        let all = KV_BLOCK * self.head_bytes;
         let heads = key.chunks(self.head_size).zip(value.chunks(self.head_size));
         for (kv_head, (key, value)) in heads.enumerate() {
             let (keys, values) = self.starts(layer, kv_head);
-            for (start, x) in [(keys, key), (values, value)] {
-                let out = &mut self.blocks[block][start + within..][..self.head_bytes];
-                run(StoreArgs { x, out });
-            }
+            let block = &mut self.blocks[block];
+            let out = &mut block[keys..][..all];
+            run(StoreArgs { x: key, place: Place::Lane(lane), out });
+            let out = &mut block[values + lane * self.head_bytes..][..self.head_bytes];
+            run(StoreArgs { x: value, place: Place::Row, out });
         }
     }
 

@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use bitnet_kernels::op::*;
 use bitnet_kernels::pool::{Pool, Tile};
-use bitnet_kernels::{Cpu, Format, Kernel, Operation, Packed, format, kernels};
+use bitnet_kernels::{Aligned, Cpu, Format, Kernel, Operation, Packed, format, kernels};
 
 /// Width of rows: that of 2B-4T, more than 16-bit lanes hold without emptying them.
 const COLS: usize = 2560;
@@ -173,13 +173,20 @@ fn attend(run: AttendFn, format: Format) -> Run {
     let table: Vec<u32> = (0..POSITIONS.div_ceil(KV_BLOCK) as u32).collect();
     let numbers = floats(2 * KV_BLOCK * HEAD);
     let block = format::narrow(format, &numbers, HEAD).expect("a legal width");
-    let blocks: Vec<Box<[u8]>> = table.iter().map(|_| block.clone().into()).collect();
+    let blocks = table.iter().map(|_| {
+        let mut aligned = Aligned::zeros(block.len()).expect("memory");
+        aligned.copy_from_slice(&block);
+        aligned
+    });
+    let blocks: Vec<_> = blocks.collect();
     let (q, mut out) = (floats(HEADS * HEAD), vec![0.0; HEADS * HEAD]);
     Box::new(move || {
         let (keys, values) = (0, KV_BLOCK * stride);
         let kv = Keys { blocks: &blocks, table: &table, keys, values, stride };
         let (size, positions, scale) = (HEAD, POSITIONS, 0.1);
-        run(AttendArgs { q: &q, size, kv, positions, ahead: false, scale, out: &mut out });
+        let (stride, ahead) = (HEADS * HEAD, false);
+        let out = Tile::new(&mut out, stride);
+        run(AttendArgs { q: &q, stride, size, kv, positions, ahead, scale, out });
         black_box(&out);
     })
 }
@@ -187,7 +194,7 @@ fn attend(run: AttendFn, format: Format) -> Run {
 fn store(run: StoreFn, format: Format) -> Run {
     let (x, mut out) = (floats(HEAD), vec![0; head_bytes(format)]);
     Box::new(move || {
-        run(StoreArgs { x: &x, out: &mut out });
+        run(StoreArgs { x: &x, place: Place::Row, out: &mut out });
         black_box(&out);
     })
 }

@@ -40,6 +40,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod aligned;
 pub mod conformance;
 pub mod format;
 pub mod isa;
@@ -54,6 +55,7 @@ mod simd;
 pub mod simple;
 pub mod ternarize;
 
+pub use aligned::Aligned;
 pub use format::Format;
 pub use isa::Isa;
 pub use packed::Packed;

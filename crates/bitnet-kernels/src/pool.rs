@@ -74,10 +74,37 @@ impl<'a, T> Tile<'a, T> {
         }
     }
 
+    /// Its part of each row of the matrix, in order.
+    pub fn into_rows(self) -> impl Iterator<Item = &'a mut [T]> {
+        let (start, stride, len) = (self.cols.start, self.stride, self.cols.len());
+        self.rows.map(move |row| {
+            // SAFETY: as in `row`; the tile is gone, and each row is given once.
+            unsafe {
+                let start = self.matrix.add(row * stride + start);
+                std::slice::from_raw_parts_mut(start, len)
+            }
+        })
+    }
+
     /// The same tile for a while.
     pub fn reborrow(&mut self) -> Tile<'_, T> {
         let (rows, cols) = (self.rows(), self.cols());
         Tile { matrix: self.matrix, stride: self.stride, rows, cols, borrow: PhantomData }
+    }
+
+    /// A part of it, for a while.
+    ///
+    /// # Panics
+    ///
+    /// If the tile does not cover `rows` x `cols` of the matrix.
+    pub fn within(&mut self, rows: Range<usize>, cols: Range<usize>) -> Tile<'_, T> {
+        let covers = |all: &Range<usize>, part: &Range<usize>| {
+            all.start <= part.start && part.start <= part.end && part.end <= all.end
+        };
+        let covered = covers(&self.rows, &rows) && covers(&self.cols, &cols);
+        assert!(covered, "{rows:?} x {cols:?} outside {:?} x {:?}", self.rows, self.cols);
+        // SAFETY: the ranges are within those of `self`, which is borrowed while the part is used.
+        unsafe { self.part(rows, cols) }
     }
 
     /// The part of `self` that is `rows` x `cols` of the matrix.

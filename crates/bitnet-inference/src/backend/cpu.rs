@@ -20,6 +20,9 @@ const TILE_ROWS: usize = 4 * packed::ROWS;
 /// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
 const TILE: usize = 1 << 18;
 
+/// Queries that attention takes together: they share what is read of keys and values.
+const ATTEND_QUERIES: usize = 16;
+
 /// Computes on the processor.
 #[derive(Debug)]
 pub(crate) struct CpuBackend {
@@ -245,30 +248,37 @@ impl Backend for CpuBackend {
 
     fn attend(&mut self, layer: usize, rows: &[Row], heads: Heads, q: &Floats, out: &mut Floats) {
         let attend = &self.kernels.attend;
-        let cache = &self.cache;
+        let (cache, size) = (&self.cache, heads.size);
         let cols = out.cols;
-        // Heads that share keys and values go together, and as many of those groups in a tile as make
-        // work worth handing over.
-        let group = heads.group * heads.size;
+        // Queries that share keys and values go together: the heads of a group, of some tokens that
+        // follow one another. As many groups are in a tile as make work worth handing over.
+        let group = heads.group * size;
+        let tokens = (ATTEND_QUERIES / heads.group).clamp(1, rows.len());
         let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
-        let together = (TILE / (2 * longest * group)).clamp(1, cols / group);
-        let grain = (1, together * group);
+        let groups = (TILE / (2 * longest * group * tokens)).clamp(1, cols / group);
+        let grain = (tokens, groups * group);
         self.pool.tiles(out.rows_mut(rows.len()), cols, grain, |mut tile| {
-            let (row, first) = (tile.rows().start, tile.cols().start);
-            for (i, out) in tile.row(row).chunks_mut(group).enumerate() {
-                let at = first + i * group;
-                (attend.run)(AttendArgs {
-                    q: &q.row(row)[at..][..group],
-                    size: heads.size,
-                    kv: cache.keys(layer, rows[row].sequence, at / group),
-                    positions: rows[row].position + 1,
-                    ahead: row == 0 || rows[row - 1].sequence != rows[row].sequence,
-                    scale: 1.0 / (heads.size as f32).sqrt(),
-                    out,
-                });
+            let (first, cols) = (tile.rows().start, tile.cols());
+            let ones = rows[tile.rows()].chunk_by(|a, b| a.sequence == b.sequence);
+            let mut row = first;
+            for together in ones {
+                let Row { sequence, position, .. } = together[0];
+                for at in cols.clone().step_by(group) {
+                    (attend.run)(AttendArgs {
+                        q: &q.data[row * q.cols + at..],
+                        stride: q.cols,
+                        size,
+                        kv: cache.keys(layer, sequence, at / group),
+                        positions: position + 1,
+                        ahead: row == 0 || rows[row - 1].sequence != sequence,
+                        scale: 1.0 / (size as f32).sqrt(),
+                        out: tile.within(row..row + together.len(), at..at + group),
+                    });
+                }
+                row += together.len();
             }
         });
-        self.calls.add(attend, (rows.len() * cols / heads.size) as u64);
+        self.calls.add(attend, (rows.len() * cols / size) as u64);
     }
 
     fn norm_rows(&mut self, x: &Floats, norm: Norm<'_>, which: &[usize], out: &mut Floats) {

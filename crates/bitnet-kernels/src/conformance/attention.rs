@@ -4,8 +4,10 @@ use half::f16;
 
 use super::cases::{Outcome, Random, case, guarded};
 use super::reference;
+use crate::aligned::Aligned;
 use crate::format::{Format, widen};
-use crate::op::{AttendArgs, AttendFn, KV_BLOCK, Keys, StoreArgs, StoreFn};
+use crate::op::{AttendArgs, AttendFn, KV_BLOCK, Keys, Place, StoreArgs, StoreFn};
+use crate::pool::Pool;
 
 /// Numbers of a format that `n` numbers are, filled up.
 fn filled(format: Format, n: usize) -> usize {
@@ -19,45 +21,121 @@ fn stored(format: Format, x: &[f32]) -> Result<Vec<u8>, String> {
     reference::store(format, &x).ok_or_else(|| format!("{format} is not stored"))
 }
 
-pub(super) fn attend(run: AttendFn, format: Format) -> Outcome {
-    let mut random = Random::new();
-    for (size, kv_heads, group) in
-        [(32, 2, 1), (64, 1, 2), (96, 1, 3), (128, 3, 4), (100, 1, 7), (40, 2, 9)]
-    {
-        let bytes = stored(format, &vec![0.0; size])?.len();
-        // Keys of all heads, then values of all heads; of a head all positions.
-        let part = KV_BLOCK * bytes;
+/// Keys and values of one head, among those of others, in a cache whose blocks lie about.
+struct Cache {
+    blocks: Vec<Aligned<u8>>,
+    /// Where keys and values start in a block.
+    starts: [usize; 2],
+    /// Bytes of a position.
+    stride: usize,
+    /// Key and value of each position.
+    kv: Vec<[Vec<f32>; 2]>,
+}
+
+impl Cache {
+    const TABLE: [u32; 4] = [3, 0, 4, 2];
+    /// Those behind are NaN, as what a cache held before may be.
+    const POSITIONS: usize = 57;
+
+    /// The last of some heads.
+    fn random(
+        random: &mut Random,
+        format: Format,
+        size: usize,
+        heads: usize,
+    ) -> Result<Cache, String> {
+        let stride = stored(format, &vec![0.0; size])?.len();
+        let part = KV_BLOCK * stride;
+        let starts = [(heads - 1) * part, (2 * heads - 1) * part];
         let mut blocks = Vec::new();
         for _ in 0..5 {
-            let positions =
-                (0..2 * kv_heads * KV_BLOCK).map(|_| stored(format, &random.floats(size)));
-            blocks.push(positions.collect::<Result<Vec<_>, _>>()?.concat().into_boxed_slice());
+            let mut block = Aligned::zeros(2 * heads * part).map_err(|error| error.to_string())?;
+            // What is not this head's is NaN in every format.
+            block.fill(0xFF);
+            blocks.push(block);
         }
-        // The last head of a sequence whose blocks lie about in the cache.
-        let table = [3, 0, 4, 2];
-        let (keys, values) = ((kv_heads - 1) * part, (2 * kv_heads - 1) * part);
-        let kv = Keys { blocks: &blocks, table: &table, keys, values, stride: bytes };
-        for (positions, first) in [1, 2, 15, 16, 17, 40, 64].into_iter().flat_map(|positions| {
-            [(positions, 0.5), (positions, f32::INFINITY), (positions, f32::NAN)]
-        }) {
-            let mut q = random.floats(group * size);
-            q[0] = first;
-            let want: Vec<f32> = q
-                .chunks(size)
-                .flat_map(|q| reference::attend(q, (format, kv), positions, 0.125))
-                .collect();
-            let got = guarded(group * size, &want, |out| {
-                run(AttendArgs {
-                    q: &q,
-                    size,
-                    kv,
-                    positions,
-                    ahead: positions % 2 == 0,
-                    scale: 0.125,
-                    out,
+        let mut kv = Vec::new();
+        for index in Cache::TABLE {
+            let mut rows = || {
+                let mut numbers = |i| {
+                    if i < Cache::POSITIONS { random.floats(size) } else { vec![f32::NAN; size] }
+                };
+                (kv.len()..kv.len() + KV_BLOCK).map(|i| stored(format, &numbers(i))).collect()
+            };
+            let (keys, values): (Result<Vec<_>, _>, Result<Vec<_>, _>) = (rows(), rows());
+            let (keys, values) = (keys?, values?);
+            let block = &mut blocks[index as usize];
+            block[starts[0]..][..part].copy_from_slice(&reference::side_by_side(format, &keys));
+            block[starts[1]..][..part].copy_from_slice(&values.concat());
+            kv.extend(
+                keys.iter()
+                    .zip(&values)
+                    .map(|(key, value)| [key, value].map(|row| reference::widen(format, row))),
+            );
+        }
+        Ok(Cache { blocks, starts, stride, kv })
+    }
+
+    fn keys(&self) -> Keys<'_> {
+        let [keys, values] = self.starts;
+        Keys { blocks: &self.blocks, table: &Cache::TABLE, keys, values, stride: self.stride }
+    }
+}
+
+/// Some tokens with some heads at a position, which see a part of a block, or several.
+pub(super) fn attend(run: AttendFn, format: Format) -> Outcome {
+    let mut random = Random::new();
+    for (size, kv_heads, heads) in
+        [(32, 2, 1), (64, 1, 2), (96, 1, 3), (128, 3, 4), (100, 1, 7), (40, 2, 20)]
+    {
+        let cache = Cache::random(&mut random, format, size, kv_heads)?;
+        for (positions, tokens) in [
+            (1, 1),
+            (2, 1),
+            (15, 1),
+            (16, 3),
+            (17, 1),
+            (40, 1),
+            (Cache::POSITIONS, 1),
+            (9, 24),
+            (37, 5),
+        ] {
+            for first in [0.5, f32::INFINITY, f32::NAN] {
+                let (each, stride) = (heads * size, (heads + 1) * size);
+                let mut q = random.floats(tokens * stride);
+                q[0] = first;
+                // The results of other heads are behind them, and are left alone.
+                let mut want = vec![f32::from_bits(0xDEAD_BEEF); tokens * 2 * each];
+                for (token, want) in want.chunks_mut(2 * each).enumerate() {
+                    let kv = &cache.kv[..positions + token];
+                    for head in 0..heads {
+                        let q = &q[token * stride + head * size..][..size];
+                        let result = reference::attend(q, kv, 0.125);
+                        want[head * size..][..size].copy_from_slice(&result);
+                    }
+                }
+                let got = guarded(want.len(), &want, |out| {
+                    Pool::alone().tiles(out, 2 * each, (tokens, each), |out| {
+                        if out.cols().start == 0 {
+                            let (kv, scale) = (cache.keys(), 0.125);
+                            let ahead = positions % 2 == 0;
+                            run(AttendArgs {
+                                q: &q,
+                                stride,
+                                size,
+                                kv,
+                                positions,
+                                ahead,
+                                scale,
+                                out,
+                            });
+                        }
+                    });
                 });
-            });
-            case(got, || format!("{positions} positions, {group} heads of {size}"))?;
+                case(got, || {
+                    format!("{positions} positions, {tokens} tokens, {heads} heads of {size}")
+                })?;
+            }
         }
     }
     Ok(())
@@ -75,10 +153,19 @@ pub(super) fn store(run: StoreFn, format: Format) -> Outcome {
             let want = stored(format, &x)?;
             let mut got = vec![99; want.len() + 32];
             let end = 16 + want.len();
-            run(StoreArgs { x: &x, out: &mut got[16..end] });
+            run(StoreArgs { x: &x, place: Place::Row, out: &mut got[16..end] });
             let guards = got[..16].iter().chain(&got[end..]).all(|&byte| byte == 99);
             if !guards || !same_numbers(format, &got[16..end], &want) {
                 return Err(format!("{n} numbers"));
+            }
+            // As one of sixteen positions, the others left alone.
+            let lane = n % KV_BLOCK;
+            let mut rows = vec![vec![99; want.len()]; KV_BLOCK];
+            let mut block = reference::side_by_side(format, &rows);
+            run(StoreArgs { x: &x, place: Place::Lane(lane), out: &mut block });
+            rows[lane] = got[16..end].to_vec();
+            if block != reference::side_by_side(format, &rows) {
+                return Err(format!("{n} numbers side by side with others"));
             }
         }
     }

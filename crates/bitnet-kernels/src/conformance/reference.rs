@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::Format;
 use crate::format::IQ2_S_GRID as GRID;
-use crate::op::{GroupScale, KV_BLOCK, Keys, RowNorms, RowScale};
+use crate::op::{GroupScale, KV_BLOCK, RowNorms, RowScale};
 
 /// The number of partial sums of every floating-point sum.
 const LANES: usize = 16;
@@ -94,24 +94,15 @@ pub(super) fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
     x.iter().zip(y).map(|(x, y)| x + y).collect()
 }
 
-/// Attention in blocks of sixteen positions, with the softmax corrected from block to block.
-pub(super) fn attend(
-    q: &[f32],
-    (format, kv): (Format, Keys<'_>),
-    positions: usize,
-    scale: f32,
-) -> Vec<f32> {
-    let at = |start: usize, position: usize| {
-        let block = &kv.blocks[kv.table[position / KV_BLOCK] as usize];
-        let (numbers, bytes) = format.block();
-        let row = &block[start + position % KV_BLOCK * kv.stride..];
-        widen(format, &row[..q.len().div_ceil(numbers) * bytes])
-    };
-    let (mut greatest, mut sum) = (f32::NEG_INFINITY, 0.0);
+/// Attention to some positions in blocks of sixteen, with the softmax corrected from block to block.
+/// Of each position it is a key and a value; those over the length of a head do not count.
+pub(super) fn attend(q: &[f32], kv: &[[Vec<f32>; 2]], scale: f32) -> Vec<f32> {
+    let (mut greatest, mut sums) = (f32::NEG_INFINITY, [0.0_f32; KV_BLOCK]);
     let mut out = vec![0.0_f32; q.len()];
-    for first in (0..positions).step_by(KV_BLOCK) {
-        let block = first..positions.min(first + KV_BLOCK);
-        let scores: Vec<f32> = block.clone().map(|p| dot(q, &at(kv.keys, p)) * scale).collect();
+    for block in kv.chunks(KV_BLOCK) {
+        let score =
+            |key: &[f32]| q.iter().zip(key).fold(0.0_f32, |sum, (q, k)| q.mul_add(*k, sum)) * scale;
+        let scores: Vec<f32> = block.iter().map(|[key, _]| score(key)).collect();
         if !scores.iter().all(|score| score.is_finite()) {
             return vec![f32::NAN; q.len()];
         }
@@ -119,21 +110,33 @@ pub(super) fn attend(
         greatest = scores.iter().copied().fold(greatest, f32::max);
         if greatest > before {
             let shrink = exp(before - greatest);
-            sum *= shrink;
-            out.iter_mut().for_each(|x| *x *= shrink);
+            sums.iter_mut().chain(&mut out).for_each(|x| *x *= shrink);
         }
-        let mut weights = [0.0; LANES];
-        for (weight, score) in weights.iter_mut().zip(&scores) {
-            *weight = exp(score - greatest);
-        }
-        sum += tree(weights);
-        for (position, weight) in block.zip(weights) {
-            for (x, value) in out.iter_mut().zip(at(kv.values, position)) {
-                *x = weight.mul_add(value, *x);
+        for ((score, sum), [_, value]) in scores.iter().zip(&mut sums).zip(block) {
+            let weight = exp(score - greatest);
+            *sum += weight;
+            for (x, value) in out.iter_mut().zip(value) {
+                *x = weight.mul_add(*value, *x);
             }
         }
     }
-    out.iter().map(|x| x * (1.0 / sum)).collect()
+    out.iter().map(|x| x * (1.0 / tree(sums))).collect()
+}
+
+/// Sixteen rows of a floating-point format, a position each, in the order of a block of keys.
+pub(super) fn side_by_side(format: Format, rows: &[Vec<u8>]) -> Vec<u8> {
+    let (numbers, bytes) = format.block();
+    let mut out = Vec::new();
+    for block in 0..rows[0].len() / bytes {
+        let mut of_all = |part: std::ops::Range<usize>| {
+            rows.iter().for_each(|row| out.extend(&row[block * bytes..][part.clone()]));
+        };
+        let each = bytes / numbers;
+        let scale = bytes - numbers * each;
+        of_all(0..scale);
+        (0..numbers).for_each(|i| of_all(scale + i * each..scale + (i + 1) * each));
+    }
+    out
 }
 
 /// Whole blocks of numbers in a floating-point format, where there is a rule for it.

@@ -1,40 +1,47 @@
-//! Attention of one token over the keys and values before it, in one pass (Milakov and Gimelshein
+//! Attention of tokens over the keys and values before them, in one pass (Milakov and Gimelshein
 //! 2018): the softmax is carried along and corrected as greater scores come.
 //!
-//! All query heads that read the same keys and values are worked on together, so that those come from
-//! memory once. Positions are taken in blocks of [`KV_BLOCK`], counted from position 0, so the result
-//! does not depend on how the prompt was cut, who else is in the batch or which heads go together. A
-//! score that is not finite makes the result of its head NaN.
+//! A lane is a position: keys are kept sixteen positions side by side, so that a score is summed in
+//! its own lane. Query heads that read the same keys and values, of one token or of several, are worked
+//! on together, so that those are read once. Positions are taken in blocks of [`KV_BLOCK`], counted
+//! from position 0, so the result does not depend on how the prompt was cut, who else is in the batch or
+//! which queries go together. A score that is not finite makes the result of its head NaN.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::softmax::exp;
+use super::store::Cached;
+use crate::aligned::Aligned;
 use crate::format::Float;
+use crate::pool::Tile;
 use crate::simd::prefetch::prefetch;
 use crate::simd::{Floats, LANES, Op, load_part, store_part};
 
 /// Positions in a block of the key-value cache.
 pub const KV_BLOCK: usize = LANES;
 
-/// Heads whose state is kept at the same time; larger groups are cut.
-const MOST_HEADS: usize = 8;
+/// Queries that go through the keys and values together, at most: what they and their results take
+/// of a level-1 cache leaves room for a block.
+const TOGETHER: usize = 16;
 
 /// The keys and values of one sequence and one layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys<'a> {
     /// All blocks of the cache. A block has [`KV_BLOCK`] positions.
-    pub blocks: &'a [Box<[u8]>],
+    pub blocks: &'a [Aligned<u8>],
     /// The blocks of the sequence, in order.
     pub table: &'a [u32],
-    /// Where the keys of the head start in a block.
+    /// Where the keys of the head start in a block; they are [side by side](super::Place::Lane).
     pub keys: usize,
-    /// Where its values start.
+    /// Where its values start, [one after another](super::Place::Row).
     pub values: usize,
-    /// Bytes from one position to the next.
+    /// Bytes of a position of one head.
     pub stride: usize,
 }
 
-/// One token, and the heads of its query that share keys and values.
+/// Tokens of one sequence that follow one another, and the heads of their queries that share keys and
+/// values.
 ///
 /// Keys and values of a position are in a floating-point format, as [`StoreFn`] kernels write
 /// them: whole blocks of the format, the last one filled up with zeros.
@@ -42,21 +49,24 @@ pub struct Keys<'a> {
 /// [`StoreFn`]: super::StoreFn
 #[derive(Debug)]
 pub struct AttendArgs<'a> {
-    /// The query `[heads, head size]`.
+    /// The queries `[heads, head size]` of the first token, those of the next after `stride`.
     pub q: &'a [f32],
+    /// Numbers from one token's queries to the next's.
+    pub stride: usize,
     /// Numbers of a head.
     pub size: usize,
     /// Keys and values.
     pub kv: Keys<'a>,
-    /// Positions to attend to, from 0 on; at least one.
+    /// Positions that the first token attends to, from 0 on: at least one. The next attends to one
+    /// more, and so on.
     pub positions: usize,
     /// Whether to ask for a block while the one before is worked on. Of use where keys and values
     /// come from memory, of some cost where they have just been read.
     pub ahead: bool,
     /// Factor of the scores, `1 / sqrt(head size)`.
     pub scale: f32,
-    /// The result, `[heads, head size]`.
-    pub out: &'a mut [f32],
+    /// The results: a row for each token, `[heads, head size]`.
+    pub out: Tile<'a, f32>,
 }
 
 /// An attention kernel.
@@ -65,256 +75,240 @@ pub type AttendFn = for<'a> fn(AttendArgs<'a>);
 /// Keys and values in the format `F`.
 pub(crate) struct Attend<F>(PhantomData<F>);
 
-impl<S: Floats, F: Float> Op<S> for Attend<F> {
+impl<S: Floats, F: Float + Cached> Op<S> for Attend<F> {
     type Args<'a> = AttendArgs<'a>;
 
     #[inline(always)]
-    fn eval(s: S, args: AttendArgs<'_>) {
-        let AttendArgs { q, size, kv, positions, ahead, scale, out } = args;
-        debug_assert!(positions > 0 && q.len() == out.len() && q.len().is_multiple_of(size));
-        let most = MOST_HEADS * size;
-        for (q, out) in q.chunks(most).zip(out.chunks_mut(most)) {
-            some_heads::<S, F>(s, Queries { q, size, scale, ahead }, kv, positions, out);
+    fn eval(s: S, mut args: AttendArgs<'_>) {
+        let (tokens, cols) = (args.out.rows(), args.out.cols());
+        let heads = cols.len() / args.size;
+        debug_assert!(args.positions > 0 && heads * args.size == cols.len());
+        let width = heads.min(TOGETHER);
+        let height = TOGETHER / width;
+        for token in tokens.clone().step_by(height) {
+            let rows = token..tokens.end.min(token + height);
+            for col in cols.clone().step_by(width * args.size) {
+                let cols = col..cols.end.min(col + width * args.size);
+                let q =
+                    &args.q[(token - tokens.start) * args.stride + col - args.out.cols().start..];
+                let kv = Positions {
+                    kv: args.kv,
+                    ahead: args.ahead,
+                    scale: args.scale,
+                    format: PhantomData::<F>,
+                };
+                let first = args.positions + token - tokens.start;
+                let out = args.out.within(rows.clone(), cols);
+                some_queries(s, (q, args.stride, args.size), kv, first, out);
+            }
         }
     }
 }
 
-/// Up to [`MOST_HEADS`] heads of a query.
-#[derive(Clone, Copy)]
-struct Queries<'a> {
-    q: &'a [f32],
-    size: usize,
-    scale: f32,
+/// Positions to attend to.
+struct Positions<'a, F> {
+    kv: Keys<'a>,
     ahead: bool,
+    scale: f32,
+    format: PhantomData<F>,
 }
 
-/// The softmax of a head so far.
+/// Up to [`TOGETHER`] queries.
+struct Queries<'a, S: Floats> {
+    /// Each `[head size]`.
+    q: [&'a [f32]; TOGETHER],
+    softmax: [Softmax<S>; TOGETHER],
+    /// What they have gathered, `[head size]` each.
+    out: [&'a mut [f32]; TOGETHER],
+}
+
+/// The softmax of a query so far.
 #[derive(Clone, Copy)]
-struct Softmax {
+struct Softmax<S: Floats> {
     greatest: f32,
-    sum: f32,
-    /// Zero, or NaN after a score that was not finite.
-    poison: f32,
+    /// Sums of the weights of each lane.
+    sums: S::F,
+    /// Zero, or NaN where a score was not finite.
+    poison: S::F,
 }
 
 /// A number for each position of a block.
 type Block = [f32; KV_BLOCK];
 
-/// Attention of some heads.
+/// Attention of up to [`TOGETHER`] queries. Each row of `out` is a token with its heads; the first
+/// token attends to `positions` positions.
 #[inline(always)]
-fn some_heads<S: Floats, F: Float>(
+fn some_queries<S: Floats, F: Float + Cached>(
     s: S,
-    queries: Queries<'_>,
-    kv: Keys<'_>,
+    (q, stride, size): (&[f32], usize, usize),
+    kv: Positions<'_, F>,
     positions: usize,
-    out: &mut [f32],
+    out: Tile<'_, f32>,
 ) {
-    let size = queries.size;
-    let bytes = size.div_ceil(LANES * F::CHUNKS) * F::BYTES;
-    let start = Softmax { greatest: f32::NEG_INFINITY, sum: 0.0, poison: 0.0 };
-    let mut softmax = [start; MOST_HEADS];
-    let mut weights = [[0.0; KV_BLOCK]; MOST_HEADS];
-    let weights = &mut weights[..out.len() / size];
-    out.fill(0.0);
-    for (block, &index) in kv.table[..positions.div_ceil(KV_BLOCK)].iter().enumerate() {
-        let data = &kv.blocks[index as usize];
-        let n = KV_BLOCK.min(positions - block * KV_BLOCK);
-        let next = match queries.ahead {
-            true => kv.table.get(block + 1).map_or(&[][..], |&next| &kv.blocks[next as usize]),
-            false => &[],
-        };
-        prefetch_rows(next, kv.keys, kv.stride);
-        let keys = rows(data, kv.keys, (kv.stride, bytes), n);
-        scores::<S, F>(s, queries, &keys[..n], weights);
-        prefetch_rows(next, kv.values, kv.stride);
-        for ((softmax, weights), out) in
-            softmax.iter_mut().zip(&mut *weights).zip(out.chunks_mut(size))
-        {
-            softmax.take(s, weights, (n, queries.scale), out);
-        }
-        let values = rows(data, kv.values, (kv.stride, bytes), n);
-        add_values::<S, F>(s, weights, &values[..n], size, out);
+    let (tokens, heads) = (out.rows().len(), out.cols().len() / size);
+    let zero = s.splat(0.0);
+    let softmax = Softmax { greatest: f32::NEG_INFINITY, sums: zero, poison: zero };
+    let mut queries = Queries {
+        q: [&[]; TOGETHER],
+        softmax: [softmax; TOGETHER],
+        out: std::array::from_fn(|_| Default::default()),
+    };
+    let qs = q.chunks(stride).flat_map(|q| q[..heads * size].chunks_exact(size));
+    let outs = out.into_rows().flat_map(|row| row.chunks_exact_mut(size));
+    for (i, (q, out)) in qs.zip(outs).enumerate() {
+        out.fill(0.0);
+        (queries.q[i], queries.out[i]) = (q, out);
     }
-    for (softmax, out) in softmax.iter().zip(out.chunks_mut(size)) {
-        scale_by(s, out, 1.0 / (softmax.sum + softmax.poison));
+    for block in 0..(positions + tokens - 1).div_ceil(KV_BLOCK) {
+        // The first token that sees any of the block, and how much each sees.
+        let first = (block * KV_BLOCK + 1).saturating_sub(positions);
+        let seen = |i: usize| KV_BLOCK.min(positions + i / heads - block * KV_BLOCK);
+        kv.take(s, &mut queries, first * heads..tokens * heads, block, seen);
+    }
+    for (softmax, out) in queries.softmax.iter().zip(queries.out).take(tokens * heads) {
+        scale_by(s, out, 1.0 / (s.sum(softmax.sums) + s.sum(softmax.poison)));
     }
 }
 
-/// The keys or the values of the first `n` positions of a block.
-#[inline(always)]
-fn rows(data: &[u8], start: usize, (stride, bytes): (usize, usize), n: usize) -> [&[u8]; KV_BLOCK] {
-    let mut rows: [&[u8]; KV_BLOCK] = [&[]; KV_BLOCK];
-    for (j, row) in rows[..n].iter_mut().enumerate() {
-        *row = &data[start + j * stride..][..bytes];
-    }
-    rows
-}
-
-/// Asks for the keys or the values of a block, if there is one.
-#[inline(always)]
-fn prefetch_rows(data: &[u8], start: usize, stride: usize) {
-    prefetch(data.get(start..data.len().min(start + KV_BLOCK * stride)).unwrap_or_default());
-}
-
-impl Softmax {
-    /// Turns the products of a block into weights, and makes what was before smaller.
+impl<F: Float + Cached> Positions<'_, F> {
+    /// Takes a block into some queries, of each so many positions as it has `seen`.
     #[inline(always)]
     fn take<S: Floats>(
-        &mut self,
+        &self,
         s: S,
-        block: &mut Block,
-        (n, scale): (usize, f32),
-        out: &mut [f32],
+        queries: &mut Queries<'_, S>,
+        which: Range<usize>,
+        block: usize,
+        seen: impl Fn(usize) -> usize,
     ) {
-        block[n..].fill(0.0);
-        s.store(s.mul(s.load(block), s.splat(scale)), block);
-        // Zero times a number is zero, times anything else NaN, which `max` would lose.
-        self.poison += s.sum(s.mul(s.load(block), s.splat(0.0)));
-        block[n..].fill(f32::NEG_INFINITY);
-        let before = self.greatest;
-        self.greatest = self.greatest.max(s.greatest(s.load(block)));
-        if self.greatest > before {
-            // All of the past shrinks. At the first block there is none.
-            let shrink = shrink(s, before - self.greatest);
-            self.sum *= shrink;
-            scale_by(s, out, shrink);
+        let Keys { blocks, table, keys, values, stride } = self.kv;
+        if self.ahead
+            && let Some(&next) = table.get(block + 1)
+        {
+            let next = &blocks[next as usize];
+            prefetch(&next[keys..][..KV_BLOCK * stride]);
+            prefetch(&next[values..][..KV_BLOCK * stride]);
         }
-        s.store(exp(s, s.sub(s.load(block), s.splat(self.greatest))), block);
-        block[n..].fill(0.0);
-        self.sum += s.sum(s.load(block));
-    }
-}
-
-/// `e^x` for one `x <= 0`.
-#[inline(always)]
-fn shrink<S: Floats>(s: S, x: f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    s.store(exp(s, s.splat(x)), &mut lanes);
-    lanes[0]
-}
-
-/// Products of the queries with the keys of a block.
-#[inline(always)]
-fn scores<S: Floats, F: Float>(s: S, queries: Queries<'_>, keys: &[&[u8]], scores: &mut [Block]) {
-    // Four sums are on the way at the same time, of as many heads as there are.
-    let (fours, rest) = scores.as_chunks_mut::<4>();
-    let (twos, ones) = rest.as_chunks_mut::<2>();
-    let mut q = queries.q;
-    for scores in fours {
-        dots::<S, F, 4, 1>(s, (q, queries.size), keys, scores);
-        q = &q[4 * queries.size..];
-    }
-    for scores in twos {
-        dots::<S, F, 2, 2>(s, (q, queries.size), keys, scores);
-        q = &q[2 * queries.size..];
-    }
-    for scores in ones.as_chunks_mut::<1>().0 {
-        dots::<S, F, 1, 4>(s, (q, queries.size), keys, scores);
-    }
-}
-
-/// `Σ q k` for `H` heads and every key, `P` at a time.
-#[inline(always)]
-fn dots<S: Floats, F: Float, const H: usize, const P: usize>(
-    s: S,
-    (q, size): (&[f32], usize),
-    keys: &[&[u8]],
-    scores: &mut [Block; H],
-) {
-    let heads = std::array::from_fn(|h| q[h * size..][..size].as_chunks::<LANES>());
-    for first in (0..keys.len()).step_by(P) {
-        // Over the edge the last position is computed again, and dropped.
-        let keys = std::array::from_fn(|p| keys[(first + p).min(keys.len() - 1)]);
-        let sums = products::<S, F, H, P>(s, &heads, keys);
-        for (scores, sums) in scores.iter_mut().zip(sums) {
-            for (score, sums) in scores[first..].iter_mut().zip(sums) {
-                *score = s.sum(sums);
-            }
+        let data = &blocks[table[block] as usize];
+        let kv = (&data[keys..][..KV_BLOCK * stride], &data[values..][..KV_BLOCK * stride]);
+        let mut i = which.start;
+        while i < which.end {
+            i += match which.end - i {
+                8.. if S::QUERIES == 8 => self.take_into::<S, 8>(s, queries, i, kv, &seen),
+                4.. => self.take_into::<S, 4>(s, queries, i, kv, &seen),
+                2.. => self.take_into::<S, 2>(s, queries, i, kv, &seen),
+                _ => self.take_into::<S, 1>(s, queries, i, kv, &seen),
+            };
         }
     }
-}
 
-/// Sixteen strided partial sums of each product, by fused multiply-add. Heads are in chunks and what
-/// is left.
-#[inline(always)]
-fn products<S: Floats, F: Float, const H: usize, const P: usize>(
-    s: S,
-    heads: &[(&[[f32; LANES]], &[f32]); H],
-    keys: [&[u8]; P],
-) -> [[S::F; P]; H] {
-    let whole = heads[0].0.len();
-    let chunks = heads.map(|(chunks, _)| &chunks[..whole]);
-    let mut sums = [[s.splat(0.0); P]; H];
-    for block in (0..whole).step_by(F::CHUNKS) {
-        // What a block of the format has once is read once.
-        for i in (0..F::CHUNKS).map(|i| block + i) {
-            if i == whole {
-                break;
+    /// Takes a block into `Q` queries from `first` on; gives `Q`.
+    #[inline(always)]
+    fn take_into<S: Floats, const Q: usize>(
+        &self,
+        s: S,
+        queries: &mut Queries<'_, S>,
+        first: usize,
+        (keys, values): (&[u8], &[u8]),
+        seen: impl Fn(usize) -> usize,
+    ) -> usize {
+        let q = std::array::from_fn(|i| queries.q[first + i]);
+        let mut out = queries.out[first..].iter_mut();
+        let out: [&mut [f32]; Q] = std::array::from_fn(|_| match out.next() {
+            Some(out) => &mut **out,
+            None => &mut [],
+        });
+        let scores = scores::<S, F, Q>(s, q, keys);
+        let n: [usize; Q] = std::array::from_fn(|i| seen(first + i));
+        let least = n.into_iter().fold(KV_BLOCK, usize::min);
+        let mut weights = [[0.0; KV_BLOCK]; Q];
+        for i in 0..Q {
+            let scores = s.mul(scores[i], s.splat(self.scale));
+            let shrink = queries.softmax[first + i].take(s, scores, n[i], &mut weights[i]);
+            if let Some(shrink) = shrink {
+                scale_by(s, out[i], shrink);
             }
-            let mut k = [s.splat(0.0); P];
-            for p in 0..P {
-                k[p] = F::load(s, keys[p], i);
+        }
+        let size = q[0].len();
+        for chunk in 0..size.div_ceil(LANES) {
+            let mut sums = [s.splat(0.0); Q];
+            for i in 0..Q {
+                sums[i] = load_chunk(s, out[i], chunk);
             }
-            for h in 0..H {
-                let q = s.load(&chunks[h][i]);
-                for p in 0..P {
-                    sums[h][p] = s.fma(q, k[p], sums[h][p]);
+            let value = |j: usize| F::load(s, &values[j * self.kv.stride..], chunk);
+            for j in 0..least {
+                let value = value(j);
+                for i in 0..Q {
+                    sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
                 }
             }
-        }
-    }
-    if !heads[0].1.is_empty() {
-        for (sums, (_, rest)) in sums.iter_mut().zip(heads) {
-            for (sum, key) in sums.iter_mut().zip(keys) {
-                *sum = s.fma(load_part(s, rest), F::load(s, key, whole), *sum);
+            // What only some see.
+            if least < KV_BLOCK {
+                for i in 0..Q {
+                    for j in least..n[i] {
+                        sums[i] = s.fma(s.splat(weights[i][j]), value(j), sums[i]);
+                    }
+                }
             }
+            for i in 0..Q {
+                store_chunk(s, sums[i], out[i], chunk);
+            }
+        }
+        Q
+    }
+}
+
+/// `Σ q k` for some queries and the keys of a block, by fused multiply-add in the order of the numbers.
+#[inline(always)]
+fn scores<S: Floats, F: Cached, const Q: usize>(
+    s: S,
+    queries: [&[f32]; Q],
+    keys: &[u8],
+) -> [S::F; Q] {
+    let mut sums = [s.splat(0.0); Q];
+    let size = queries[0].len();
+    let queries = queries.map(|q| &q[..size]);
+    for k in 0..size {
+        let key = F::keys(s, keys, k);
+        for i in 0..Q {
+            sums[i] = s.fma(s.splat(queries[i][k]), key, sums[i]);
         }
     }
     sums
 }
 
-/// Adds the values of a block, weighted, to each head.
-#[inline(always)]
-fn add_values<S: Floats, F: Float>(
-    s: S,
-    weights: &[Block],
-    values: &[&[u8]],
-    size: usize,
-    out: &mut [f32],
-) {
-    let (fours, rest) = weights.as_chunks::<4>();
-    let (out, out_rest) = out.split_at_mut(fours.len() * 4 * size);
-    for (weights, out) in fours.iter().zip(out.chunks_mut(4 * size)) {
-        add_weighted::<S, F, 4>(s, weights, values, size, out);
-    }
-    for (weights, out) in rest.as_chunks::<1>().0.iter().zip(out_rest.chunks_mut(size)) {
-        add_weighted::<S, F, 1>(s, weights, values, size, out);
-    }
-}
-
-/// `out += Σ weight * value` for `H` heads, fused, one position after the other.
-#[inline(always)]
-fn add_weighted<S: Floats, F: Float, const H: usize>(
-    s: S,
-    weights: &[Block; H],
-    values: &[&[u8]],
-    size: usize,
-    out: &mut [f32],
-) {
-    for chunk in 0..size.div_ceil(LANES) {
-        let mut sums = [s.splat(0.0); H];
-        for h in 0..H {
-            sums[h] = load_chunk(s, &out[h * size..][..size], chunk);
+impl<S: Floats> Softmax<S> {
+    /// Turns the scores of the first `n` positions of a block into weights, the others into zeros.
+    /// Gives what everything before has to be multiplied by, if there is a new greatest.
+    #[inline(always)]
+    fn take(&mut self, s: S, scores: S::F, n: usize, weights: &mut Block) -> Option<f32> {
+        let masked = |v: S::F, with: f32| {
+            let mut lanes = [0.0; KV_BLOCK];
+            s.store(v, &mut lanes);
+            lanes[n..].fill(with);
+            s.load(&lanes)
+        };
+        let whole = n == KV_BLOCK;
+        // Zero times a number is zero, times anything else NaN, which `max` would lose.
+        let finite = if whole { scores } else { masked(scores, 0.0) };
+        self.poison = s.fma(finite, s.splat(0.0), self.poison);
+        let scores = if whole { scores } else { masked(scores, f32::NEG_INFINITY) };
+        let (before, greatest) = (self.greatest, s.greatest(scores));
+        let mut shrink = None;
+        if greatest > before {
+            // All of the past shrinks. At the first block there is none.
+            let by = exp(s, s.splat(before - greatest));
+            self.greatest = greatest;
+            self.sums = s.mul(self.sums, by);
+            let mut lanes = [0.0; LANES];
+            s.store(by, &mut lanes);
+            shrink = Some(lanes[0]);
         }
-        for (j, value) in values.iter().enumerate() {
-            let value = F::load(s, value, chunk);
-            for h in 0..H {
-                sums[h] = s.fma(s.splat(weights[h][j]), value, sums[h]);
-            }
-        }
-        for h in 0..H {
-            store_chunk(s, sums[h], &mut out[h * size..][..size], chunk);
-        }
+        let raised = exp(s, s.sub(scores, s.splat(self.greatest)));
+        let raised = if whole { raised } else { masked(raised, 0.0) };
+        self.sums = s.add(self.sums, raised);
+        s.store(raised, weights);
+        shrink
     }
 }
 

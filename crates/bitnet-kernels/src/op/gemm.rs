@@ -132,9 +132,13 @@ fn panel_sums<S: Bytes, const R: usize>(
 }
 
 /// Blocks of columns that are unpacked at a time: half a level-1 cache of codes.
-const UNPACKED: usize = 8;
+const UNPACKED: usize = 4;
 /// Tokens that share what was unpacked.
 const TOKENS: usize = 128;
+
+/// Starts at a cache line, so that no register of it lies across two.
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 /// Codes of eight columns, a byte each: two groups of four bytes.
 type Codes = [Group; 2];
@@ -150,19 +154,19 @@ impl<S: Bytes> Op<S> for Gemm {
         let fours = args.x_scales.len().div_ceil(4);
         let cols = args.x.len() / fours;
         let width = cols / 4;
-        let mut codes = [[[0; 4 * PANEL]; 2]; UNPACKED * BLOCK_CODES];
+        let mut codes = Aligned([[[0; 4 * PANEL]; 2]; UNPACKED * BLOCK_CODES]);
         for (p, panel) in args.panels.chunks_exact(width).enumerate() {
             for first in (0..fours).step_by(TOKENS / 4) {
-                let mut sums = [[0; PANEL]; TOKENS];
+                let mut sums = Aligned([[0; PANEL]; TOKENS]);
                 let fours = (fours - first).min(TOKENS / 4);
                 for (c, blocks) in panel.as_chunks().0.chunks(UNPACKED).enumerate() {
-                    let codes = &mut codes[..blocks.len() * BLOCK_CODES];
+                    let codes = &mut codes.0[..blocks.len() * BLOCK_CODES];
                     unpack(s, blocks, codes);
                     let x = &args.x[first * cols + c * UNPACKED * BLOCK_FOURS..];
-                    add_tokens(s, codes, (x, cols), &mut sums[..4 * fours]);
+                    add_tokens(s, codes, (x, cols), &mut sums.0[..4 * fours]);
                 }
                 let tokens = (args.x_scales.len() - 4 * first).min(TOKENS);
-                for (n, sums) in sums[..tokens].iter().enumerate() {
+                for (n, sums) in sums.0[..tokens].iter().enumerate() {
                     let token = 4 * first + n;
                     let x_scale = args.x_scales[token];
                     let y = args.y.row(args.y.rows().start + token);

@@ -54,7 +54,7 @@ pub use scan::{GroupScale, ScanArgs, ScanFn};
 pub(crate) use softmax::Softmax;
 pub use softmax::{SoftmaxArgs, SoftmaxFn};
 pub(crate) use store::Store;
-pub use store::{StoreArgs, StoreFn};
+pub use store::{Place, StoreArgs, StoreFn};
 pub use ternarize::{
     ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, TernarizeArgs, TernarizeFn, TernaryScale,
 };

@@ -2,16 +2,30 @@
 
 use std::marker::PhantomData;
 
-use crate::format::{F16, F32, Q8_0};
-use crate::simd::{Op, Token};
+use super::attend::KV_BLOCK;
+use crate::format::{F16, F32, Float, Q8_0};
+use crate::simd::{Floats, Op, Token};
 
 /// A key or a value of one head, to write in a floating-point format.
 #[derive(Debug)]
 pub struct StoreArgs<'a> {
     /// The numbers.
     pub x: &'a [f32],
-    /// Whole blocks of the format, filled up with zeros.
+    /// How they are to lie in `out`.
+    pub place: Place,
+    /// Whole blocks of the format, the last one filled up with zeros: of this position, or of all
+    /// [`KV_BLOCK`].
     pub out: &'a mut [u8],
+}
+
+/// How the numbers of a position lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One after another, as in a file.
+    Row,
+    /// As this one of [`KV_BLOCK`] positions side by side: of each block of the format the scales of
+    /// all positions, then the first numbers of all, the second numbers, and so on.
+    Lane(usize),
 }
 
 /// A kernel that stores.
@@ -22,8 +36,39 @@ pub(crate) struct Store<F>(PhantomData<F>);
 
 /// A format that numbers can be written in.
 pub(crate) trait Stored<const N: usize, const B: usize>: 'static {
-    /// A block of `N` numbers in `B` bytes.
+    /// A block of `N` numbers in `B` bytes: some of a scale, then the same number of each.
     fn block(x: &[f32; N]) -> [u8; B];
+}
+
+/// A format of keys and values.
+pub(crate) trait Cached: 'static {
+    /// Number `i` of each position, of positions side by side.
+    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F;
+}
+
+impl Cached for F32 {
+    #[inline(always)]
+    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F {
+        F32::load(s, keys, i)
+    }
+}
+
+impl Cached for F16 {
+    #[inline(always)]
+    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F {
+        F16::load(s, keys, i)
+    }
+}
+
+impl Cached for Q8_0 {
+    #[inline(always)]
+    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F {
+        let block = &keys.as_chunks::<{ 34 * KV_BLOCK }>().0[i / 32];
+        let (scales, numbers) = block.split_at(2 * KV_BLOCK);
+        let numbers = &numbers.as_chunks::<KV_BLOCK>().0[i % 32];
+        let scales = s.load_f16(&scales.as_chunks().0[0]);
+        s.mul(s.load_i8(&numbers.map(u8::cast_signed)), scales)
+    }
 }
 
 /// Rows of the formats, whose blocks differ.
@@ -49,15 +94,31 @@ store! {
 #[inline(always)]
 fn blocks<F: Stored<N, B>, const N: usize, const B: usize>(args: StoreArgs<'_>) {
     let (blocks, rest) = args.x.as_chunks::<N>();
-    debug_assert_eq!(args.x.len().div_ceil(N) * B, args.out.len());
-    let (out, last) = args.out.as_chunks_mut::<B>().0.split_at_mut(blocks.len());
-    for (x, out) in blocks.iter().zip(out) {
-        *out = F::block(x);
+    for (i, x) in blocks.iter().enumerate() {
+        put::<N, B>(F::block(x), i, args.place, args.out);
     }
-    if let [last] = last {
+    if !rest.is_empty() {
         let mut x = [0.0; N];
         x[..rest.len()].copy_from_slice(rest);
-        *last = F::block(&x);
+        put::<N, B>(F::block(&x), blocks.len(), args.place, args.out);
+    }
+}
+
+/// Writes block `i`.
+#[inline(always)]
+fn put<const N: usize, const B: usize>(block: [u8; B], i: usize, place: Place, out: &mut [u8]) {
+    match place {
+        Place::Row => out[i * B..][..B].copy_from_slice(&block),
+        Place::Lane(lane) => {
+            let out = &mut out[i * B * KV_BLOCK..][..B * KV_BLOCK];
+            let (scale, numbers) = block.split_at(B % N);
+            let (scales, lanes) = out.split_at_mut(scale.len() * KV_BLOCK);
+            scales[lane * scale.len()..][..scale.len()].copy_from_slice(scale);
+            let numbers = numbers.chunks_exact(B / N);
+            for (number, lanes) in numbers.zip(lanes.chunks_exact_mut(B / N * KV_BLOCK)) {
+                lanes[lane * (B / N)..][..B / N].copy_from_slice(number);
+            }
+        }
     }
 }
 

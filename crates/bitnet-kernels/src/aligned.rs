@@ -1,0 +1,66 @@
+//! Numbers that start at a cache line, so that no register of them lies across two.
+
+use std::collections::TryReserveError;
+use std::ops::{Deref, DerefMut};
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Some numbers, the first of which starts at a cache line.
+#[derive(Debug)]
+pub struct Aligned<T> {
+    memory: Vec<T>,
+    start: usize,
+}
+
+impl<T: Copy + Default> Aligned<T> {
+    /// `n` zeros.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no memory for them.
+    pub fn zeros(n: usize) -> Result<Aligned<T>, TryReserveError> {
+        let spare = LINE.div_ceil(size_of::<T>().max(1));
+        let mut memory: Vec<T> = Vec::new();
+        memory.try_reserve_exact(n.saturating_add(spare))?;
+        // Where a line cannot be reached, as it may be in an interpreter, nothing depends on it.
+        let start = memory.as_ptr().align_offset(LINE).min(spare);
+        memory.resize(start + n, T::default());
+        Ok(Aligned { memory, start })
+    }
+}
+
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.memory[self.start..]
+    }
+}
+
+impl<T> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_start_at_a_line() {
+        for n in [0, 1, 63, 64, 1000] {
+            let mut bytes = Aligned::<u8>::zeros(n).unwrap();
+            let numbers = Aligned::<f32>::zeros(n).unwrap();
+            assert_eq!((bytes.len(), numbers.len()), (n, n));
+            bytes.iter_mut().for_each(|byte| *byte += 1);
+            assert!(bytes.iter().all(|&byte| byte == 1));
+            if !cfg!(miri) {
+                assert_eq!(bytes.as_ptr().addr() % LINE, 0);
+                assert_eq!(numbers.as_ptr().addr() % LINE, 0);
+            }
+        }
+        assert!(Aligned::<f32>::zeros(usize::MAX).is_err());
+    }
+}
