@@ -240,26 +240,14 @@ impl Pool {
         self.each(a.len(), |i| unsafe { f(a.tile(i), b.tile(i)) });
     }
 
-    /// Calls `f` once for each row of two matrices with as many rows.
+    /// Calls `f` once for each chunk of some slices, with its index.
     ///
     /// # Panics
     ///
-    /// If `f` does, or the matrices are not whole rows, as many of each.
-    pub fn rows<A: Send, B: Send>(
-        &self,
-        (a, a_cols): (&mut [A], usize),
-        (b, b_cols): (&mut [B], usize),
-        f: impl Fn(usize, &mut [A], &mut [B]) + Sync,
-    ) {
-        let (a, b) = (Whole(Tile::new(a, a_cols)), Whole(Tile::new(b, b_cols)));
-        let rows = a.0.rows.end;
-        assert_eq!(rows, b.0.rows.end, "as many rows in both");
-        self.each(rows, |row| {
-            // SAFETY: `each` gives every row once.
-            let (mut a, mut b) =
-                unsafe { (a.part(row..row + 1, 0..a_cols), b.part(row..row + 1, 0..b_cols)) };
-            f(row, a.row(row), b.row(row));
-        });
+    /// If `f` does, or slices that go together have not as many chunks.
+    pub fn chunks<C: Chunks>(&self, chunks: C, f: impl Fn(usize, C::Chunk) + Sync) {
+        // SAFETY: `each` gives every index once.
+        self.each(chunks.count(), |i| f(i, unsafe { chunks.chunk(i) }));
     }
 
     /// Calls `f` for `0..n`, each once.
@@ -402,7 +390,66 @@ pub struct Cut<'a, T> {
     pub grain: (usize, usize),
 }
 
+/// What is cut into chunks that several threads may write: [`Chunked`] slices, and pairs of such.
+pub trait Chunks: Sync {
+    /// What `f` gets.
+    type Chunk;
+    /// Number of chunks.
+    fn count(&self) -> usize;
+    /// Chunk `i`.
+    ///
+    /// # Safety
+    ///
+    /// `i` must be less than the count, and each chunk may be in use once.
+    unsafe fn chunk(&self, i: usize) -> Self::Chunk;
+}
+
+/// A slice in chunks.
+#[derive(Debug)]
+pub struct Chunked<'a, T>(Whole<'a, T>, usize);
+
+impl<'a, T> Chunked<'a, T> {
+    /// `slice` in chunks of `size` elements; the last may have fewer.
+    ///
+    /// # Panics
+    ///
+    /// If `size` is zero.
+    pub fn new(slice: &'a mut [T], size: usize) -> Chunked<'a, T> {
+        assert!(size > 0, "chunks of nothing");
+        Chunked(Whole(Tile::new(slice, 1)), size)
+    }
+}
+
+impl<'a, T: Send> Chunks for Chunked<'a, T> {
+    type Chunk = &'a mut [T];
+
+    fn count(&self) -> usize {
+        self.0.0.rows.end.div_ceil(self.1)
+    }
+
+    unsafe fn chunk(&self, i: usize) -> &'a mut [T] {
+        let (start, end) = (i * self.1, self.0.0.rows.end.min((i + 1) * self.1));
+        // SAFETY: the range is within the slice, which is borrowed for `'a`; nobody else has the chunk.
+        unsafe { std::slice::from_raw_parts_mut(self.0.0.matrix.add(start), end - start) }
+    }
+}
+
+impl<A: Chunks, B: Chunks> Chunks for (A, B) {
+    type Chunk = (A::Chunk, B::Chunk);
+
+    fn count(&self) -> usize {
+        assert_eq!(self.0.count(), self.1.count(), "as many chunks of both");
+        self.0.count()
+    }
+
+    unsafe fn chunk(&self, i: usize) -> Self::Chunk {
+        // SAFETY: the caller's.
+        unsafe { (self.0.chunk(i), self.1.chunk(i)) }
+    }
+}
+
 /// A whole matrix, shared by the threads that take parts of it.
+#[derive(Debug)]
 struct Whole<'a, T>(Tile<'a, T>);
 
 // SAFETY: nothing is read or written through it; parts of it are made, and those are `Send`.
@@ -508,14 +555,24 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_two_outputs_go_together() {
-        let (mut a, mut b) = (vec![0; 9 * 4], vec![0; 9]);
-        pool(3).rows((&mut a, 4), (&mut b, 1), |row, a, b| {
-            a.fill(row);
-            b[0] = row * 10;
+    fn chunks_of_several_slices_go_together() {
+        let (mut a, mut b, mut c) = (vec![0; 10], vec![0; 4], vec![0; 7]);
+        let chunks = ((Chunked::new(&mut a, 3), Chunked::new(&mut b, 1)), Chunked::new(&mut c, 2));
+        pool(3).chunks(chunks, |i, ((a, b), c)| {
+            a.fill(i + 1);
+            b.fill(a.len());
+            c.fill(10 * (i + 1));
         });
-        assert!(a.chunks(4).enumerate().all(|(row, a)| a.iter().all(|&x| x == row)));
-        assert!(b.iter().enumerate().all(|(row, &b)| b == row * 10));
+        assert_eq!(a, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]);
+        assert_eq!(b, [3, 3, 3, 1]);
+        assert_eq!(c, [10, 10, 20, 20, 30, 30, 40]);
+    }
+
+    #[test]
+    #[should_panic(expected = "as many chunks of both")]
+    fn chunks_that_do_not_go_together_are_refused() {
+        let (mut a, mut b) = ([0; 4], [0; 4]);
+        pool(1).chunks((Chunked::new(&mut a, 1), Chunked::new(&mut b, 2)), |_, _| {});
     }
 
     #[test]

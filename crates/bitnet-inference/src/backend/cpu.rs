@@ -6,7 +6,7 @@ use bitnet_kernels::op::{
     AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, NormArgs, NormFn,
     QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, StoreFn, interleave,
 };
-use bitnet_kernels::pool::{Cut, Tile};
+use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
 use bitnet_kernels::{Bound, Calls, Cpu, Format, NoKernel, Pool, format, packed, select};
 
@@ -148,31 +148,29 @@ impl Backend for CpuBackend {
     fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Quantized) {
         let Kernels { norm: normalize, quantize, .. } = &self.kernels;
         let cols = out.cols;
-        self.each_row(&mut out.normed[..rows * cols], cols, |row, y| {
-            (normalize.run)(NormArgs { x: x.row(row), weight: norm.weight, eps: norm.eps, y });
-        });
-        let normed = &out.normed;
-        self.pool.rows(
-            (&mut out.data[..rows * cols], cols),
-            (&mut out.scales[..rows], 1),
-            |row, q, scale| {
-                let x = &normed[row * cols..][..cols];
-                (quantize.run)(QuantizeArgs { x, q, scale: &mut scale[0] });
-            },
+        let width = cols / 4;
+        // Four rows at a time, which are interleaved; what one step leaves in a cache the next takes.
+        let chunks = (
+            (
+                Chunked::new(&mut out.normed[..rows * cols], 4 * cols),
+                Chunked::new(&mut out.data[..rows * cols], 4 * cols),
+            ),
+            (
+                Chunked::new(&mut out.scales[..rows], 4),
+                Chunked::new(&mut out.fours[..rows.div_ceil(4) * width], width),
+            ),
         );
-        if rows > 1 {
-            let (width, data) = (cols / 4, &out.data[..rows * cols]);
-            self.pool.tiles(
-                &mut out.fours[..rows.div_ceil(4) * width],
-                width,
-                (1, width),
-                |mut t| {
-                    let four = t.rows().start;
-                    let x = &data[4 * four * cols..];
-                    interleave(&x[..x.len().min(4 * cols)], cols, t.row(four));
-                },
-            );
-        }
+        self.pool.chunks(chunks, |four, ((normed, data), (scales, fours))| {
+            let each = normed.chunks_mut(cols).zip(data.chunks_mut(cols)).zip(scales);
+            for (i, ((y, q), scale)) in each.enumerate() {
+                let x = x.row(4 * four + i);
+                (normalize.run)(NormArgs { x, weight: norm.weight, eps: norm.eps, y });
+                (quantize.run)(QuantizeArgs { x: y, q, scale });
+            }
+            if rows > 1 {
+                interleave(data, cols, fours);
+            }
+        });
         self.calls.add(normalize, rows as u64);
         self.calls.add(quantize, rows as u64);
     }

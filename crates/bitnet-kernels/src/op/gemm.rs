@@ -138,7 +138,7 @@ const TOKENS: usize = 128;
 
 /// Starts at a cache line, so that no register of it lies across two.
 #[repr(align(64))]
-struct Aligned<T>(T);
+struct Lines<T>(T);
 
 /// Codes of eight columns, a byte each: two groups of four bytes.
 type Codes = [Group; 2];
@@ -154,25 +154,29 @@ impl<S: Bytes> Op<S> for Gemm {
         let fours = args.x_scales.len().div_ceil(4);
         let cols = args.x.len() / fours;
         let width = cols / 4;
-        let mut codes = Aligned([[[0; 4 * PANEL]; 2]; UNPACKED * BLOCK_CODES]);
+        let mut sums = Lines([[0; PANEL]; TOKENS]);
+        let mut codes = Lines([[[0; 4 * PANEL]; 2]; UNPACKED * BLOCK_CODES]);
         for (p, panel) in args.panels.chunks_exact(width).enumerate() {
             for first in (0..fours).step_by(TOKENS / 4) {
-                let mut sums = Aligned([[0; PANEL]; TOKENS]);
                 let fours = (fours - first).min(TOKENS / 4);
+                let sums = &mut sums.0[..4 * fours];
                 for (c, blocks) in panel.as_chunks().0.chunks(UNPACKED).enumerate() {
                     let codes = &mut codes.0[..blocks.len() * BLOCK_CODES];
                     unpack(s, blocks, codes);
                     let x = &args.x[first * cols + c * UNPACKED * BLOCK_FOURS..];
-                    add_tokens(s, codes, (x, cols), &mut sums.0[..4 * fours]);
+                    add_tokens(s, codes, (x, cols), sums, c == 0);
                 }
                 let tokens = (args.x_scales.len() - 4 * first).min(TOKENS);
-                for (n, sums) in sums.0[..tokens].iter().enumerate() {
+                for (n, sums) in sums[..tokens].iter().enumerate() {
                     let token = 4 * first + n;
                     let x_scale = args.x_scales[token];
                     let y = args.y.row(args.y.rows().start + token);
                     let end = rows.min((p + 1) * PANEL);
-                    for (y, sum) in y[p * PANEL..end].iter_mut().zip(sums) {
-                        *y = x_scale.dequantize(*sum, args.scale);
+                    let y = &mut y[p * PANEL..end];
+                    if S::FUSED {
+                        x_scale.dequantize_all::<true>(sums, args.scale, y);
+                    } else {
+                        x_scale.dequantize_all::<false>(sums, args.scale, y);
                     }
                 }
             }
@@ -200,46 +204,45 @@ fn unpack<S: Bytes>(s: S, blocks: &[[Group; BLOCK]], codes: &mut [Codes]) {
     }
 }
 
-/// Adds the products of codes with the fours of tokens that `x` starts with, one every `stride`.
+/// Adds the products of codes with the fours of tokens that `x` starts with, one every `stride`, to
+/// `sums`, or to zero where those are of another panel.
 #[inline(always)]
 fn add_tokens<S: Bytes>(
     s: S,
     codes: &[Codes],
     (x, stride): (&[Fours], usize),
     sums: &mut [[i32; PANEL]],
+    fresh: bool,
 ) {
     let fours = sums.len() / 4;
-    let whole = fours / S::TILE_FOURS * S::TILE_FOURS;
-    for first in (0..whole).step_by(S::TILE_FOURS) {
-        let (x, sums) = (&x[first * stride..], &mut sums[4 * first..]);
-        match (S::TILE_REGISTERS, S::TILE_FOURS) {
-            (2, 3) => panel_tile::<S, 2, 3>(s, codes, (x, stride), sums),
-            (2, 1) => panel_tile::<S, 2, 1>(s, codes, (x, stride), sums),
-            (1, 3) => panel_tile::<S, 1, 3>(s, codes, (x, stride), sums),
-            _ => panel_tile::<S, 4, 1>(s, codes, (x, stride), sums),
-        }
-    }
-    for first in whole..fours {
-        let (x, sums) = (&x[first * stride..], &mut sums[4 * first..]);
-        match S::TILE_REGISTERS {
-            1 | 2 => panel_tile::<S, 2, 1>(s, codes, (x, stride), sums),
-            _ => panel_tile::<S, 4, 1>(s, codes, (x, stride), sums),
-        }
+    let mut first = 0;
+    while first < fours {
+        let (x, sums) = ((&x[first * stride..], stride), (&mut sums[4 * first..], fresh));
+        first += match (S::TILE_REGISTERS, S::TILE_FOURS.min(fours - first)) {
+            (1, 3) => panel_tile::<S, 1, 3>(s, codes, x, sums),
+            (2, 3) => panel_tile::<S, 2, 3>(s, codes, x, sums),
+            (2, 2) => panel_tile::<S, 2, 2>(s, codes, x, sums),
+            (1 | 2, _) => panel_tile::<S, 2, 1>(s, codes, x, sums),
+            _ => panel_tile::<S, 4, 1>(s, codes, x, sums),
+        };
     }
 }
 
-/// Adds the products of a panel with `Q` fours of tokens, `R` registers of rows at a time.
+/// Adds the products of a panel with `Q` fours of tokens, `R` registers of rows at a time; gives `Q`.
 #[inline(always)]
 fn panel_tile<S: Bytes, const R: usize, const Q: usize>(
     s: S,
     codes: &[Codes],
     (x, stride): (&[Fours], usize),
-    sums: &mut [[i32; PANEL]],
-) {
+    (sums, fresh): (&mut [[i32; PANEL]], bool),
+) -> usize {
     let pairs = |q: usize| &x[q * stride..].as_chunks::<2>().0[..codes.len()];
     let mut x = [pairs(0); Q];
     for (q, x) in x.iter_mut().enumerate() {
         *x = pairs(q);
+    }
+    if fresh {
+        sums[..4 * Q].fill([0; PANEL]);
     }
     for first in (0..PANEL / S::ROWS).step_by(R) {
         let tile = tile::<S, R, Q>(s, codes, first, x);
@@ -251,6 +254,7 @@ fn panel_tile<S: Bytes, const R: usize, const Q: usize>(
             }
         }
     }
+    Q
 }
 
 /// The products of registers `first .. first + R` with `Q` fours of tokens.

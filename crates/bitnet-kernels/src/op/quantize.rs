@@ -20,6 +20,30 @@ impl RowScale {
     pub(crate) fn dequantize(self, codes: i32, d: f32) -> f32 {
         (codes - self.sum) as f32 / self.scale * d
     }
+
+    /// [`RowScale::dequantize`] of several sums. With `FUSED`, by multiplications, of which a vector
+    /// takes a quarter of the time of a division.
+    ///
+    /// An estimate of the quotient with the rounded inverse, then twice the exact remainder times the
+    /// inverse: the first leaves less than a unit in the last place, so the second rounds as a division
+    /// does (Markstein 1990).
+    #[inline(always)]
+    pub(crate) fn dequantize_all<const FUSED: bool>(self, codes: &[i32], d: f32, y: &mut [f32]) {
+        /// Scales with which nothing on the way overflows or loses bits.
+        const SAFE: std::ops::Range<f32> = 1e-20..1e20;
+        let inverse = 1.0 / self.scale;
+        if !FUSED || !SAFE.contains(&self.scale) {
+            for (y, &codes) in y.iter_mut().zip(codes) {
+                *y = self.dequantize(codes, d);
+            }
+            return;
+        }
+        for (y, &codes) in y.iter_mut().zip(codes) {
+            let sum = (codes - self.sum) as f32;
+            let mend = |q: f32| (-q).mul_add(self.scale, sum).mul_add(inverse, q);
+            *y = mend(mend(sum * inverse)) * d;
+        }
+    }
 }
 
 /// One row to quantise.
@@ -72,5 +96,38 @@ impl<S: Floats> Op<S> for Quantize {
 
         let sum = args.q.iter().map(|&q| i32::from(q)).sum();
         *args.scale = RowScale { scale, sum };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotients_by_multiplication_are_quotients() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 32) as u32
+        };
+        let equal = |scale: f32, codes: &[i32; 16]| {
+            let (row, mut y) = (RowScale { scale, sum: 5 }, [0.0; 16]);
+            row.dequantize_all::<true>(codes, 0.75, &mut y);
+            for (y, &codes) in y.iter().zip(codes) {
+                let want = row.dequantize(codes, 0.75);
+                let same = y.to_bits() == want.to_bits() || y.is_nan() && want.is_nan();
+                assert!(same, "{codes} / {scale:e}: {y:e}, not {want:e}");
+            }
+        };
+        for _ in 0..20_000 {
+            // Any mantissa, exponents of real scales; sums small and great.
+            let scale = f32::from_bits((90 + random() % 70) << 23 | random() >> 9);
+            let bits = random() % 32;
+            equal(scale, &std::array::from_fn(|_| random().cast_signed() >> bits >> 1));
+        }
+        for scale in [f32::NAN, f32::INFINITY, 1e-37, 1e37, 0.999_999_94, 1.999_999_9, 1.0, 1.27e7]
+        {
+            equal(scale, &std::array::from_fn(|i| (1 << i) - 1));
+        }
     }
 }

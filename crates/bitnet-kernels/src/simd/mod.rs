@@ -126,6 +126,8 @@ pub(crate) trait Bytes: Token {
     const TILE_REGISTERS: usize;
     /// Fours of tokens in a gemm tile.
     const TILE_FOURS: usize;
+    /// Whether there are fused multiply-adds of floats.
+    const FUSED: bool = true;
 
     /// Register `r` of a group.
     fn load(self, group: &[u8; 4 * PANEL], r: usize) -> Self::Vec;

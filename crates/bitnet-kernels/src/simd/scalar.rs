@@ -141,6 +141,7 @@ impl Bytes for Scalar {
     const FULL: usize = usize::MAX;
     const TILE_REGISTERS: usize = 2;
     const TILE_FOURS: usize = 1;
+    const FUSED: bool = false;
 
     #[inline(always)]
     fn load(self, group: &[u8; 4 * PANEL], r: usize) -> Self::Vec {
