@@ -271,10 +271,10 @@ fn refine(run: RefineFn) -> Run {
         scales: [0.5; LANE_GROUPS],
         sums: [96; LANE_GROUPS],
     };
-    let (x, mut product) = (vec![x; blocks], 0.0);
+    let (x, mut products) = (vec![x; blocks], [0.0; LANE_GROUPS]);
     Box::new(move || {
-        run(RefineArgs { fine: &fine, scales: &scales, x: &x, product: &mut product });
-        black_box(product);
+        run(RefineArgs { fine: &fine, scales: &scales, x: &x, products: &mut products });
+        black_box(products);
     })
 }
 

@@ -27,6 +27,8 @@ const SCANNED: usize = 8;
 const SEEDS: usize = 24;
 /// Rows between the one that is refined and the one that is asked for from memory.
 const ROWS_AHEAD: usize = 6;
+/// Rows between the one that is multiplied exactly and the one that is asked for from memory.
+const EXACT_AHEAD: usize = 3;
 /// So few rows are multiplied exactly at once.
 const FEW: usize = 64;
 
@@ -317,13 +319,14 @@ impl Shortlist {
     /// The most that the logit of a row can be, by 6 bits.
     fn refined(&self, state: &HiddenState, row: usize, product: f32) -> f32 {
         let blocks = fine_blocks(self.cols);
-        let mut fine = 0.0;
+        let mut lanes = [0.0; LANE_GROUPS];
         (self.refine.run)(RefineArgs {
             fine: &self.fine.get()[row * blocks..][..blocks],
             scales: &self.row_scales[row * blocks..][..blocks],
             x: &state.fine,
-            product: &mut fine,
+            products: &mut lanes,
         });
+        let fine = sum(lanes);
         let (norms, r) = (&self.norms[row / ROWS], row % ROWS);
         let lost = norms.lost_fine[r] * state.norm;
         at_most(product + 0.125 * norms.step[r] * fine, state.bound(norms.copy[r], lost))
@@ -393,9 +396,13 @@ fn exact(
 ) {
     let mut new: Vec<_> = ids.iter().map(|&id| Candidate { id, logit: 0.0 }).collect();
     pool.tiles(&mut new, 1, (8, 1), |mut tile| {
+        let weights = |id: u32| &layer.weights[id as usize * row_bytes..][..row_bytes];
         for i in tile.rows() {
+            if let Some(&id) = ids.get(i + EXACT_AHEAD) {
+                prefetch(weights(id));
+            }
             let candidate = &mut tile.row(i)[0];
-            let weights = &layer.weights[candidate.id as usize * row_bytes..][..row_bytes];
+            let weights = weights(candidate.id);
             let y = Tile::new(std::slice::from_mut(&mut candidate.logit), 1);
             (layer.head.run)(HeadArgs { weights, x, cols: x.len(), y });
         }
@@ -495,6 +502,13 @@ impl HiddenState {
 fn at_most(product: f32, bound: f32) -> f32 {
     let most = product + bound;
     if most.is_nan() { f32::INFINITY } else { most }
+}
+
+/// The sum of all lanes, halves on halves.
+fn sum(lanes: [f32; LANE_GROUPS]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 /// The root of a sum of squares, rounded up.

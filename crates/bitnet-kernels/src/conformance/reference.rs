@@ -322,7 +322,12 @@ pub(super) fn scan(
 }
 
 /// The product of the fine codes of a row.
-pub(super) fn refine(fine: &[u8], scales: &[i8], x: &[i8], x_scales: &[GroupScale]) -> f32 {
+pub(super) fn refine(
+    fine: &[u8],
+    scales: &[i8],
+    x: &[i8],
+    x_scales: &[GroupScale],
+) -> [f32; LANES] {
     let mut lanes = [0.0; LANES];
     for (g, (scale, x_scale)) in scales.iter().zip(x_scales).enumerate() {
         let term = |c: usize| {
@@ -333,5 +338,5 @@ pub(super) fn refine(fine: &[u8], scales: &[i8], x: &[i8], x_scales: &[GroupScal
         let sum = (0..32).map(term).sum::<i32>();
         lanes[g % 16] += sum as f32 * (f32::from(*scale) * x_scale.scale);
     }
-    lanes.iter().sum()
+    lanes
 }

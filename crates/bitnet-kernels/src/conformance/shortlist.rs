@@ -103,12 +103,12 @@ pub(super) fn refine(run: RefineFn) -> Outcome {
                 (0..blocks * LANE_GROUPS).map(|_| random.below(128) as i8).collect();
             let want = reference::refine(&fine, &scales, &x, &x_scales);
             let memory = Unaligned::new(&fine);
-            let got = guarded(1, &[want], |product| {
+            let got = guarded(LANE_GROUPS, &want, |products| {
                 run(RefineArgs {
                     fine: memory.bytes().as_chunks().0,
                     scales: scales.as_chunks().0,
                     x: &shortlist::fine_activations(&x, &x_scales),
-                    product: &mut product[0],
+                    products: &mut products.as_chunks_mut().0[0],
                 });
             });
             case(got, || format!("row of {cols}"))?;

@@ -27,8 +27,8 @@ pub struct RefineArgs<'a> {
     pub scales: &'a [[i8; LANE_GROUPS]],
     /// For each block the activations.
     pub x: &'a [FineActivations],
-    /// The product, in eighth steps of the row.
-    pub product: &'a mut f32,
+    /// What each lane's groups add to the product, in eighth steps of the row.
+    pub products: &'a mut [f32; LANE_GROUPS],
 }
 
 /// A kernel that refines.
@@ -58,6 +58,6 @@ impl<S: Bytes> Op<S> for Refine {
                 lanes[lane] += sum as f32 * (f32::from(scales[lane]) * x.scales[lane]);
             }
         }
-        *args.product = lanes.iter().sum();
+        *args.products = lanes;
     }
 }
