@@ -229,7 +229,7 @@ fn matmul(run: MatmulFn) -> Run {
 fn condense(run: CondenseFn, format: Format) -> Run {
     let row = format::narrow(format, &floats(COLS), COLS).expect("a legal width");
     let groups = COLS / CONDENSED;
-    let (mut codes, mut fine) = (vec![[0; 16]; groups], vec![[0; 8]; groups]);
+    let (mut codes, mut fine) = (vec![[0; CODE_BYTES]; groups], vec![[0; 8]; groups]);
     let (mut scales, mut norms) = (vec![0; groups], RowNorms::default());
     Box::new(move || {
         run(CondenseArgs {
@@ -245,7 +245,7 @@ fn condense(run: CondenseFn, format: Format) -> Run {
 
 fn scan(run: ScanFn) -> Run {
     let (panels, groups) = (ROWS / 32, COLS / CONDENSED);
-    let codes = vec![[0x5B; 128]; panels * groups * 4];
+    let codes = vec![[0x5B; 128]; panels * groups * CODE_GROUPS];
     let scales = vec![[100; 32]; panels * groups];
     let (x, _) = activations(1);
     let x_scales = vec![GroupScale { scale: 0.5, sum: 3, norm: 1.5 }; groups];

@@ -1,6 +1,6 @@
 //! The greatest logits of a large output layer from a fraction of its bytes, exactly.
 //!
-//! Beside the rows themselves stands a copy of 4 bits a number, and of 2 bits more, with what each
+//! Beside the rows themselves stands a copy of 5 bits a number, and of 2 bits more, with what each
 //! loses ([`CondenseFn`]). A hidden state is multiplied by the copy ([`ScanFn`]); by Cauchy and
 //! Schwarz the exact logit of a row is off by at most the norm of what the copy lost times the norm
 //! of the hidden state, and something for roundings. The exact logits of a few rows that look best
@@ -12,8 +12,8 @@
 
 use crate::format::{Format, FormatError};
 use crate::op::{
-    CONDENSED, CondenseArgs, CondenseFn, FineActivations, GroupScale, HeadArgs, HeadFn,
-    LANE_GROUPS, RefineArgs, RefineFn, RowNorms, ScanArgs, ScanFn,
+    CODE_BYTES, CODE_GROUPS, CONDENSED, CondenseArgs, CondenseFn, FineActivations, GroupScale,
+    HeadArgs, HeadFn, LANE_GROUPS, RefineArgs, RefineFn, RowNorms, ScanArgs, ScanFn,
 };
 use crate::packed::{Group, Groups, ROWS};
 use crate::pool::{Pool, Tile};
@@ -111,9 +111,9 @@ impl Scanned {
 struct PanelNorms {
     step: [f32; ROWS],
     lost: [f32; ROWS],
-    /// Of what 4 bits lose of a group, relative to the scale of the group.
+    /// Of what 5 bits lose of a group, relative to the scale of the group.
     relative: [f32; ROWS],
-    /// Of the copy of 4 bits.
+    /// Of the copy of 5 bits.
     copy: [f32; ROWS],
     lost_fine: [f32; ROWS],
 }
@@ -186,7 +186,7 @@ impl Shortlist {
         let condense = select::<CondenseFn>(Some(format), cpu)?;
         let (panels, width, blocks) = (rows.div_ceil(ROWS), cols / CONDENSED, fine_blocks(cols));
         let mut list = Shortlist {
-            codes: Groups::zeros(panels * width * 4)?,
+            codes: Groups::zeros(panels * width * CODE_GROUPS)?,
             scales: zeros(panels * width)?,
             fine: Groups::zeros(panels * ROWS * blocks)?,
             row_scales: zeros(panels * ROWS * blocks)?,
@@ -210,7 +210,8 @@ impl Shortlist {
 
     fn panels(&mut self) -> Vec<Panel<'_>> {
         let (width, blocks) = (self.cols / CONDENSED, fine_blocks(self.cols));
-        let coarse = self.codes.get_mut().chunks_mut(4 * width).zip(self.scales.chunks_mut(width));
+        let coarse =
+            self.codes.get_mut().chunks_mut(CODE_GROUPS * width).zip(self.scales.chunks_mut(width));
         let fine = self.fine.get_mut().chunks_mut(ROWS * blocks);
         let fine = fine.zip(self.row_scales.chunks_mut(ROWS * blocks));
         let parts = coarse.zip(fine).zip(&mut self.norms);
@@ -295,7 +296,7 @@ impl Shortlist {
             for panel in tile.rows() {
                 let (mut products, mut norms) = ([[0.0; ROWS]], [[0.0; ROWS]]);
                 (self.scan.run)(ScanArgs {
-                    codes: &self.codes.get()[4 * panel * width..][..4 * width],
+                    codes: &self.codes.get()[CODE_GROUPS * panel * width..][..CODE_GROUPS * width],
                     scales: &self.scales[panel * width..][..width],
                     x: state.bytes.as_chunks().0,
                     x_scales: &state.scales,
@@ -316,7 +317,7 @@ impl Shortlist {
         prefetch(self.row_scales[row * blocks..][..blocks].as_flattened());
     }
 
-    /// The most that the logit of a row can be, by 6 bits.
+    /// The most that the logit of a row can be, by 7 bits.
     fn refined(&self, state: &HiddenState, row: usize, product: f32) -> f32 {
         let blocks = fine_blocks(self.cols);
         let mut lanes = [0.0; LANE_GROUPS];
@@ -365,7 +366,7 @@ fn zeros<T: Clone + Default>(n: usize) -> Result<Vec<T>, FormatError> {
 fn fill<'a>(panel: &mut Panel<'_>, rows: impl Iterator<Item = &'a [u8]>, condense: CondenseFn) {
     let width = panel.scales.len();
     let blocks = panel.fine.len() / ROWS;
-    let (mut codes, mut fine) = (vec![[0; 16]; width], vec![[0; 8]; width]);
+    let (mut codes, mut fine) = (vec![[0; CODE_BYTES]; width], vec![[0; 8]; width]);
     for (r, row) in rows.enumerate() {
         let scales = &mut panel.row_scales[r * blocks..][..blocks];
         let scales = &mut scales.as_flattened_mut()[..width];
@@ -376,7 +377,7 @@ fn fill<'a>(panel: &mut Panel<'_>, rows: impl Iterator<Item = &'a [u8]>, condens
         for (g, codes) in codes.iter().enumerate() {
             panel.scales[g][r] = scales[g];
             for (j, word) in codes.as_chunks::<4>().0.iter().enumerate() {
-                panel.codes[4 * g + j].as_chunks_mut().0[r] = *word;
+                panel.codes[CODE_GROUPS * g + j].as_chunks_mut().0[r] = *word;
             }
             let block = &mut panel.fine[r * blocks + g / LANE_GROUPS];
             for (j, word) in fine[g].as_chunks::<4>().0.iter().enumerate() {

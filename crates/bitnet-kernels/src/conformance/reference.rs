@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::Format;
 use crate::format::IQ2_S_GRID as GRID;
-use crate::op::{GroupScale, KV_BLOCK, RowNorms, RowScale};
+use crate::op::{CODE_BYTES, GroupScale, KV_BLOCK, RowNorms, RowScale};
 
 /// The number of partial sums of every floating-point sum.
 const LANES: usize = 16;
@@ -232,7 +232,7 @@ fn iq2_s(block: &[u8]) -> Vec<f32> {
 }
 
 /// Codes of 4 and 2 bits of a row, scales of its groups of 32, and what is known of it.
-pub(super) type Condensed = (Vec<[u8; 16]>, Vec<[u8; 8]>, Vec<i8>, RowNorms);
+pub(super) type Condensed = (Vec<[u8; CODE_BYTES]>, Vec<[u8; 8]>, Vec<i8>, RowNorms);
 
 pub(super) fn condense(x: &[f32]) -> Condensed {
     let groups = x.len() / 32;
@@ -244,21 +244,21 @@ pub(super) fn condense(x: &[f32]) -> Condensed {
         relative: f32::INFINITY,
     };
     let greatest = |x: &[f32]| x.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-    let step = greatest(x) / (7.5 * 127.0);
+    let step = greatest(x) / (15.5 * 127.0);
     if !x.iter().all(|x| x.is_finite()) || step > 0.0 && step < 1e-30 {
-        return (vec![[0; 16]; groups], vec![[0; 8]; groups], vec![0; groups], none);
+        return (vec![[0; CODE_BYTES]; groups], vec![[0; 8]; groups], vec![0; groups], none);
     }
     let (mut codes, mut fine, mut scales) = (Vec::new(), Vec::new(), Vec::new());
     let (mut lost, mut lost_fine, mut relative) = (Vec::new(), Vec::new(), 0.0_f32);
     for x in x.chunks(32) {
-        let scale = if step == 0.0 { 0.0 } else { (greatest(x) / (7.5 * step)).ceil().min(127.0) };
+        let scale = if step == 0.0 { 0.0 } else { (greatest(x) / (15.5 * step)).ceil().min(127.0) };
         let a = step * scale;
         let inverse = if a > 0.0 { 1.0 / a } else { 0.0 };
         let (mut c, mut d) = ([0; 32], [0; 32]);
         let first = lost.len();
         for (i, &x) in x.iter().enumerate() {
-            let code = x.mul_add(inverse, 7.5).round_ties_even().clamp(0.0, 15.0);
-            let left = (-a).mul_add(code - 7.5, x);
+            let code = x.mul_add(inverse, 15.5).round_ties_even().clamp(0.0, 31.0);
+            let left = (-a).mul_add(code - 15.5, x);
             let two = left.mul_add(4.0 * inverse, 1.5).round_ties_even().clamp(0.0, 3.0);
             (c[i], d[i]) = (code as u8, two as u8);
             lost.push(left);
@@ -267,13 +267,16 @@ pub(super) fn condense(x: &[f32]) -> Condensed {
         if scale > 0.0 {
             relative = relative.max(dot(&lost[first..], &lost[first..]).sqrt() / a);
         }
-        codes.push(std::array::from_fn(|i| c[i] | c[16 + i] << 4));
+        codes.push(std::array::from_fn(|i| match i {
+            0..16 => c[i] & 15 | c[16 + i] << 4,
+            _ => (0..8).map(|p| (c[4 * p + i - 16] >> 4) << p).sum(),
+        }));
         let crumbs = |at: usize| d[at] << 6 | d[at + 4] << 4 | d[at + 8] << 2 | d[at + 12];
         fine.push(std::array::from_fn(|i| crumbs(16 * (i / 4) + i % 4)));
         scales.push(scale as i8);
     }
     let row = dot(x, x).sqrt() * 1.001;
-    // The losses of 4 bits are summed by group.
+    // The losses of 5 bits are summed by group.
     let mut by_group = [0.0; LANES];
     for group in lost.chunks(32) {
         for i in 0..LANES {
@@ -301,14 +304,15 @@ pub(super) fn scan(
 ) -> (Vec<f32>, Vec<f32>) {
     let width = x_scales.len();
     let (mut products, mut norms) = (Vec::new(), Vec::new());
-    for (codes, scales) in codes.chunks(512 * width).zip(scales.chunks(32 * width)) {
+    for (codes, scales) in codes.chunks(640 * width).zip(scales.chunks(32 * width)) {
         for row in 0..32 {
             let (mut product, mut norm) = (0.0, 0.0);
             for (g, x_scale) in x_scales.iter().enumerate() {
                 let term = |c: usize| {
-                    let byte = codes[512 * g + 128 * (c % 16 / 4) + 4 * row + c % 4];
-                    let code = i32::from(byte >> (4 * (c / 16)) & 15);
-                    (2 * code - 15) * i32::from(x[32 * g + c])
+                    let byte = |word: usize| codes[640 * g + 128 * word + 4 * row + c % 4];
+                    let four = byte(c % 16 / 4) >> (4 * (c / 16)) & 15;
+                    let code = i32::from(four | (byte(4) >> (c / 4) & 1) << 4);
+                    (2 * code - 31) * i32::from(x[32 * g + c])
                 };
                 let scale = f32::from(scales[32 * g + row]);
                 product += (0..32).map(term).sum::<i32>() as f32 * (scale * x_scale.scale);

@@ -4,8 +4,8 @@ use super::cases::{Outcome, Random, Unaligned, case, float_rows, guarded, same};
 use super::reference;
 use crate::format::Format;
 use crate::op::{
-    CONDENSED, CondenseArgs, CondenseFn, GroupScale, LANE_GROUPS, RefineArgs, RefineFn, RowNorms,
-    ScanArgs, ScanFn,
+    CODE_BYTES, CONDENSED, CondenseArgs, CondenseFn, GroupScale, LANE_GROUPS, RefineArgs, RefineFn,
+    RowNorms, ScanArgs, ScanFn,
 };
 use crate::packed::ROWS;
 use crate::shortlist;
@@ -24,7 +24,7 @@ pub(super) fn condense(run: CondenseFn, format: Format) -> Outcome {
         for row in Unaligned::new(&rows).bytes().chunks(row_bytes) {
             let want = reference::condense(&reference::widen(format, row));
             let groups = cols / CONDENSED;
-            let (mut codes, mut fine) = (vec![[0; 16]; groups], vec![[0; 8]; groups]);
+            let (mut codes, mut fine) = (vec![[0; CODE_BYTES]; groups], vec![[0; 8]; groups]);
             let (mut scales, mut norms) = (vec![99; groups], RowNorms::default());
             run(CondenseArgs {
                 row,
@@ -56,7 +56,7 @@ pub(super) fn scan(run: ScanFn) -> Outcome {
     let mut random = Random::new();
     for (panels, cols) in [(1, 32), (3, 256), (2, 2560)] {
         for worst in [None, Some(127), Some(-127)] {
-            let mut codes = random.bytes(panels * cols * 16);
+            let mut codes = random.bytes(panels * cols * 20);
             let mut x = random.bytes(cols);
             if let Some(worst) = worst {
                 codes.fill(-1);

@@ -1,6 +1,6 @@
-//! A row of the output layer to 4 bits and 2 more, with what it loses.
+//! A row of the output layer to 5 bits and 2 more, with what it loses.
 //!
-//! Columns go in groups of 32 with a step `a` each. A number is `a (c - 7.5)` with a code `c` of 4
+//! Columns go in groups of 32 with a step `a` each. A number is `a (c - 15.5)` with a code `c` of 5
 //! bits, and what that leaves is `a (d - 1.5) / 4` with a code `d` of 2 bits.
 
 use std::marker::PhantomData;
@@ -10,6 +10,10 @@ use crate::simd::{Floats, LANES, Op};
 
 /// Columns that share a step.
 pub const CONDENSED: usize = 32;
+/// Bytes of their codes.
+pub const CODE_BYTES: usize = 20;
+/// The code of zero, and half of the greatest.
+const MIDDLE: f32 = 15.5;
 
 /// What is known of a condensed row. Norms are Euclidean and rounded up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,11 +22,11 @@ pub struct RowNorms {
     pub step: f32,
     /// Of the row.
     pub row: f32,
-    /// Of what 4 bits lose.
+    /// Of what 5 bits lose.
     pub lost: f32,
-    /// Of what 6 bits lose.
+    /// Of what 7 bits lose.
     pub lost_fine: f32,
-    /// Of what 4 bits lose of a group, relative to its step: the greatest.
+    /// Of what 5 bits lose of a group, relative to its step: the greatest.
     pub relative: f32,
 }
 
@@ -42,9 +46,10 @@ impl RowNorms {
 pub struct CondenseArgs<'a> {
     /// Its bytes.
     pub row: &'a [u8],
-    /// For each group the codes `c`: columns 0 to 15 in the low halves of the bytes, 16 to 31 in
-    /// the high ones.
-    pub codes: &'a mut [[u8; 16]],
+    /// For each group the codes `c`: the lower four bits of columns 0 to 15 in the low halves of the
+    /// bytes, of 16 to 31 in the high ones; then bytes whose bit `p` is the fifth of columns `4 p` to
+    /// `4 p + 3`.
+    pub codes: &'a mut [[u8; CODE_BYTES]],
     /// For each group the codes `d`: byte `4 j + i` holds columns `16 j + i`, and 4, 8 and 12 after
     /// it, the first in the two highest bits.
     pub fine: &'a mut [[u8; 8]],
@@ -75,7 +80,7 @@ impl<S: Floats, F: Float> Op<S> for Condense<F> {
                 most = s.max(most, s.abs(x));
             }
         }
-        let step = s.greatest(most) / (7.5 * 127.0);
+        let step = s.greatest(most) / (MIDDLE * 127.0);
         *args.norms = RowNorms::UNKNOWN;
         args.scales.fill(0);
         // Rows that are too small or not finite are not condensed.
@@ -87,7 +92,7 @@ impl<S: Floats, F: Float> Op<S> for Condense<F> {
         for group in 0..args.scales.len() {
             let x = load(group);
             let most = s.greatest(s.max(s.abs(x[0]), s.abs(x[1])));
-            let scale = if step == 0.0 { 0.0 } else { (most / (7.5 * step)).ceil().min(127.0) };
+            let scale = if step == 0.0 { 0.0 } else { (most / (MIDDLE * step)).ceil().min(127.0) };
             args.scales[group] = scale as i8;
             let (mut codes, mut fine) = ([[0; LANES]; 2], [[0; LANES]; 2]);
             let mut lost = s.splat(0.0);
@@ -138,8 +143,8 @@ fn code<S: Floats>(s: S, x: S::F, step: f32) -> Coded<S::F> {
     let left = |x: S::F, code: S::F, step: f32, middle: f32| {
         s.fma(s.splat(-step), s.sub(code, s.splat(middle)), x)
     };
-    let code = nearest(x, inverse, 7.5);
-    let lost = left(x, code, step, 7.5);
+    let code = nearest(x, inverse, MIDDLE);
+    let lost = left(x, code, step, MIDDLE);
     let fine = nearest(lost, 4.0 * inverse, 1.5);
     Coded { code, lost, fine, lost_fine: left(lost, fine, 0.25 * step, 1.5) }
 }
@@ -148,11 +153,15 @@ fn code<S: Floats>(s: S, x: S::F, step: f32) -> Coded<S::F> {
 fn pack(
     codes: [[i8; LANES]; 2],
     fine: [[i8; LANES]; 2],
-    out: &mut [u8; 16],
+    out: &mut [u8; CODE_BYTES],
     out_fine: &mut [u8; 8],
 ) {
     for i in 0..LANES {
-        out[i] = codes[0][i].cast_unsigned() | codes[1][i].cast_unsigned() << 4;
+        out[i] = codes[0][i].cast_unsigned() & 15 | codes[1][i].cast_unsigned() << 4;
+    }
+    for i in 0..4 {
+        let fifth = |p: usize| codes[p / 4][p % 4 * 4 + i].cast_unsigned() >> 4 << p;
+        out[LANES + i] = (0..8).fold(0, |bits, p| bits | fifth(p));
     }
     for (half, out) in fine.iter().zip(out_fine.as_chunks_mut::<4>().0) {
         let half = half.map(i8::cast_unsigned);

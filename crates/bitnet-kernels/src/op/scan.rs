@@ -1,6 +1,6 @@
 //! Condensed rows of the output layer times a hidden state of 8 bits: nearly the logits.
 
-use super::condense::CONDENSED;
+use super::condense::{CODE_BYTES, CONDENSED};
 use super::gemm::AHEAD;
 use crate::packed::Group;
 use crate::simd::prefetch::prefetch_behind;
@@ -20,8 +20,8 @@ pub struct GroupScale {
 /// Panels of condensed rows to scan.
 #[derive(Debug)]
 pub struct ScanArgs<'a> {
-    /// For each panel and group of 32 columns four groups of four bytes of each row; the low
-    /// halves of group `j` are columns `4 j ..`, the high ones `16 + 4 j ..`.
+    /// For each panel and group of 32 columns five groups of four bytes of each row, as
+    /// [`CondenseArgs::codes`](super::CondenseArgs::codes).
     pub codes: &'a [Group],
     /// For each panel and group of columns the scales of the rows.
     pub scales: &'a [[i8; PANEL]],
@@ -38,6 +38,9 @@ pub struct ScanArgs<'a> {
 /// A kernel that scans.
 pub type ScanFn = for<'a> fn(ScanArgs<'a>);
 
+/// Groups of the codes of 32 columns.
+pub const CODE_GROUPS: usize = CODE_BYTES / 4;
+
 pub(crate) struct Scan;
 
 impl<S: Bytes> Op<S> for Scan {
@@ -46,7 +49,8 @@ impl<S: Bytes> Op<S> for Scan {
     #[inline(always)]
     fn eval(s: S, args: ScanArgs<'_>) {
         let width = args.x_scales.len();
-        let panels = args.codes.chunks_exact(4 * width).zip(args.scales.chunks_exact(width));
+        let panels =
+            args.codes.chunks_exact(CODE_GROUPS * width).zip(args.scales.chunks_exact(width));
         let out = args.products.iter_mut().zip(args.norms);
         for ((codes, scales), (products, norms)) in panels.zip(out) {
             match PANEL / S::ROWS {
@@ -68,9 +72,18 @@ fn panel<S: Bytes, const R: usize>(
     (products, norms): (&mut [f32; PANEL], &mut [f32; PANEL]),
 ) {
     let (mut product, mut norm) = ([0.0; PANEL], [0.0; PANEL]);
-    let columns = codes.as_chunks::<4>().0.iter().zip(x.as_chunks::<{ CONDENSED / 4 }>().0);
+    let columns =
+        codes.as_chunks::<CODE_GROUPS>().0.iter().zip(x.as_chunks::<{ CONDENSED / 4 }>().0);
     for ((codes, x), (scales, x_scale)) in columns.zip(scales.iter().zip(x_scales)) {
-        let mut narrow = [s.narrow(); R];
+        let (mut narrow, mut fifths) = ([s.narrow(); R], [s.narrow(); R]);
+        let [codes @ .., bits] = codes;
+        prefetch_behind(bits, AHEAD);
+        for (p, x) in x.iter().enumerate() {
+            let x = s.splat(x);
+            for (r, fifths) in fifths.iter_mut().enumerate() {
+                *fifths = s.dot(*fifths, s.bits(s.load(bits, r), p as u32, 1), x);
+            }
+        }
         for (j, codes) in codes.iter().enumerate() {
             prefetch_behind(codes, AHEAD);
             let (low, high) = (s.splat(&x[j]), s.splat(&x[4 + j]));
@@ -80,13 +93,14 @@ fn panel<S: Bytes, const R: usize>(
                 *narrow = s.dot(*narrow, s.bits(codes, 4, 15), high);
             }
         }
-        let mut sums = [0; PANEL];
-        for (r, narrow) in narrow.into_iter().enumerate() {
-            s.add_to(s.widen(s.sums(), narrow), &mut sums, r);
+        let (mut sums, mut sixteens) = ([0; PANEL], [0; PANEL]);
+        for r in 0..R {
+            s.add_to(s.widen(s.sums(), narrow[r]), &mut sums, r);
+            s.add_to(s.widen(s.sums(), fifths[r]), &mut sixteens, r);
         }
         for row in 0..PANEL {
-            // Codes are too great by 7.5.
-            let sum = (2 * sums[row] - 15 * x_scale.sum) as f32;
+            // Codes are too great by 15.5.
+            let sum = (2 * (sums[row] + 16 * sixteens[row]) - 31 * x_scale.sum) as f32;
             let scale = f32::from(scales[row]);
             product[row] += sum * (scale * x_scale.scale);
             norm[row] += scale * x_scale.norm;
