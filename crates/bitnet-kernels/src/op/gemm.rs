@@ -12,7 +12,7 @@ use crate::simd::prefetch::prefetch_behind;
 use crate::simd::{Bytes, Op, PANEL};
 
 /// Bytes between the weights that are multiplied and those that are asked for from memory.
-pub(super) const AHEAD: usize = 8192;
+pub(super) const AHEAD: usize = 4096;
 /// Groups of a block of 128 columns.
 const BLOCK: usize = 8;
 /// Activations of a block, in fours.
