@@ -185,8 +185,8 @@ fn attend(run: AttendFn, format: Format) -> Run {
         let kv = Keys { blocks: &blocks, table: &table, keys, values, stride };
         let (size, positions, scale) = (HEAD, POSITIONS, 0.1);
         let (stride, ahead) = (HEADS * HEAD, false);
-        let out = Tile::new(&mut out, stride);
-        run(AttendArgs { q: &q, stride, size, kv, positions, ahead, scale, out });
+        let tile = Tile::new(&mut out, stride);
+        run(AttendArgs { q: &q, stride, size, kv, positions, ahead, scale, out: tile });
         black_box(&out);
     })
 }

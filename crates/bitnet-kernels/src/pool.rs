@@ -495,7 +495,8 @@ impl<'a, T> Grid<'a, T> {
     ///
     /// Each may be in use once.
     unsafe fn tile(&self, i: usize) -> Tile<'a, T> {
-        let (row, col) = (i / self.across * self.grain.0, i % self.across * self.grain.1);
+        // Down first: what tiles of the same columns share stays in a cache.
+        let (row, col) = (i % self.down * self.grain.0, i / self.down * self.grain.1);
         let (rows, cols) = (self.whole.0.rows.end, self.whole.0.cols.end);
         let (last_row, last_col) = (rows.min(row + self.grain.0), cols.min(col + self.grain.1));
         // SAFETY: different indices are different tiles; the caller uses each once.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, NormArgs, NormFn,
+    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, NormArgs, NormFn, QUERIES,
     QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, StoreFn, interleave,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
@@ -19,9 +19,6 @@ use crate::state::{Floats, KvCache, Quantized};
 const TILE_ROWS: usize = 4 * packed::ROWS;
 /// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
 const TILE: usize = 1 << 18;
-
-/// Queries that attention takes together: they share what is read of keys and values.
-const ATTEND_QUERIES: usize = 16;
 
 /// Computes on the processor.
 #[derive(Debug)]
@@ -251,7 +248,7 @@ impl Backend for CpuBackend {
         // Queries that share keys and values go together: the heads of a group, of some tokens that
         // follow one another. As many groups are in a tile as make work worth handing over.
         let group = heads.group * size;
-        let tokens = (ATTEND_QUERIES / heads.group).clamp(1, rows.len());
+        let tokens = (QUERIES / heads.group).clamp(1, rows.len());
         let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
         let groups = (TILE / (2 * longest * group * tokens)).clamp(1, cols / group);
         let grain = (tokens, groups * group);

@@ -21,9 +21,9 @@ use crate::simd::{Floats, LANES, Op, load_part, store_part};
 /// Positions in a block of the key-value cache.
 pub const KV_BLOCK: usize = LANES;
 
-/// Queries that go through the keys and values together, at most: what they and their results take
-/// of a level-1 cache leaves room for a block.
-const TOGETHER: usize = 16;
+/// Queries that go through the keys and values together, at most: they and their results share a
+/// level-1 cache.
+pub const QUERIES: usize = 32;
 
 /// The keys and values of one sequence and one layer.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +83,8 @@ impl<S: Floats, F: Float + Cached> Op<S> for Attend<F> {
         let (tokens, cols) = (args.out.rows(), args.out.cols());
         let heads = cols.len() / args.size;
         debug_assert!(args.positions > 0 && heads * args.size == cols.len());
-        let width = heads.min(TOGETHER);
-        let height = TOGETHER / width;
+        let width = heads.min(QUERIES);
+        let height = QUERIES / width;
         for token in tokens.clone().step_by(height) {
             let rows = token..tokens.end.min(token + height);
             for col in cols.clone().step_by(width * args.size) {
@@ -113,13 +113,13 @@ struct Positions<'a, F> {
     format: PhantomData<F>,
 }
 
-/// Up to [`TOGETHER`] queries.
+/// Some queries, up to [`QUERIES`].
 struct Queries<'a, S: Floats> {
     /// Each `[head size]`.
-    q: [&'a [f32]; TOGETHER],
-    softmax: [Softmax<S>; TOGETHER],
+    q: [&'a [f32]; QUERIES],
+    softmax: [Softmax<S>; QUERIES],
     /// What they have gathered, `[head size]` each.
-    out: [&'a mut [f32]; TOGETHER],
+    out: [&'a mut [f32]; QUERIES],
 }
 
 /// The softmax of a query so far.
@@ -135,7 +135,7 @@ struct Softmax<S: Floats> {
 /// A number for each position of a block.
 type Block = [f32; KV_BLOCK];
 
-/// Attention of up to [`TOGETHER`] queries. Each row of `out` is a token with its heads; the first
+/// Attention of up to [`QUERIES`] queries. Each row of `out` is a token with its heads; the first
 /// token attends to `positions` positions.
 #[inline(always)]
 fn some_queries<S: Floats, F: Float + Cached>(
@@ -149,8 +149,8 @@ fn some_queries<S: Floats, F: Float + Cached>(
     let zero = s.splat(0.0);
     let softmax = Softmax { greatest: f32::NEG_INFINITY, sums: zero, poison: zero };
     let mut queries = Queries {
-        q: [&[]; TOGETHER],
-        softmax: [softmax; TOGETHER],
+        q: [&[]; QUERIES],
+        softmax: [softmax; QUERIES],
         out: std::array::from_fn(|_| Default::default()),
     };
     let qs = q.chunks(stride).flat_map(|q| q[..heads * size].chunks_exact(size));
@@ -194,7 +194,7 @@ impl<F: Float + Cached> Positions<'_, F> {
         let mut i = which.start;
         while i < which.end {
             i += match which.end - i {
-                8.. if S::QUERIES == 8 => self.take_into::<S, 8>(s, queries, i, kv, &seen),
+                8.. if S::SUMS == 8 => self.take_into::<S, 8>(s, queries, i, kv, &seen),
                 4.. => self.take_into::<S, 4>(s, queries, i, kv, &seen),
                 2.. => self.take_into::<S, 2>(s, queries, i, kv, &seen),
                 _ => self.take_into::<S, 1>(s, queries, i, kv, &seen),
@@ -204,6 +204,7 @@ impl<F: Float + Cached> Positions<'_, F> {
 
     /// Takes a block into `Q` queries from `first` on; gives `Q`.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "a position has a value and `Q` weights")]
     fn take_into<S: Floats, const Q: usize>(
         &self,
         s: S,
@@ -260,6 +261,7 @@ impl<F: Float + Cached> Positions<'_, F> {
 
 /// `Σ q k` for some queries and the keys of a block, by fused multiply-add in the order of the numbers.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "each number is of `Q` queries and of the keys")]
 fn scores<S: Floats, F: Cached, const Q: usize>(
     s: S,
     queries: [&[f32]; Q],

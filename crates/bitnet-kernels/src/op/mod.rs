@@ -26,7 +26,7 @@ mod ternarize;
 pub(crate) use add::Add;
 pub use add::{AddArgs, AddFn};
 pub(crate) use attend::Attend;
-pub use attend::{AttendArgs, AttendFn, KV_BLOCK, Keys};
+pub use attend::{AttendArgs, AttendFn, KV_BLOCK, Keys, QUERIES};
 pub(crate) use condense::Condense;
 pub use condense::{CODE_BYTES, CONDENSED, CondenseArgs, CondenseFn, RowNorms};
 pub use gemm::{Fours, GemmArgs, GemmFn, GemvArgs, GemvFn, interleave};

@@ -33,7 +33,7 @@ macro_rules! fold {
 
 impl Floats for Avx2 {
     type F = (__m256, __m256);
-    const QUERIES: usize = 4;
+    const SUMS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

@@ -22,7 +22,7 @@ impl Avx512 {
 
 impl Floats for Avx512 {
     type F = __m512;
-    const QUERIES: usize = 8;
+    const SUMS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

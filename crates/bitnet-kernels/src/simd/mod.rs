@@ -62,7 +62,7 @@ pub(crate) trait Floats: Token {
     /// Sixteen `f32`.
     type F: Copy;
     /// Sums of `F` that registers hold beside what is added to them: 4 or 8.
-    const QUERIES: usize;
+    const SUMS: usize;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F;

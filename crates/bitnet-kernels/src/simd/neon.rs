@@ -21,7 +21,7 @@ macro_rules! four {
 
 impl Floats for Neon {
     type F = [float32x4_t; 4];
-    const QUERIES: usize = 4;
+    const SUMS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

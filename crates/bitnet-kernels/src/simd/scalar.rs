@@ -44,7 +44,7 @@ fn fold(mut v: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 impl Floats for Scalar {
     type F = [f32; LANES];
-    const QUERIES: usize = 4;
+    const SUMS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
