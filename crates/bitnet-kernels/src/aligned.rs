@@ -3,8 +3,8 @@
 use std::collections::TryReserveError;
 use std::ops::{Deref, DerefMut};
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
+/// Bytes of a cache line: they come from memory together, or more.
+pub(crate) const LINE: usize = 64;
 
 /// Some numbers, the first of which starts at a cache line.
 #[derive(Debug)]

@@ -24,10 +24,6 @@ pub type Group = [u8; 4 * PANEL];
 /// Rows of a panel. Kernels take whole panels.
 pub const ROWS: usize = PANEL;
 
-/// Bytes of a cache line, at which matrices start.
-#[cfg(test)]
-const ALIGN: usize = 64;
-
 /// Groups in pages of their own: weights are read from end to end for each token, at the speed of
 /// memory, and no register of them lies across two cache lines.
 #[derive(Debug)]
@@ -175,7 +171,7 @@ mod tests {
             let packed = pack(format);
             assert_eq!((packed.rows(), packed.cols(), packed.scale()), (rows, cols, 0.75));
             assert!(packed.panels(0..rows) == want.panels(0..rows), "{format}");
-            assert_eq!(packed.panels(0..1).as_ptr().addr() % ALIGN, 0);
+            assert_eq!(packed.panels(0..1).as_ptr().addr() % crate::aligned::LINE, 0);
         }
         let bytes = format::encode(Format::Iq2Bn, &[0; 2 * 192], 2, 192, 1.0).unwrap();
         let error = Packed::new(Format::Iq2Bn, &bytes, (2, 192), &Pool::alone()).unwrap_err();

@@ -88,8 +88,7 @@ impl<'a, T> Tile<'a, T> {
 
     /// The same tile for a while.
     pub fn reborrow(&mut self) -> Tile<'_, T> {
-        let (rows, cols) = (self.rows(), self.cols());
-        Tile { matrix: self.matrix, stride: self.stride, rows, cols, borrow: PhantomData }
+        self.within(self.rows(), self.cols())
     }
 
     /// A part of it, for a while.

@@ -48,7 +48,7 @@ pub enum Operation {
     Ternarize,
     /// Ternary weights, one code a byte, times 8-bit activations.
     Matmul,
-    /// Rows of the output layer to 4 and 2 bits.
+    /// Rows of the output layer to 5 and 2 bits.
     Condense,
     /// Condensed rows times a hidden state.
     Scan,

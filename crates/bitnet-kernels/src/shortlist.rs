@@ -10,6 +10,7 @@
 //!
 //! A row that is not finite cannot be bounded and is always multiplied exactly.
 
+use crate::aligned::Aligned;
 use crate::format::{Format, FormatError};
 use crate::op::{
     CODE_BYTES, CODE_GROUPS, CONDENSED, CondenseArgs, CondenseFn, FineActivations, GroupScale,
@@ -47,12 +48,12 @@ pub struct Shortlist {
     /// As [`ScanArgs::codes`].
     codes: Groups,
     /// As [`ScanArgs::scales`].
-    scales: Vec<[i8; ROWS]>,
+    scales: Aligned<[i8; ROWS]>,
     /// As [`RefineArgs::fine`], row by row.
     fine: Groups,
     /// As [`RefineArgs::scales`], row by row.
-    row_scales: Vec<[i8; LANE_GROUPS]>,
-    norms: Vec<PanelNorms>,
+    row_scales: Aligned<[i8; LANE_GROUPS]>,
+    norms: Aligned<PanelNorms>,
     rows: usize,
     cols: usize,
     scan: Bound<ScanFn>,
@@ -214,7 +215,7 @@ impl Shortlist {
             self.codes.get_mut().chunks_mut(CODE_GROUPS * width).zip(self.scales.chunks_mut(width));
         let fine = self.fine.get_mut().chunks_mut(ROWS * blocks);
         let fine = fine.zip(self.row_scales.chunks_mut(ROWS * blocks));
-        let parts = coarse.zip(fine).zip(&mut self.norms);
+        let parts = coarse.zip(fine).zip(self.norms.iter_mut());
         parts
             .map(|(((codes, scales), (fine, row_scales)), norms)| Panel {
                 codes,
@@ -354,12 +355,9 @@ impl Shortlist {
 }
 
 /// `n` zeros, or an error where the system has no memory for them.
-fn zeros<T: Clone + Default>(n: usize) -> Result<Vec<T>, FormatError> {
-    let mut data = Vec::new();
+fn zeros<T: Copy + Default>(n: usize) -> Result<Aligned<T>, FormatError> {
     let bytes = n.saturating_mul(size_of::<T>());
-    data.try_reserve_exact(n).map_err(|_| FormatError::Memory { bytes })?;
-    data.resize(n, T::default());
-    Ok(data)
+    Aligned::zeros(n).map_err(|_| FormatError::Memory { bytes })
 }
 
 /// Condenses the rows of a panel. Rows that it lacks stay zeros.

@@ -28,7 +28,7 @@ pub(crate) struct CpuBackend {
     /// Keys and values.
     pub(crate) cache: KvCache,
     /// Kernels called so far. A matrix operation is one call, however many tiles it has; the
-    /// others are counted by rows, attention by rows and key-value heads, and what the shortlist
+    /// others are counted by rows, attention by rows and heads, and what the shortlist
     /// refines or multiplies exactly by the rows of the output layer.
     pub(crate) calls: Calls,
     /// What looks for the greatest logits.

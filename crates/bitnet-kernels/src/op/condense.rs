@@ -159,10 +159,12 @@ fn pack(
     for i in 0..LANES {
         out[i] = codes[0][i].cast_unsigned() & 15 | codes[1][i].cast_unsigned() << 4;
     }
-    for i in 0..4 {
-        let fifth = |p: usize| codes[p / 4][p % 4 * 4 + i].cast_unsigned() >> 4 << p;
-        out[LANES + i] = (0..8).fold(0, |bits, p| bits | fifth(p));
-    }
+    let fifths =
+        codes.as_flattened().as_chunks::<4>().0.iter().enumerate().fold(0, |bits, (p, four)| {
+            let four = u32::from_le_bytes(four.map(i8::cast_unsigned));
+            bits | (four >> 4 & 0x0101_0101) << p
+        });
+    out[LANES..].copy_from_slice(&fifths.to_le_bytes());
     for (half, out) in fine.iter().zip(out_fine.as_chunks_mut::<4>().0) {
         let half = half.map(i8::cast_unsigned);
         for i in 0..4 {

@@ -173,11 +173,7 @@ impl<S: Bytes> Op<S> for Gemm {
                     let y = args.y.row(args.y.rows().start + token);
                     let end = rows.min((p + 1) * PANEL);
                     let y = &mut y[p * PANEL..end];
-                    if S::FUSED {
-                        x_scale.dequantize_all::<true>(sums, args.scale, y);
-                    } else {
-                        x_scale.dequantize_all::<false>(sums, args.scale, y);
-                    }
+                    x_scale.dequantize_all(sums, args.scale, S::FUSED, y);
                 }
             }
         }

@@ -21,18 +21,18 @@ impl RowScale {
         (codes - self.sum) as f32 / self.scale * d
     }
 
-    /// [`RowScale::dequantize`] of several sums. With `FUSED`, by multiplications, of which a vector
-    /// takes a quarter of the time of a division.
+    /// [`RowScale::dequantize`] of several sums; where there are `fused` multiply-adds, by those, which
+    /// keep no vector waiting for a division.
     ///
     /// An estimate of the quotient with the rounded inverse, then twice the exact remainder times the
     /// inverse: the first leaves less than a unit in the last place, so the second rounds as a division
     /// does (Markstein 1990).
     #[inline(always)]
-    pub(crate) fn dequantize_all<const FUSED: bool>(self, codes: &[i32], d: f32, y: &mut [f32]) {
+    pub(crate) fn dequantize_all(self, codes: &[i32], d: f32, fused: bool, y: &mut [f32]) {
         /// Scales with which nothing on the way overflows or loses bits.
         const SAFE: std::ops::Range<f32> = 1e-20..1e20;
         let inverse = 1.0 / self.scale;
-        if !FUSED || !SAFE.contains(&self.scale) {
+        if !fused || !SAFE.contains(&self.scale) {
             for (y, &codes) in y.iter_mut().zip(codes) {
                 *y = self.dequantize(codes, d);
             }
@@ -112,7 +112,7 @@ mod tests {
         };
         let equal = |scale: f32, codes: &[i32; 16]| {
             let (row, mut y) = (RowScale { scale, sum: 5 }, [0.0; 16]);
-            row.dequantize_all::<true>(codes, 0.75, &mut y);
+            row.dequantize_all(codes, 0.75, true, &mut y);
             for (y, &codes) in y.iter().zip(codes) {
                 let want = row.dequantize(codes, 0.75);
                 let same = y.to_bits() == want.to_bits() || y.is_nan() && want.is_nan();

@@ -1,7 +1,6 @@
 //! Memory that will be read soon, asked for while something else is computed.
 
-/// Bytes that come from memory together, or more: asking for a part twice costs little.
-const LINE: usize = 64;
+use crate::aligned::LINE;
 
 /// Asks for as many bytes as `bytes` has, `distance` behind its start: there may be others there
 /// that are read next, or nothing.
