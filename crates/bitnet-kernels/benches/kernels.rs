@@ -98,12 +98,12 @@ impl Bench {
     }
 
     fn gemv(&self, kernel: &Kernel, shape: Shape) {
-        let Some(run) = kernel.bind::<GemvFn>(&self.cpu) else {
+        let (Some(run), Some(layout)) = (kernel.bind::<GemvFn>(&self.cpu), kernel.format()) else {
             return;
         };
         let copies = self.effort.streamed.div_ceil(shape.rows * shape.cols / 4);
         let tall = Shape { rows: shape.rows * copies, cols: shape.cols };
-        let matrix = matrix(tall);
+        let matrix = matrix(layout, tall);
         let x = vec![[1; 4]; shape.cols / 4];
         let x_scale = RowScale { scale: 1.0, sum: shape.cols as i32 };
         let mut y = vec![0.0; shape.rows];
@@ -114,16 +114,16 @@ impl Bench {
                 black_box(&y);
             }
         });
-        let bytes = shape.rows * shape.cols / 4;
+        let bytes = size_of_val(matrix.panels(0..shape.rows));
         self.report(kernel, shape, 1, bytes, seconds / copies as f64);
     }
 
     fn gemm(&self, kernel: &Kernel, shape: Shape) {
-        let Some(run) = kernel.bind::<GemmFn>(&self.cpu) else {
+        let (Some(run), Some(layout)) = (kernel.bind::<GemmFn>(&self.cpu), kernel.format()) else {
             return;
         };
         let tokens = self.effort.tokens;
-        let matrix = matrix(shape);
+        let matrix = matrix(layout, shape);
         let x = vec![[[1; 4]; 4]; tokens.div_ceil(4) * shape.cols / 4];
         let x_scales = vec![RowScale { scale: 1.0, sum: shape.cols as i32 }; tokens];
         let mut y = vec![0.0; tokens * shape.rows];
@@ -133,7 +133,7 @@ impl Bench {
             run(GemmArgs { panels, scale: 1.0, x: &x, x_scales: &x_scales, y });
         });
         black_box(&y);
-        self.report(kernel, shape, tokens, shape.rows * shape.cols / 4, seconds);
+        self.report(kernel, shape, tokens, size_of_val(matrix.panels(0..shape.rows)), seconds);
     }
 
     /// The peak of an instruction set, measured beside what it is compared with.
@@ -164,7 +164,7 @@ impl Bench {
 }
 
 /// A matrix of zeros; kernels take as long for any weights.
-fn matrix(Shape { rows, cols }: Shape) -> Packed {
+fn matrix(layout: Format, Shape { rows, cols }: Shape) -> Packed {
     let bytes = vec![0x55; rows * cols / 4 + 32];
-    Packed::new(Format::I2S, &bytes, (rows, cols), &Pool::alone()).expect("a legal shape")
+    Packed::new(Format::I2S, &bytes, (rows, cols), layout, &Pool::alone()).expect("a legal shape")
 }

@@ -46,8 +46,8 @@ fn measured(run: &mut Run) {
 /// The kernel with data; nothing if `cpu` cannot run it.
 fn prepare(kernel: &Kernel, cpu: &Cpu) -> Option<Run> {
     match kernel.operation() {
-        Operation::Gemv => Some(gemv(kernel.bind(cpu)?)),
-        Operation::Gemm => Some(gemm(kernel.bind(cpu)?)),
+        Operation::Gemv => Some(gemv(kernel.bind(cpu)?, kernel.format()?)),
+        Operation::Gemm => Some(gemm(kernel.bind(cpu)?, kernel.format()?)),
         Operation::Head => Some(head(kernel.bind(cpu)?, kernel.format()?)),
         Operation::Quantize => Some(quantize(kernel.bind(cpu)?)),
         Operation::Norm => Some(norm(kernel.bind(cpu)?)),
@@ -76,10 +76,10 @@ fn floats(n: usize) -> Vec<f32> {
 }
 
 /// A ternary matrix.
-fn ternary() -> Packed {
+fn ternary(layout: Format) -> Packed {
     let weights: Vec<i8> = (0..ROWS * COLS).map(|i| (i * 7 % 5 % 3) as i8 - 1).collect();
     let bytes = format::encode(Format::I2S, &weights, ROWS, COLS, 1.0).expect("a legal shape");
-    Packed::new(Format::I2S, &bytes, (ROWS, COLS), &Pool::alone()).expect("a sound matrix")
+    Packed::new(Format::I2S, &bytes, (ROWS, COLS), layout, &Pool::alone()).expect("a sound matrix")
 }
 
 /// Activations of some tokens, with their scales.
@@ -90,8 +90,8 @@ fn activations(tokens: usize) -> (Vec<i8>, Vec<RowScale>) {
     (x, scales)
 }
 
-fn gemv(run: GemvFn) -> Run {
-    let (matrix, (x, scales), mut y) = (ternary(), activations(1), vec![0.0; ROWS]);
+fn gemv(run: GemvFn, layout: Format) -> Run {
+    let (matrix, (x, scales), mut y) = (ternary(layout), activations(1), vec![0.0; ROWS]);
     Box::new(move || {
         let (panels, x) = (matrix.panels(0..ROWS), x.as_chunks().0);
         run(GemvArgs { panels, scale: 1.0, x, x_scale: scales[0], y: &mut y });
@@ -99,8 +99,8 @@ fn gemv(run: GemvFn) -> Run {
     })
 }
 
-fn gemm(run: GemmFn) -> Run {
-    let (matrix, (rows, x_scales)) = (ternary(), activations(TOKENS));
+fn gemm(run: GemmFn, layout: Format) -> Run {
+    let (matrix, (rows, x_scales)) = (ternary(layout), activations(TOKENS));
     let mut x = vec![[[0; 4]; 4]; TOKENS.div_ceil(4) * COLS / 4];
     interleave(&rows, COLS, &mut x);
     let mut out = vec![0.0; TOKENS * ROWS];

@@ -25,7 +25,7 @@
 //! // Two rows of 128 weights, all +1 and all -1, with the scale 0.5.
 //! let weights = [[1; 128], [-1; 128]].concat();
 //! let file = format::encode(Format::I2S, &weights, 2, 128, 0.5)?;
-//! let matrix = Packed::new(Format::I2S, &file, (2, 128), &Pool::alone())?;
+//! let matrix = Packed::new(Format::I2S, &file, (2, 128), Format::I2SR32, &Pool::alone())?;
 //!
 //! let gemv = select::<GemvFn>(Some(Format::I2SR32), &Cpu::detect())?;
 //! let (x, mut y) = ([[1; 4]; 32], [0.0; 2]);

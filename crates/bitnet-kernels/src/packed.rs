@@ -8,6 +8,12 @@
 //! In [`Format::I2SR32`] the four bytes of a row are four bytes of its I2_S block: group `8 b + q`
 //! holds bytes `4 q .. 4 q + 4` of block `b`, whose field `g` (0 in the two highest bits) is columns
 //! `128 b + 32 g + 4 q ..` of the matrix. Packing is a transposition of 32-bit words.
+//!
+//! In [`Format::Tl2R32`] five groups are 96 columns, the last ones perhaps zeros that the matrix does
+//! not have. Byte `i` of a row in group `5 b + j` holds the magnitudes of two triples as TL2 has
+//! them, of columns `96 b + 24 j + i`, 4 and 8 after it in the low nibble, of those 12 after them in
+//! the high one; their signs are bits `2 j` and `2 j + 1` of byte `i` in group `5 b + 4`. It takes 1.67
+//! bits a weight instead of 2, and more instructions.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -62,24 +68,32 @@ pub struct Packed {
     cols: usize,
     /// The scale `d` of all weights.
     scale: f32,
+    /// How they are packed.
+    layout: Format,
 }
 
 impl Packed {
-    /// Checks every byte of a matrix in a ternary format of files, and packs it.
+    /// Checks every byte of a matrix in a ternary format of files, and packs it in `layout`, one of
+    /// [`Format::PACKED`].
     ///
     /// `bytes` is the payload of a `[rows, cols]` matrix, the tail of I2_S included.
     ///
     /// # Errors
     ///
     /// [`FormatError`] where the bytes are not such a matrix, or there is no memory for it.
+    ///
+    /// # Panics
+    ///
+    /// If `layout` is not one for packed matrices.
     pub fn new(
         format: Format,
         bytes: &[u8],
         (rows, cols): (usize, usize),
+        layout: Format,
         pool: &Pool,
     ) -> Result<Packed, FormatError> {
         let scale = format::check(format, bytes, rows, cols)?;
-        let width = Format::I2SR32.row_bytes(cols)? / 4;
+        let width = width(layout, cols)?;
         let mut groups = Groups::zeros(rows.div_ceil(ROWS) * width)?;
         let tiled = matches!(format, Format::Tl1 | Format::Tl2);
         let decoded = tiled.then(|| format::decode(format, bytes, rows, cols)).transpose()?;
@@ -88,21 +102,21 @@ impl Packed {
         pool.tiles(groups.get_mut(), width, (1, width), |mut tile| {
             let panel = tile.rows().start;
             let rows = panel * ROWS..rows.min((panel + 1) * ROWS);
-            let blocks = match (&decoded, format) {
-                (Some(weights), _) => {
-                    I2S::encode_rows(&weights[rows.start * cols..rows.end * cols]).into()
-                }
-                (None, Format::I2S) => {
-                    Cow::Borrowed(&bytes[rows.start * row_bytes..rows.end * row_bytes])
-                }
-                (None, _) => {
-                    let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
-                    I2S::encode_rows(&format::decode_rows(format, bytes, cols)).into()
-                }
+            let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+            let out = tile.row(panel);
+            if let (Format::I2S, Format::I2SR32) = (format, layout) {
+                return interleave(bytes, out);
+            }
+            let weights = match &decoded {
+                Some(weights) => Cow::Borrowed(&weights[rows.start * cols..rows.end * cols]),
+                None => format::decode_rows(format, bytes, cols).into(),
             };
-            interleave(&blocks, tile.row(panel));
+            match layout {
+                Format::I2SR32 => interleave(&I2S::encode_rows(&weights), out),
+                _ => triple(&weights, cols, out),
+            }
         });
-        Ok(Packed { groups, rows, cols, scale })
+        Ok(Packed { groups, rows, cols, scale, layout })
     }
 
     /// Output features.
@@ -123,6 +137,12 @@ impl Packed {
         self.scale
     }
 
+    /// How it is packed.
+    #[must_use]
+    pub fn layout(&self) -> Format {
+        self.layout
+    }
+
     /// The panels that hold some rows, of which the first must be the first of a panel.
     ///
     /// # Panics
@@ -131,8 +151,47 @@ impl Packed {
     #[must_use]
     pub fn panels(&self, rows: Range<usize>) -> &[Group] {
         assert!(rows.start.is_multiple_of(ROWS) && rows.end <= self.rows, "rows {rows:?}");
-        let width = self.cols / 16;
+        let width = self.groups.get().len() / self.rows.div_ceil(ROWS).max(1);
         &self.groups.get()[rows.start / ROWS * width..rows.end.div_ceil(ROWS) * width]
+    }
+}
+
+/// Groups of a panel.
+fn width(layout: Format, cols: usize) -> Result<usize, FormatError> {
+    let (columns, bytes) = layout.block();
+    let multiple = match layout {
+        Format::I2SR32 => columns,
+        // Eight columns of several tokens are multiplied together.
+        Format::Tl2R32 => 8,
+        _ => panic!("{layout} is not a layout of packed matrices"),
+    };
+    if cols == 0 || !cols.is_multiple_of(multiple) {
+        return Err(FormatError::Columns { format: layout, cols, multiple });
+    }
+    Ok(cols.div_ceil(columns) * bytes / 4)
+}
+
+/// Packs the rows of a panel as triples.
+fn triple(weights: &[i8], cols: usize, groups: &mut [Group]) {
+    let blocks = groups.as_chunks_mut::<5>().0;
+    let mut padded = vec![0; blocks.len() * 96];
+    for r in 0..ROWS {
+        match weights.chunks_exact(cols).nth(r) {
+            Some(row) => padded[..cols].copy_from_slice(row),
+            None => padded.fill(0),
+        }
+        for (block, weights) in blocks.iter_mut().zip(padded.as_chunks::<96>().0) {
+            let (magnitudes, [signs]) = block.split_at_mut(4) else { continue };
+            let signs = &mut signs.as_chunks_mut::<4>().0[r];
+            for (p, twelve) in weights.as_chunks::<12>().0.iter().enumerate() {
+                for i in 0..4 {
+                    let v = 9 * twelve[i] + 3 * twelve[4 + i] + twelve[8 + i];
+                    magnitudes[p / 2].as_chunks_mut::<4>().0[r][i] |=
+                        v.unsigned_abs() << (4 * (p % 2));
+                    signs[i] |= u8::from(v < 0) << p;
+                }
+            }
+        }
     }
 }
 
@@ -163,7 +222,7 @@ mod tests {
         let weights: Vec<i8> = (0..rows * cols).map(|i| ((7 * i + i / 5) % 3) as i8 - 1).collect();
         let pack = |format| {
             let bytes = format::encode(format, &weights, rows, cols, 0.75).unwrap();
-            Packed::new(format, &bytes, (rows, cols), &Pool::alone()).unwrap()
+            Packed::new(format, &bytes, (rows, cols), Format::I2SR32, &Pool::alone()).unwrap()
         };
         let want = pack(Format::I2S);
         assert_eq!(want.panels(0..rows)[0][..4], [0x25, 0x42, 0x94, 0x09]);
@@ -174,14 +233,16 @@ mod tests {
             assert_eq!(packed.panels(0..1).as_ptr().addr() % crate::aligned::LINE, 0);
         }
         let bytes = format::encode(Format::Iq2Bn, &[0; 2 * 192], 2, 192, 1.0).unwrap();
-        let error = Packed::new(Format::Iq2Bn, &bytes, (2, 192), &Pool::alone()).unwrap_err();
+        let error = Packed::new(Format::Iq2Bn, &bytes, (2, 192), Format::I2SR32, &Pool::alone())
+            .unwrap_err();
         assert!(matches!(error, FormatError::Columns { cols: 192, .. }), "{error}");
     }
 
     #[test]
     fn rows_that_a_panel_lacks_are_zeros() {
         let bytes = format::encode(Format::I2S, &[1; 33 * 128], 33, 128, 1.0).unwrap();
-        let packed = Packed::new(Format::I2S, &bytes, (33, 128), &Pool::alone()).unwrap();
+        let packed =
+            Packed::new(Format::I2S, &bytes, (33, 128), Format::I2SR32, &Pool::alone()).unwrap();
         let panels = packed.panels(0..33);
         assert!(panels[..8].iter().all(|group| *group == [0xAA; 128]));
         assert!(

@@ -6,9 +6,9 @@ use crate::format::{Bf16, F16, F32, Format, Iq2S, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
     Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Condense, CondenseFn, Gemm, GemmFn, Gemv,
-    GemvFn, Head, HeadFn, Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn, Quantize, QuantizeFn, Read,
-    ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope, RopeFn, Scan, ScanFn, Softmax, SoftmaxFn,
-    Store, StoreFn, Ternarize, TernarizeFn, TernarizeI2S,
+    GemvFn, Head, HeadFn, I2SR32, Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn, Quantize,
+    QuantizeFn, Read, ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope, RopeFn, Scan, ScanFn,
+    Softmax, SoftmaxFn, Store, StoreFn, Ternarize, TernarizeFn, TernarizeI2S, Tl2R32,
 };
 use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
@@ -267,8 +267,10 @@ macro_rules! on_floats {
 /// Every kernel of the crate that is compiled for this architecture. A line is an operation and a
 /// format, and holds a row for each instruction set, the least first.
 pub static KERNELS: &[&[Kernel]] = &[
-    &on_bytes!(Gemv, Some(Format::I2SR32), Gemv),
-    &on_bytes!(Gemm, Some(Format::I2SR32), Gemm),
+    &on_bytes!(Gemv, Some(Format::I2SR32), Gemv<I2SR32>),
+    &on_bytes!(Gemm, Some(Format::I2SR32), Gemm<I2SR32>),
+    &on_bytes!(Gemv, Some(Format::Tl2R32), Gemv<Tl2R32>),
+    &on_bytes!(Gemm, Some(Format::Tl2R32), Gemm<Tl2R32>),
     &on_floats!(Quantize, None, Quantize),
     &on_floats!(Norm, None, Norm),
     &on_floats!(Rope, None, Rope),

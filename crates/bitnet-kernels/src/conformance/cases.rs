@@ -164,12 +164,12 @@ impl Product {
     }
 
     /// The packed matrix at an odd address.
-    fn pack(&self) -> Result<Unaligned, String> {
+    fn pack(&self, layout: Format) -> Result<Unaligned, String> {
         let Shape { rows, cols } = self.shape;
         let fail = |e: format::FormatError| e.to_string();
         let bytes = format::encode(Format::I2S, &self.weights, rows, cols, D).map_err(fail)?;
         let packed =
-            Packed::new(Format::I2S, &bytes, (rows, cols), &Pool::alone()).map_err(fail)?;
+            Packed::new(Format::I2S, &bytes, (rows, cols), layout, &Pool::alone()).map_err(fail)?;
         if packed.scale() != D {
             return Err("scale does not come back".to_owned());
         }
@@ -177,9 +177,9 @@ impl Product {
     }
 }
 
-pub(super) fn gemv(run: GemvFn) -> Outcome {
+pub(super) fn gemv(run: GemvFn, layout: Format) -> Outcome {
     for product in Product::all(1) {
-        let panels = product.pack()?;
+        let panels = product.pack(layout)?;
         let got = guarded(product.shape.rows, &product.expected(), |y| {
             run(GemvArgs {
                 panels: panels.bytes().as_chunks().0,
@@ -195,20 +195,20 @@ pub(super) fn gemv(run: GemvFn) -> Outcome {
 }
 
 /// Fours of tokens, parts of fours, and more than share what is unpacked.
-pub(super) fn gemm(run: GemmFn) -> Outcome {
+pub(super) fn gemm(run: GemmFn, layout: Format) -> Outcome {
     for tokens in [1, 3, 4, 6, 13] {
         for product in Product::all(tokens) {
-            one_gemm(run, &product)?;
+            one_gemm(run, layout, &product)?;
         }
     }
     let mut random = Random::new();
     let shape = Shape { rows: 40, cols: 384 };
     let weights = random.trits(shape.rows * shape.cols);
-    one_gemm(run, &Product::new(shape, weights, random.bytes(150 * shape.cols)))
+    one_gemm(run, layout, &Product::new(shape, weights, random.bytes(150 * shape.cols)))
 }
 
-fn one_gemm(run: GemmFn, product: &Product) -> Outcome {
-    let panels = product.pack()?;
+fn one_gemm(run: GemmFn, layout: Format, product: &Product) -> Outcome {
+    let panels = product.pack(layout)?;
     let Shape { rows, cols } = product.shape;
     let mut x = vec![[[99; 4]; 4]; product.tokens.div_ceil(4) * cols / 4];
     interleave(&product.x, cols, &mut x);
@@ -485,7 +485,7 @@ mod tests {
         fn unscaled(args: GemvArgs<'_>) {
             args.y.fill(0.0);
         }
-        assert!(gemv(unscaled).is_err());
+        assert!(gemv(unscaled, Format::I2SR32).is_err());
         let overrun = guarded(4, &[0.0; 4], |y| y.fill(1.0)).unwrap_err();
         assert!(overrun.contains("result 0"), "{overrun}");
     }

@@ -83,8 +83,8 @@ pub fn run(cpu: &Cpu) -> Report {
 fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
     let weights = kernel.format();
     Some(match (kernel.operation(), weights) {
-        (Operation::Gemv, _) => cases::gemv(kernel.bind(cpu)?),
-        (Operation::Gemm, _) => cases::gemm(kernel.bind(cpu)?),
+        (Operation::Gemv, _) => cases::gemv(kernel.bind(cpu)?, kernel.format()?),
+        (Operation::Gemm, _) => cases::gemm(kernel.bind(cpu)?, kernel.format()?),
         (Operation::Head, Some(format)) => cases::head(kernel.bind(cpu)?, format),
         (Operation::Quantize, _) => cases::quantize(kernel.bind(cpu)?),
         (Operation::Norm, _) => cases::norm(kernel.bind(cpu)?),

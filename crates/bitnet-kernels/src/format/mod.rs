@@ -53,6 +53,9 @@ pub enum Format {
     /// The layout that ternary kernels read: I2_S with the four bytes of 32 rows interleaved, see
     /// [`packed`](crate::packed). Not a format of files.
     I2SR32,
+    /// The denser layout that ternary kernels read: the three weights of TL2 in a nibble and a sign,
+    /// interleaved likewise. Not a format of files.
+    Tl2R32,
     /// bitnet.cpp TL1: pairs of codes in 4 bits, tiled, one `f32` scale behind the matrix.
     Tl1,
     /// bitnet.cpp TL2: triples of codes in 5 bits, tiled, one `f32` scale behind the matrix.
@@ -78,6 +81,8 @@ impl Format {
     /// The ternary formats of files.
     pub const TERNARY: [Format; 6] =
         [Format::I2S, Format::Tq1_0, Format::Tq2_0, Format::Tl1, Format::Tl2, Format::Iq2Bn];
+    /// The layouts of [packed](crate::packed) matrices.
+    pub const PACKED: [Format; 2] = [Format::I2SR32, Format::Tl2R32];
     /// The formats of other matrices: embeddings, the head.
     pub const FLOAT: [Format; 6] =
         [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q6K, Format::Iq2S];
@@ -90,6 +95,7 @@ impl Format {
             Format::Tq1_0 => "tq1_0",
             Format::Tq2_0 => "tq2_0",
             Format::I2SR32 => "i2s_r32",
+            Format::Tl2R32 => "tl2_r32",
             Format::Tl1 => "tl1",
             Format::Tl2 => "tl2",
             Format::Iq2Bn => "iq2_bn",
@@ -110,6 +116,7 @@ impl Format {
             Format::Tq1_0 => "TQ1_0",
             Format::Tq2_0 => "TQ2_0",
             Format::I2SR32 => "I2_S_R32",
+            Format::Tl2R32 => "TL2_R32",
             Format::Tl1 => "TL1",
             Format::Tl2 => "TL2",
             Format::Iq2Bn => "IQ2_BN",
@@ -131,7 +138,7 @@ impl Format {
             Format::Tq1_0 => (256, 54),
             Format::Tq2_0 => (256, 66),
             Format::Tl1 => (8, 2),
-            Format::Tl2 => (96, 20),
+            Format::Tl2 | Format::Tl2R32 => (96, 20),
             Format::Iq2Bn => (64, 16),
             Format::F32 => (16, 64),
             Format::F16 | Format::Bf16 => (16, 32),

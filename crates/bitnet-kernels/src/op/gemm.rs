@@ -5,7 +5,10 @@
 //! activations. How rows and tokens are grouped changes no bit: everything before the epilogue is
 //! integer.
 
+use std::marker::PhantomData;
+
 use super::RowScale;
+use super::layout::{I2SR32, Layout, Tl2R32};
 use crate::packed::Group;
 use crate::pool::Tile;
 use crate::simd::prefetch::prefetch_behind;
@@ -13,10 +16,6 @@ use crate::simd::{Bytes, Op, PANEL};
 
 /// Bytes between the weights that are multiplied and those that are asked for from memory.
 pub(super) const AHEAD: usize = 4096;
-/// Groups of a block of 128 columns.
-const BLOCK: usize = 8;
-/// Activations of a block, in fours.
-const BLOCK_FOURS: usize = 32;
 
 /// `y = W x` for whole panels of a ternary matrix.
 #[derive(Debug)]
@@ -75,52 +74,78 @@ pub struct GemmArgs<'a> {
 /// A gemm kernel.
 pub type GemmFn = for<'a> fn(GemmArgs<'a>);
 
-pub(crate) struct Gemv;
-pub(crate) struct Gemm;
+/// With a matrix in the layout `L`.
+pub(crate) struct Gemv<L>(PhantomData<L>);
+/// With a matrix in the layout `L`.
+pub(crate) struct Gemm<L>(PhantomData<L>);
 
-impl<S: Bytes> Op<S> for Gemv {
-    type Args<'a> = GemvArgs<'a>;
+/// Kernels of the layouts, whose blocks differ.
+macro_rules! layouts {
+    ($($layout:ty: $groups:literal, $fours:literal);+) => {$(
+        impl<S: Bytes> Op<S> for Gemv<$layout> {
+            type Args<'a> = GemvArgs<'a>;
 
-    #[inline(always)]
-    fn eval(s: S, args: GemvArgs<'_>) {
-        let width = args.x.len() / 4;
-        for (panel, y) in args.panels.chunks_exact(width).zip(args.y.chunks_mut(PANEL)) {
-            let mut sums = [0; PANEL];
-            match PANEL / S::ROWS {
-                2 => panel_sums::<S, 2>(s, panel, args.x, &mut sums),
-                4 => panel_sums::<S, 4>(s, panel, args.x, &mut sums),
-                _ => panel_sums::<S, 8>(s, panel, args.x, &mut sums),
+            #[inline(always)]
+            fn eval(s: S, args: GemvArgs<'_>) {
+                gemv::<S, $layout, $groups, $fours>(s, args);
             }
-            for (y, sum) in y.iter_mut().zip(sums) {
-                *y = args.x_scale.dequantize(sum, args.scale);
+        }
+
+        impl<S: Bytes> Op<S> for Gemm<$layout> {
+            type Args<'a> = GemmArgs<'a>;
+
+            #[inline(always)]
+            fn eval(s: S, args: GemmArgs<'_>) {
+                gemm::<S, $layout, $groups, $fours>(s, args);
             }
+        }
+    )+};
+}
+
+layouts! {
+    I2SR32: 8, 32;
+    Tl2R32: 5, 24
+}
+
+#[inline(always)]
+fn gemv<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, args: GemvArgs<'_>) {
+    // Columns that the last block has too many meet zeros.
+    let (whole, rest) = args.x.as_chunks::<F>();
+    let mut last = [[[0; 4]; F]];
+    last[0][..rest.len()].copy_from_slice(rest);
+    let last = if rest.is_empty() { &[] } else { &last[..] };
+    let width = (whole.len() + last.len()) * G;
+    for (panel, y) in args.panels.chunks_exact(width).zip(args.y.chunks_mut(PANEL)) {
+        let mut sums = [0; PANEL];
+        let (panel, x) = (panel.as_chunks().0, (whole, last));
+        match PANEL / S::ROWS {
+            2 => panel_sums::<S, L, G, F, 2>(s, panel, x, &mut sums),
+            4 => panel_sums::<S, L, G, F, 4>(s, panel, x, &mut sums),
+            _ => panel_sums::<S, L, G, F, 8>(s, panel, x, &mut sums),
+        }
+        for (y, sum) in y.iter_mut().zip(sums) {
+            *y = args.x_scale.dequantize(sum, args.scale);
         }
     }
 }
 
 /// Sums of codes times activations for the rows of a panel, which are `R` registers.
 #[inline(always)]
-fn panel_sums<S: Bytes, const R: usize>(
+fn panel_sums<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize, const R: usize>(
     s: S,
-    panel: &[Group],
-    x: &[[i8; 4]],
+    panel: &[[Group; G]],
+    (whole, last): (&[[[i8; 4]; F]], &[[[i8; 4]; F]]),
     out: &mut [i32; PANEL],
 ) {
     // Lanes of 16 bits are emptied before they can wrap.
-    let full = (S::FULL / 4).max(BLOCK) / BLOCK;
-    let blocks = panel.as_chunks::<BLOCK>().0;
-    let x = x.as_chunks::<BLOCK_FOURS>().0;
+    let full = (S::FULL / F).max(1);
     let mut sums = [s.sums(); R];
-    for (blocks, x) in blocks.chunks(full).zip(x.chunks(full)) {
+    let (first, rest) = panel.split_at(whole.len());
+    let parts = [(first, whole), (rest, last)];
+    for (blocks, x) in parts.into_iter().flat_map(|(b, x)| b.chunks(full).zip(x.chunks(full))) {
         let mut crumbs = [s.no_crumbs(); R];
         for (block, x) in blocks.iter().zip(x) {
-            for (q, group) in block.iter().enumerate() {
-                prefetch_behind(group, AHEAD);
-                let x = [&x[q], &x[8 + q], &x[16 + q], &x[24 + q]];
-                for (r, crumbs) in crumbs.iter_mut().enumerate() {
-                    *crumbs = s.dot_crumbs(*crumbs, s.load(group, r), x);
-                }
-            }
+            L::dots(s, block, x, &mut crumbs);
         }
         for (sums, crumbs) in sums.iter_mut().zip(crumbs) {
             *sums = s.widen_crumbs(*sums, crumbs);
@@ -131,8 +156,8 @@ fn panel_sums<S: Bytes, const R: usize>(
     }
 }
 
-/// Blocks of columns that are unpacked at a time: half a level-1 cache of codes.
-const UNPACKED: usize = 4;
+/// Fours of columns that are unpacked at a time: a third of a level-1 cache of codes.
+const UNPACKED: usize = 128;
 /// Tokens that share what was unpacked.
 const TOKENS: usize = 128;
 
@@ -141,60 +166,42 @@ const TOKENS: usize = 128;
 struct Lines<T>(T);
 
 /// Codes of eight columns, a byte each: two groups of four bytes.
-type Codes = [Group; 2];
-/// [`Codes`] of a block.
-const BLOCK_CODES: usize = 16;
+pub(super) type Codes = [Group; 2];
 
-impl<S: Bytes> Op<S> for Gemm {
-    type Args<'a> = GemmArgs<'a>;
-
-    #[inline(always)]
-    fn eval(s: S, mut args: GemmArgs<'_>) {
-        let rows = args.y.cols().len();
-        let fours = args.x_scales.len().div_ceil(4);
-        let cols = args.x.len() / fours;
-        let width = cols / 4;
-        let mut sums = Lines([[0; PANEL]; TOKENS]);
-        let mut codes = Lines([[[0; 4 * PANEL]; 2]; UNPACKED * BLOCK_CODES]);
-        for (p, panel) in args.panels.chunks_exact(width).enumerate() {
-            for first in (0..fours).step_by(TOKENS / 4) {
-                let fours = (fours - first).min(TOKENS / 4);
-                let sums = &mut sums.0[..4 * fours];
-                for (c, blocks) in panel.as_chunks().0.chunks(UNPACKED).enumerate() {
-                    let codes = &mut codes.0[..blocks.len() * BLOCK_CODES];
-                    unpack(s, blocks, codes);
-                    let x = &args.x[first * cols + c * UNPACKED * BLOCK_FOURS..];
-                    add_tokens(s, codes, (x, cols), sums, c == 0);
-                }
-                let tokens = (args.x_scales.len() - 4 * first).min(TOKENS);
-                for (n, sums) in sums[..tokens].iter().enumerate() {
-                    let token = 4 * first + n;
-                    let x_scale = args.x_scales[token];
-                    let y = args.y.row(args.y.rows().start + token);
-                    let end = rows.min((p + 1) * PANEL);
-                    let y = &mut y[p * PANEL..end];
-                    x_scale.dequantize_all(sums, args.scale, S::FUSED, y);
-                }
-            }
-        }
-    }
-}
-
-/// The codes of some blocks of a panel, in the order of their columns.
 #[inline(always)]
-fn unpack<S: Bytes>(s: S, blocks: &[[Group; BLOCK]], codes: &mut [Codes]) {
-    for (block, codes) in blocks.iter().zip(codes.as_chunks_mut::<BLOCK_CODES>().0) {
-        for (q, [first, second]) in block.as_chunks::<2>().0.iter().enumerate() {
-            prefetch_behind(first, AHEAD);
-            prefetch_behind(second, AHEAD);
-            for r in 0..PANEL / S::ROWS {
-                let (first, second) = (s.load(first, r), s.load(second, r));
-                for (g, shift) in [6, 4, 2, 0].into_iter().enumerate() {
-                    let pair = s.pair([s.crumbs(first, shift), s.crumbs(second, shift)]);
-                    let [a, b] = &mut codes[4 * g + q];
-                    s.store(pair[0], a, r);
-                    s.store(pair[1], b, r);
+fn gemm<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, mut args: GemmArgs<'_>) {
+    let rows = args.y.cols().len();
+    let fours = args.x_scales.len().div_ceil(4);
+    let cols = args.x.len() / fours;
+    let width = cols.div_ceil(F);
+    let mut sums = Lines([[0; PANEL]; TOKENS]);
+    let mut codes = Lines([[[0; 4 * PANEL]; 2]; UNPACKED / 2]);
+    let panels = args.panels.as_chunks::<G>().0;
+    for (p, panel) in panels.chunks_exact(width).enumerate() {
+        for first in (0..fours).step_by(TOKENS / 4) {
+            let fours = (fours - first).min(TOKENS / 4);
+            let sums = &mut sums.0[..4 * fours];
+            for (c, blocks) in panel.chunks(UNPACKED / F).enumerate() {
+                for (block, codes) in blocks.iter().zip(codes.0.chunks_exact_mut(F / 2)) {
+                    for group in block {
+                        prefetch_behind(group, AHEAD);
+                    }
+                    for r in 0..PANEL / S::ROWS {
+                        L::codes(s, block, r, codes);
+                    }
                 }
+                let at = c * (UNPACKED / F) * F;
+                let codes = &codes.0[..(blocks.len() * F).min(cols - at) / 2];
+                add_tokens(s, codes, (&args.x[first * cols + at..], cols), sums, c == 0);
+            }
+            let tokens = (args.x_scales.len() - 4 * first).min(TOKENS);
+            for (n, sums) in sums[..tokens].iter().enumerate() {
+                let token = 4 * first + n;
+                let x_scale = args.x_scales[token];
+                let y = args.y.row(args.y.rows().start + token);
+                let end = rows.min((p + 1) * PANEL);
+                let y = &mut y[p * PANEL..end];
+                x_scale.dequantize_all(sums, args.scale, S::FUSED, y);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bytes, Floats, LANES, PANEL, dot_planes, token};
+use super::{BOTH_SIGNS, Bytes, Floats, LANES, PANEL, TRIPLES, dot_planes, token};
 use crate::isa::Isa;
 
 token! {
@@ -227,8 +227,23 @@ impl Bytes for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_crumbs(self, acc: __m256i, v: __m256i, x: [&[i8; 4]; 4]) -> __m256i {
+    fn dot_crumbs<const N: usize>(self, acc: __m256i, v: __m256i, x: [&[i8; 4]; N]) -> __m256i {
         dot_planes(self, acc, v, x)
+    }
+
+    #[inline(always)]
+    fn triples(self, magnitudes: __m256i, signs: __m256i, bit: u32) -> __m256i {
+        // SAFETY: `self` proves AVX2; the load is unaligned and is the table.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(TRIPLES.as_ptr().cast()));
+            let codes = _mm256_shuffle_epi8(table, magnitudes);
+            let bit = _mm256_set1_epi8((1_u8 << bit).cast_signed());
+            let negative = _mm256_cmpeq_epi8(_mm256_and_si256(signs, bit), bit);
+            // `both - codes` is `!codes + both + 1`.
+            let both = _mm256_set1_epi8((BOTH_SIGNS + 1).cast_signed());
+            let flipped = _mm256_xor_si256(codes, negative);
+            _mm256_add_epi8(flipped, _mm256_and_si256(negative, both))
+        }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::{Bytes, Floats, LANES, PANEL, Token, dot_planes, token};
+use super::{BOTH_SIGNS, Bytes, Floats, LANES, PANEL, TRIPLES, Token, dot_planes, token};
 use crate::isa::Isa;
 
 token! {
@@ -202,8 +202,20 @@ impl Bytes for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_crumbs(self, acc: __m512i, v: __m512i, x: [&[i8; 4]; 4]) -> __m512i {
+    fn dot_crumbs<const N: usize>(self, acc: __m512i, v: __m512i, x: [&[i8; 4]; N]) -> __m512i {
         dot_planes(self, acc, v, x)
+    }
+
+    #[inline(always)]
+    fn triples(self, magnitudes: __m512i, signs: __m512i, bit: u32) -> __m512i {
+        // SAFETY: `self` proves AVX-512BW; the load is unaligned and is the table.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(TRIPLES.as_ptr().cast()));
+            let codes = _mm512_shuffle_epi8(table, magnitudes);
+            let bit = _mm512_set1_epi8((1_u8 << bit).cast_signed());
+            let both = _mm512_set1_epi8(BOTH_SIGNS.cast_signed());
+            _mm512_mask_sub_epi8(codes, _mm512_test_epi8_mask(signs, bit), both, codes)
+        }
     }
 
     #[inline(always)]

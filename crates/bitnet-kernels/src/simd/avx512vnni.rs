@@ -79,9 +79,23 @@ impl Bytes for Avx512Vnni {
 
     /// Codes stay where they are in the byte: there are no 16-bit lanes that they could overflow.
     #[inline(always)]
-    fn dot_crumbs(self, acc: Self::Crumbs, v: __m512i, x: [&[i8; 4]; 4]) -> Self::Crumbs {
+    fn dot_crumbs<const N: usize>(
+        self,
+        acc: Self::Crumbs,
+        v: __m512i,
+        x: [&[i8; 4]; N],
+    ) -> Self::Crumbs {
         let masks = [0xC0, 0x30, 0x0C, 0x03];
-        std::array::from_fn(|g| self.dot(acc[g], self.masked(v, masks[g]), self.splat(x[g])))
+        let mut acc = acc;
+        for (x, plane) in x.into_iter().zip(4 - N..) {
+            acc[plane] = self.dot(acc[plane], self.masked(v, masks[plane]), self.splat(x));
+        }
+        acc
+    }
+
+    #[inline(always)]
+    fn triples(self, magnitudes: __m512i, signs: __m512i, bit: u32) -> __m512i {
+        self.avx512().triples(magnitudes, signs, bit)
     }
 
     #[inline(always)]

@@ -114,7 +114,7 @@ pub(crate) trait Bytes: Token {
     type Vec: Copy;
     /// Partial sums that are full after [`Bytes::FULL`] products of a lane.
     type Narrow: Copy;
-    /// Partial sums of 2-bit codes, full after `FULL / 4` of [`Bytes::dot_crumbs`].
+    /// Partial sums of 2-bit codes, full after `FULL / N` of [`Bytes::dot_crumbs`].
     type Crumbs: Copy;
     /// A sum in 32 bits for each row.
     type Sums: Copy;
@@ -151,8 +151,17 @@ pub(crate) trait Bytes: Token {
     fn dot(self, acc: Self::Narrow, codes: Self::Vec, x: Self::Vec) -> Self::Narrow;
     /// Zero.
     fn no_crumbs(self) -> Self::Crumbs;
-    /// `acc` and the 2-bit codes of `v`, from the high bits down, times four `x`.
-    fn dot_crumbs(self, acc: Self::Crumbs, v: Self::Vec, x: [&[i8; 4]; 4]) -> Self::Crumbs;
+    /// `acc` and the 2-bit codes in the lowest `2 N` bits of each byte of `v`, from the high ones
+    /// down, times four `x` each; `N` is 3 or 4.
+    fn dot_crumbs<const N: usize>(
+        self,
+        acc: Self::Crumbs,
+        v: Self::Vec,
+        x: [&[i8; 4]; N],
+    ) -> Self::Crumbs;
+    /// Three 2-bit codes in each byte: those that [`TRIPLES`] has for a magnitude `0..=13`, of the
+    /// other sign where `signs` has bit `bit`.
+    fn triples(self, magnitudes: Self::Vec, signs: Self::Vec, bit: u32) -> Self::Vec;
     /// Zero.
     fn sums(self) -> Self::Sums;
     /// `acc + narrow`.
@@ -202,17 +211,33 @@ pub(crate) trait Bytes: Token {
 
 /// [`Bytes::dot_crumbs`] by one [`Bytes::dot`] for each plane.
 #[inline(always)]
-pub(crate) fn dot_planes<S: Bytes>(
+pub(crate) fn dot_planes<S: Bytes, const N: usize>(
     s: S,
     mut acc: S::Narrow,
     v: S::Vec,
-    x: [&[i8; 4]; 4],
+    x: [&[i8; 4]; N],
 ) -> S::Narrow {
-    for (shift, x) in [6, 4, 2, 0].into_iter().zip(x) {
-        acc = s.dot(acc, s.crumbs(v, shift), s.splat(x));
+    for (plane, x) in (0..N as u32).rev().zip(x) {
+        acc = s.dot(acc, s.crumbs(v, 2 * plane), s.splat(x));
     }
     acc
 }
+
+/// The codes of three weights for `9 t0 + 3 t1 + t2`, where that is not negative: `t0 + 1` in bits
+/// 4 and 5, then the others.
+pub(crate) const TRIPLES: [u8; 16] = {
+    let mut codes = [0; 16];
+    let mut magnitude = 0;
+    while magnitude < 14 {
+        let v = magnitude as u8 + 13;
+        codes[magnitude] = v / 9 << 4 | v / 3 % 3 << 2 | v % 3;
+        magnitude += 1;
+    }
+    codes
+};
+
+/// What a triple and the one of the other sign add up to.
+pub(crate) const BOTH_SIGNS: u8 = 0b10_10_10;
 
 /// Up to sixteen numbers, the missing ones zero.
 #[inline(always)]

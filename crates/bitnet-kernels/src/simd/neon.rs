@@ -3,7 +3,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Bytes, Floats, LANES, PANEL, dot_planes, token};
+use super::{BOTH_SIGNS, Bytes, Floats, LANES, PANEL, TRIPLES, dot_planes, token};
 use crate::isa::Isa;
 
 token! {
@@ -212,8 +212,23 @@ impl Bytes for Neon {
     }
 
     #[inline(always)]
-    fn dot_crumbs(self, acc: Self::Crumbs, v: uint8x16_t, x: [&[i8; 4]; 4]) -> Self::Crumbs {
+    fn dot_crumbs<const N: usize>(
+        self,
+        acc: Self::Crumbs,
+        v: uint8x16_t,
+        x: [&[i8; 4]; N],
+    ) -> Self::Crumbs {
         dot_planes(self, acc, v, x)
+    }
+
+    #[inline(always)]
+    fn triples(self, magnitudes: uint8x16_t, signs: uint8x16_t, bit: u32) -> uint8x16_t {
+        // SAFETY: `self` proves NEON; the load is the table.
+        unsafe {
+            let codes = vqtbl1q_u8(vld1q_u8(TRIPLES.as_ptr()), magnitudes);
+            let negative = vtstq_u8(signs, vdupq_n_u8(1 << bit));
+            vbslq_u8(negative, vsubq_u8(vdupq_n_u8(BOTH_SIGNS), codes), codes)
+        }
     }
 
     #[inline(always)]

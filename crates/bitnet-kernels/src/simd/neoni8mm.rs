@@ -82,8 +82,18 @@ impl Bytes for NeonI8mm {
     }
 
     #[inline(always)]
-    fn dot_crumbs(self, acc: int32x4_t, v: uint8x16_t, x: [&[i8; 4]; 4]) -> int32x4_t {
+    fn dot_crumbs<const N: usize>(
+        self,
+        acc: int32x4_t,
+        v: uint8x16_t,
+        x: [&[i8; 4]; N],
+    ) -> int32x4_t {
         self.dotprod().dot_crumbs(acc, v, x)
+    }
+
+    #[inline(always)]
+    fn triples(self, magnitudes: uint8x16_t, signs: uint8x16_t, bit: u32) -> uint8x16_t {
+        self.dotprod().triples(magnitudes, signs, bit)
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Bytes, Floats, LANES, Op, PANEL, Token, dot_planes};
+use super::{BOTH_SIGNS, Bytes, Floats, LANES, Op, PANEL, TRIPLES, Token, dot_planes};
 use crate::isa::Isa;
 
 /// Every processor has this.
@@ -185,8 +185,18 @@ impl Bytes for Scalar {
     }
 
     #[inline(always)]
-    fn dot_crumbs(self, acc: [i32; 4], v: Self::Vec, x: [&[i8; 4]; 4]) -> [i32; 4] {
+    fn dot_crumbs<const N: usize>(self, acc: [i32; 4], v: Self::Vec, x: [&[i8; 4]; N]) -> [i32; 4] {
         dot_planes(self, acc, v, x)
+    }
+
+    #[inline(always)]
+    fn triples(self, magnitudes: Self::Vec, signs: Self::Vec, bit: u32) -> Self::Vec {
+        std::array::from_fn(|row| {
+            std::array::from_fn(|i| {
+                let codes = TRIPLES[usize::from(magnitudes[row][i] & 15)];
+                if signs[row][i] >> bit & 1 == 1 { BOTH_SIGNS - codes } else { codes }
+            })
+        })
     }
 
     #[inline(always)]
