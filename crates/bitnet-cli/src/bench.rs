@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bitnet_inference::{Engine, Error, Options, Session, Wanted};
+use bitnet_inference::{Engine, Error, Layout, Options, Session, Wanted};
 use bitnet_kernels::{Isa, Pool, limits};
 
 use crate::exit::{End, Usage};
@@ -57,6 +57,10 @@ pub(crate) struct Args {
     /// Use no better instruction set: scalar, avx2, avx512, avx512vnni, neon or neondot.
     #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
     isa: Option<Isa>,
+    /// Layout of the ternary weights in memory: i2s_r32 (2 bits) or tl2_r32 (1.67 bits, for memory
+    /// that is slow for the cores there are). Results do not depend on it.
+    #[arg(long, value_name = "LAYOUT", default_value = "i2s_r32", env = "BITNET_LAYOUT")]
+    layout: Layout,
     /// Measure read bandwidth and 8-bit multiply-adds around each test, with as many threads, and
     /// give speeds as shares of them.
     #[arg(long)]
@@ -118,7 +122,9 @@ impl Args {
         tests: &[Test],
         report: &mut Report,
     ) -> Result<bool> {
-        let engine = model::load(path, &Options { isa: self.isa, threads, ..Options::default() })?;
+        let Args { isa, layout, .. } = *self;
+        let options = Options { isa, threads, layout, ..Options::default() };
+        let engine = model::load(path, &options)?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
         if longest > engine.context() {
             return Err(Error::Context { tokens: longest, context: engine.context() }.into());

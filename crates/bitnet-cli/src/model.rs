@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bitnet_gguf::Gguf;
-use bitnet_inference::{Engine, Error, KvType, Options};
+use bitnet_inference::{Engine, Error, KvType, Layout, Options};
 use bitnet_kernels::Isa;
 use clap::value_parser;
 
@@ -30,6 +30,10 @@ pub(crate) struct Args {
     /// Use no better instruction set: scalar, avx2, avx512, avx512vnni, neon or neondot.
     #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
     isa: Option<Isa>,
+    /// Layout of the ternary weights in memory: i2s_r32 (2 bits) or tl2_r32 (1.67 bits, for memory
+    /// that is slow for the cores there are). Results do not depend on it.
+    #[arg(long, value_name = "LAYOUT", default_value = "i2s_r32", env = "BITNET_LAYOUT")]
+    layout: Layout,
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "BITNET_DEVICE")]
     device: String,
@@ -47,6 +51,7 @@ impl Args {
             threads: usize::try_from(self.threads).ok(),
             context: Some(self.ctx_size).filter(|&n| n > 0),
             kv: KvType::F32,
+            layout: self.layout,
         };
         load(self.model.as_deref(), &options)
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::{fmt, fs, io, thread};
 
@@ -28,6 +29,41 @@ pub struct Options {
     pub context: Option<usize>,
     /// How keys and values are kept.
     pub kv: KvType,
+    /// How ternary weights are kept.
+    pub layout: Layout,
+}
+
+/// The layout of ternary weights in memory, whatever it is in the file. Results are the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Two bits a weight: the fewest instructions.
+    #[default]
+    I2SR32,
+    /// 1.67 bits a weight: less to read for each token, and more instructions. Faster where memory
+    /// is slow for the cores there are.
+    Tl2R32,
+}
+
+impl Layout {
+    pub(crate) const fn format(self) -> Format {
+        match self {
+            Layout::I2SR32 => Format::I2SR32,
+            Layout::Tl2R32 => Format::Tl2R32,
+        }
+    }
+}
+
+impl FromStr for Layout {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Layout, String> {
+        let known = [Layout::I2SR32, Layout::Tl2R32];
+        let found = known.into_iter().find(|layout| layout.format().name() == name);
+        found.ok_or_else(|| {
+            let names = known.map(|layout| layout.format().name()).join(", ");
+            format!("there is no layout {name}; there are {names}")
+        })
+    }
 }
 
 /// The format of keys and values.
@@ -111,7 +147,7 @@ impl Engine {
             None => detected,
         };
         let pool = Arc::new(pool(options.threads)?);
-        let model = source::gguf::model(&gguf, &cpu, &pool)?;
+        let model = source::gguf::model(&gguf, options.layout.format(), (&cpu, &pool))?;
         let (tokenizer, mut notices) = source::gguf::tokenizer(&gguf)?;
         let rows = model.embedding.rows;
         let tokens = tokenizer.as_ref().map(Tokenizer::len);

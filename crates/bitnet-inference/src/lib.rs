@@ -20,7 +20,7 @@ pub mod synth;
 pub mod tokenizer;
 
 pub use config::Config;
-pub use engine::{Engine, KvType, Options};
+pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};
 pub use generate::{Finish, Generation, Timings};
 pub use sample::{Sampler, Sampling};

@@ -27,7 +27,7 @@ impl QuantizedLinear {
         format: Format,
         cpu: &Cpu,
     ) -> Result<QuantizedLinear, NoKernel> {
-        let layout = Some(Format::I2SR32);
+        let layout = Some(packed.layout());
         Ok(QuantizedLinear {
             packed,
             format,

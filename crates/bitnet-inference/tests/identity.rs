@@ -4,7 +4,7 @@
 
 mod common;
 
-use bitnet_inference::{Engine, Error, Input, KvType, Logits, Options, Wanted};
+use bitnet_inference::{Engine, Error, Input, KvType, Layout, Logits, Options, Wanted};
 use bitnet_kernels::{Cpu, Isa};
 use common::{DEMO, load, logits};
 use sha2::{Digest, Sha256};
@@ -37,7 +37,8 @@ fn engine(isa: Isa, threads: usize) -> Engine {
 
 /// With keys and values of type `kv`.
 fn engine_with(isa: Isa, threads: usize, kv: KvType) -> Engine {
-    load(DEMO, &Options { isa: Some(isa), threads: Some(threads), kv, context: None })
+    let (isa, threads) = (Some(isa), Some(threads));
+    load(DEMO, &Options { isa, threads, kv, ..Options::default() })
 }
 
 #[test]
@@ -48,6 +49,15 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_logits() {
             println!("{isa}, {threads} threads: logits {found}");
             assert_eq!(found, LOGITS_SHA256, "{isa}, {threads} threads");
         }
+    }
+}
+
+#[test]
+fn every_layout_of_weights_gives_the_same_logits() {
+    for &isa in Cpu::detect().isas() {
+        let layout = Layout::Tl2R32;
+        let engine = load(DEMO, &Options { isa: Some(isa), layout, ..Options::default() });
+        assert_eq!(hash(&logits(&engine, &prompt())), LOGITS_SHA256, "{isa}, {layout:?}");
     }
 }
 

@@ -20,9 +20,13 @@ use crate::{Config, Error, Notice};
 /// # Errors
 ///
 /// Where the file is not a complete and sound model of a supported architecture.
-pub(crate) fn model(gguf: &Gguf, cpu: &Cpu, pool: &Pool) -> Result<BitNet, Error> {
+pub(crate) fn model(
+    gguf: &Gguf,
+    layout: Format,
+    (cpu, pool): (&Cpu, &Pool),
+) -> Result<BitNet, Error> {
     let config = Config::from_gguf(gguf)?;
-    let mut source = Source { gguf, cpu, pool, used: HashSet::new() };
+    let mut source = Source { gguf, layout, cpu, pool, used: HashSet::new() };
     let (hidden, head_size) = (config.hidden, config.head_size);
     let model = BitNet {
         embedding: source.embedding(&config)?,
@@ -37,6 +41,8 @@ pub(crate) fn model(gguf: &Gguf, cpu: &Cpu, pool: &Pool) -> Result<BitNet, Error
 
 struct Source<'a> {
     gguf: &'a Gguf,
+    /// That of packed matrices.
+    layout: Format,
     cpu: &'a Cpu,
     pool: &'a Pool,
     used: HashSet<String>,
@@ -71,7 +77,7 @@ impl<'a> Source<'a> {
             other => return Err(self.wrong_type(tensor, other, "I2_S, TQ1_0 and TQ2_0")),
         };
         let bytes = self.gguf.data(tensor)?;
-        let packed = Packed::new(format, &bytes, (rows, cols), self.pool);
+        let packed = Packed::new(format, &bytes, (rows, cols), self.layout, self.pool);
         let packed = packed.map_err(|e| self.damaged(tensor, e))?;
         bytes.evict();
         Ok(QuantizedLinear::new(packed, format, self.cpu)?)

@@ -107,6 +107,9 @@ layouts! {
     Tl2R32: 5, 24
 }
 
+/// Activations of a block.
+type Columns<const F: usize> = [[i8; 4]; F];
+
 #[inline(always)]
 fn gemv<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, args: GemvArgs<'_>) {
     // Columns that the last block has too many meet zeros.
@@ -134,7 +137,7 @@ fn gemv<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, args: G
 fn panel_sums<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize, const R: usize>(
     s: S,
     panel: &[[Group; G]],
-    (whole, last): (&[[[i8; 4]; F]], &[[[i8; 4]; F]]),
+    (whole, last): (&[Columns<F>], &[Columns<F>]),
     out: &mut [i32; PANEL],
 ) {
     // Lanes of 16 bits are emptied before they can wrap.

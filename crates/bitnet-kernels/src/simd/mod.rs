@@ -230,7 +230,7 @@ pub(crate) const TRIPLES: [u8; 16] = {
     let mut magnitude = 0;
     while magnitude < 14 {
         let v = magnitude as u8 + 13;
-        codes[magnitude] = v / 9 << 4 | v / 3 % 3 << 2 | v % 3;
+        codes[magnitude] = ((v / 9) << 4) | ((v / 3 % 3) << 2) | (v % 3);
         magnitude += 1;
     }
     codes
