@@ -67,10 +67,10 @@ fn every_gemv_gives_the_products() {
     let cpu = Cpu::detect();
     for (format, name) in LAYOUTS {
         let file = file.tensor(name).unwrap();
-        let matrix =
-            Packed::new(format, file.data(), (ROWS, COLS), Format::I2SR32, &Pool::alone()).unwrap();
         for kernel in kernels().filter(|k| k.operation() == Operation::Gemv) {
             let Some(run) = kernel.bind::<GemvFn>(&cpu) else { continue };
+            let (layout, shape) = (kernel.format().unwrap(), (ROWS, COLS));
+            let matrix = Packed::new(format, file.data(), shape, layout, &Pool::alone()).unwrap();
             let mut y = [0.0; ROWS];
             run(GemvArgs {
                 panels: matrix.panels(0..ROWS),

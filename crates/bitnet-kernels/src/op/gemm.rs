@@ -112,7 +112,7 @@ type Columns<const F: usize> = [[i8; 4]; F];
 
 #[inline(always)]
 fn gemv<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, args: GemvArgs<'_>) {
-    // Columns that the last block has too many meet zeros.
+    // Zeros for the columns that the last block has too many.
     let (whole, rest) = args.x.as_chunks::<F>();
     let mut last = [[[0; 4]; F]];
     last[0][..rest.len()].copy_from_slice(rest);
