@@ -3,11 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
+#[path = "common/tiny.rs"]
+mod tiny;
 
-use bitnet_inference::{Engine, Error, Input, KvType, Layout, Logits, Options, Wanted};
+use bitnet_inference::{CHUNK, Engine, Error, Input, KvType, Layout, Logits, Options, Wanted};
 use bitnet_kernels::{Cpu, Isa};
 use common::{DEMO, load, logits};
 use sha2::{Digest, Sha256};
+use tiny::long_tiny;
 
 /// Of the logits after each token of [`prompt`], on every machine.
 const LOGITS_SHA256: &str = "e73af8a94291407c1483a3ce9e2eb954e8f12771b3a4d4aaced763595b61622b";
@@ -96,6 +99,27 @@ fn any_cut_of_the_prompt_gives_the_same_logits() {
         }
         assert!(rest.is_empty());
         assert_eq!(hash(&all), LOGITS_SHA256, "cut into {} of {}", sizes.len(), sizes[0]);
+    }
+}
+
+#[test]
+fn many_positions_give_the_same_logits_however_they_are_shared_out() {
+    let ids: Vec<u32> = (0..1060).map(|i: u32| (i * i * 11 + i * 7) % 512).collect();
+    let best = *Cpu::detect().isas().last().unwrap();
+    let mut wanted: Option<Vec<f32>> = None;
+    // A prompt at once goes by rows, tokens one after another go by spans of positions.
+    for (isa, threads, at_once) in [(best, 1, 1060), (best, 2, 1020), (Isa::Scalar, 3, 1020)] {
+        let options = Options { isa: Some(isa), threads: Some(threads), ..Options::default() };
+        let engine = load(long_tiny(), &options);
+        let mut session = engine.session(1).unwrap();
+        let (prompt, rest) = ids.split_at(at_once);
+        let mut all = Vec::new();
+        for chunk in prompt.chunks(CHUNK).chain(rest.chunks(1)) {
+            let inputs = chunk.iter().map(|&token| Input { sequence: 0, token, logits: true });
+            all.extend_from_slice(session.run(&inputs.collect::<Vec<_>>()).unwrap());
+        }
+        let wanted = wanted.get_or_insert_with(|| all.clone());
+        assert!(all == *wanted, "{isa}, {threads} threads, {at_once} at once");
     }
 }
 

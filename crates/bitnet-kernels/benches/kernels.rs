@@ -8,21 +8,28 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use bitnet_kernels::op::{GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn, RowScale};
+use bitnet_kernels::op::{
+    AttendArgs, AttendFn, GemmArgs, GemmFn, GemvArgs, GemvFn, HeadArgs, HeadFn, KV_BLOCK, Keys,
+    RowScale, part,
+};
 use bitnet_kernels::pool::Tile;
 use bitnet_kernels::shapes::{BITNET_2B_4T, Shape};
-use bitnet_kernels::{Cpu, Format, Kernel, Operation, Packed, Pool, kernels, limits};
+use bitnet_kernels::{Aligned, Cpu, Format, Kernel, Operation, Packed, Pool, kernels, limits};
 
 /// How much to measure.
 struct Effort {
     /// Bytes of weights that gemv goes through, so that they come from memory.
     streamed: usize,
     tokens: usize,
+    positions: usize,
     rounds: usize,
 }
 
-const FULL: Effort = Effort { streamed: 1 << 30, tokens: 128, rounds: 5 };
-const SMOKE: Effort = Effort { streamed: 1 << 20, tokens: 5, rounds: 1 };
+const FULL: Effort = Effort { streamed: 1 << 30, tokens: 128, positions: 4096, rounds: 5 };
+const SMOKE: Effort = Effort { streamed: 1 << 20, tokens: 5, positions: 40, rounds: 1 };
+
+/// Bytes of this are small normal numbers in every format.
+const SMALL: u8 = 0x2A;
 
 struct Bench {
     cpu: Cpu,
@@ -51,6 +58,7 @@ fn main() {
         match kernel.operation() {
             Operation::Gemv => BITNET_2B_4T.into_iter().for_each(|s| bench.gemv(kernel, s)),
             Operation::Gemm => BITNET_2B_4T.into_iter().for_each(|s| bench.gemm(kernel, s)),
+            Operation::Attend => bench.attend(kernel),
             Operation::Head => bench.head(kernel, Shape { rows: 4096, cols: 2560 }),
             _ => {}
         }
@@ -148,8 +156,7 @@ impl Bench {
         };
         let row = format.row_bytes(shape.cols).expect("a width every format has");
         let copies = self.effort.streamed.div_ceil(row * shape.rows);
-        // Bytes that are small finite numbers in every format.
-        let weights = vec![1; row * shape.rows * copies];
+        let weights = vec![SMALL; row * shape.rows * copies];
         let x = vec![1.0; shape.cols];
         let mut y = vec![0.0; shape.rows];
         let seconds = self.time(|| {
@@ -160,6 +167,47 @@ impl Bench {
             black_box(&y);
         });
         self.report(kernel, shape, 1, row * shape.rows, seconds / copies as f64);
+    }
+
+    /// One token of four heads that share keys and values, as the engine keeps them: those of all
+    /// layers and heads in each block.
+    fn attend(&self, kernel: &Kernel) {
+        let (Some(run), Some(format)) = (kernel.bind::<AttendFn>(&self.cpu), kernel.format())
+        else {
+            return;
+        };
+        let (size, heads) = (128, 4);
+        let stride = format.row_bytes(size).expect("a width every format has");
+        let table: Vec<u32> = (0..self.effort.positions.div_ceil(KV_BLOCK) as u32).collect();
+        let pair = 2 * KV_BLOCK * stride;
+        let copies = self.effort.streamed.div_ceil(pair * table.len());
+        let block = |_: &u32| {
+            let mut block = Aligned::zeros(pair * copies).expect("memory");
+            // Pages that were never written would all be the same one.
+            block.fill(SMALL);
+            block
+        };
+        let blocks: Vec<_> = table.iter().map(block).collect();
+        let (q, mut out) = (vec![1.0; heads * size], vec![0.0; heads * part(size)]);
+        let seconds = self.time(|| {
+            for copy in 0..copies {
+                let (keys, values) = (pair * copy, pair * copy + pair / 2);
+                run(AttendArgs {
+                    q: &q,
+                    stride: q.len(),
+                    size,
+                    kv: Keys { blocks: &blocks, table: &table, keys, values, stride },
+                    positions: self.effort.positions,
+                    span: 0..table.len() * KV_BLOCK,
+                    ahead: true,
+                    scale: 0.1,
+                    out: Tile::new(&mut out, heads * part(size)),
+                });
+                black_box(&out);
+            }
+        });
+        let shape = Shape { rows: self.effort.positions, cols: size };
+        self.report(kernel, shape, 1, pair * table.len(), seconds / copies as f64);
     }
 }
 

@@ -55,6 +55,7 @@ fn prepare(kernel: &Kernel, cpu: &Cpu) -> Option<Run> {
         Operation::Softmax => Some(softmax(kernel.bind(cpu)?)),
         Operation::Relu2 => Some(relu2(kernel.bind(cpu)?)),
         Operation::Attend => Some(attend(kernel.bind(cpu)?, kernel.format()?)),
+        Operation::Join => Some(join(kernel.bind(cpu)?)),
         Operation::Store => Some(store(kernel.bind(cpu)?, kernel.format()?)),
         Operation::Absmean => Some(absmean(kernel.bind(cpu)?)),
         Operation::Ternarize => Some(ternarize(kernel.bind(cpu)?, kernel.format())),
@@ -179,14 +180,30 @@ fn attend(run: AttendFn, format: Format) -> Run {
         aligned
     });
     let blocks: Vec<_> = blocks.collect();
-    let (q, mut out) = (floats(HEADS * HEAD), vec![0.0; HEADS * HEAD]);
+    let (q, mut out) = (floats(HEADS * HEAD), vec![0.0; HEADS * part(HEAD)]);
     Box::new(move || {
         let (keys, values) = (0, KV_BLOCK * stride);
         let kv = Keys { blocks: &blocks, table: &table, keys, values, stride };
-        let (size, positions, scale) = (HEAD, POSITIONS, 0.1);
-        let (stride, ahead) = (HEADS * HEAD, false);
-        let tile = Tile::new(&mut out, stride);
-        run(AttendArgs { q: &q, stride, size, kv, positions, ahead, scale, out: tile });
+        run(AttendArgs {
+            q: &q,
+            stride: HEADS * HEAD,
+            size: HEAD,
+            kv,
+            positions: POSITIONS,
+            span: 0..SPAN,
+            ahead: false,
+            scale: 0.1,
+            out: Tile::new(&mut out, HEADS * part(HEAD)),
+        });
+        black_box(&out);
+    })
+}
+
+fn join(run: JoinFn) -> Run {
+    const PARTS: usize = 8;
+    let (parts, mut out) = (floats(PARTS * part(HEAD)), vec![0.0; HEAD]);
+    Box::new(move || {
+        run(JoinArgs { parts: &parts, stride: part(HEAD), out: &mut out });
         black_box(&out);
     })
 }

@@ -6,9 +6,9 @@ use crate::format::{Bf16, F16, F32, Format, Iq2S, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
     Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Condense, CondenseFn, Gemm, GemmFn, Gemv,
-    GemvFn, Head, HeadFn, I2SR32, Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn, Quantize,
-    QuantizeFn, Read, ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope, RopeFn, Scan, ScanFn,
-    Softmax, SoftmaxFn, Store, StoreFn, Ternarize, TernarizeFn, TernarizeI2S, Tl2R32,
+    GemvFn, Head, HeadFn, I2SR32, Join, JoinFn, Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn,
+    Quantize, QuantizeFn, Read, ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope, RopeFn, Scan,
+    ScanFn, Softmax, SoftmaxFn, Store, StoreFn, Ternarize, TernarizeFn, TernarizeI2S, Tl2R32,
 };
 use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
@@ -36,8 +36,10 @@ pub enum Operation {
     Softmax,
     /// Squared-ReLU gate.
     Relu2,
-    /// Attention.
+    /// Attention: a part of its result.
     Attend,
+    /// The result of attention from its parts.
+    Join,
     /// Sum of two vectors.
     Add,
     /// Floating-point matrix times hidden states: the output layer.
@@ -75,6 +77,7 @@ impl Operation {
             Operation::Softmax => ("softmax", "f32"),
             Operation::Relu2 => ("relu2", "f32"),
             Operation::Attend => ("attend", ""),
+            Operation::Join => ("join", "f32"),
             Operation::Add => ("add", "f32"),
             Operation::Head => ("head", "f32"),
             Operation::Absmean => ("absmean", "f32"),
@@ -192,6 +195,7 @@ functions! {
     Softmax: SoftmaxFn,
     Relu2: Relu2Fn,
     Attend: AttendFn,
+    Join: JoinFn,
     Add: AddFn,
     Head: HeadFn,
     Absmean: AbsmeanFn,
@@ -279,6 +283,7 @@ pub static KERNELS: &[&[Kernel]] = &[
     &on_floats!(Attend, Some(Format::F32), Attend<F32>),
     &on_floats!(Attend, Some(Format::F16), Attend<F16>),
     &on_floats!(Attend, Some(Format::Q8_0), Attend<Q8_0>),
+    &on_floats!(Join, None, Join),
     &on_floats!(Add, None, Add),
     &on_floats!(Head, Some(Format::F32), Head<F32>),
     &on_floats!(Head, Some(Format::F16), Head<F16>),

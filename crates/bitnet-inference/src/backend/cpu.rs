@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, NormArgs, NormFn, QUERIES,
-    QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, StoreFn, interleave,
+    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, JoinArgs, JoinFn, NormArgs,
+    NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, SPAN, StoreFn,
+    interleave, part,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
@@ -19,6 +20,8 @@ use crate::state::{Floats, KvCache, Quantized};
 const TILE_ROWS: usize = 4 * packed::ROWS;
 /// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
 const TILE: usize = 1 << 18;
+/// Attention by rows is shared out well if it makes so many tiles for each thread.
+const SHARES: usize = 8;
 
 /// Computes on the processor.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(crate) struct CpuBackend {
     pub(crate) calls: Calls,
     /// What looks for the greatest logits.
     search: Search,
+    /// Parts of attention that threads have in common.
+    parts: Vec<f32>,
 }
 
 /// The kernels that do not depend on a matrix.
@@ -43,6 +48,7 @@ pub(crate) struct Kernels {
     rope: Bound<RopeFn>,
     store: Bound<StoreFn>,
     attend: Bound<AttendFn>,
+    join: Bound<JoinFn>,
     add: Bound<AddFn>,
     relu2: Bound<Relu2Fn>,
 }
@@ -56,6 +62,7 @@ impl Kernels {
             rope: select(None, cpu)?,
             store: select(Some(kv), cpu)?,
             attend: select(Some(kv), cpu)?,
+            join: select(None, cpu)?,
             add: select(None, cpu)?,
             relu2: select(None, cpu)?,
         })
@@ -64,7 +71,8 @@ impl Kernels {
 
 impl CpuBackend {
     pub(crate) fn new(kernels: Kernels, pool: Arc<Pool>, cache: KvCache) -> CpuBackend {
-        CpuBackend { kernels, pool, cache, calls: Calls::default(), search: Search::default() }
+        let (calls, search) = (Calls::default(), Search::default());
+        CpuBackend { kernels, pool, cache, calls, search, parts: Vec::new() }
     }
 
     /// Counts a product with some rows.
@@ -75,12 +83,126 @@ impl CpuBackend {
         }
     }
 
+    /// Attention of rows that are enough for all threads. Queries that share keys and values go
+    /// together: the heads of a group, of some tokens that follow one another.
+    fn attend_by_rows(
+        &mut self,
+        layer: usize,
+        rows: &[Row],
+        heads: Heads,
+        q: &Floats,
+        out: &mut Floats,
+    ) {
+        let (attend, join) = (&self.kernels.attend, &self.kernels.join);
+        let (cache, size, cols) = (&self.cache, heads.size, out.cols);
+        let group = heads.group * size;
+        let tokens = (QUERIES / heads.group).clamp(1, rows.len());
+        let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
+        // As many groups are in a tile as make work worth handing over.
+        let groups = (TILE / (2 * longest * group * tokens)).clamp(1, cols / group);
+        let grain = (tokens, groups * group);
+        self.pool.tiles(out.rows_mut(rows.len()), cols, grain, |mut tile| {
+            let (first, cols) = (tile.rows().start, tile.cols());
+            let width = heads.group * part(size);
+            let mut parts = Vec::new();
+            let ones = rows[tile.rows()].chunk_by(|a, b| a.sequence == b.sequence);
+            let mut row = first;
+            for together in ones {
+                let Row { sequence, position, .. } = together[0];
+                let spans = spans(position + together.len() - 1);
+                let stride = together.len() * width;
+                parts.resize(spans * stride, 0.0);
+                for at in cols.clone().step_by(group) {
+                    for (i, parts) in parts.chunks_mut(stride).enumerate() {
+                        (attend.run)(AttendArgs {
+                            q: &q.data[row * q.cols + at..],
+                            stride: q.cols,
+                            size,
+                            kv: cache.keys(layer, sequence, at / group),
+                            positions: position + 1,
+                            span: i * SPAN..(i + 1) * SPAN,
+                            ahead: row == 0 || rows[row - 1].sequence != sequence,
+                            scale: 1.0 / (size as f32).sqrt(),
+                            out: Tile::new(parts, width),
+                        });
+                    }
+                    for i in 0..together.len() {
+                        let parts = &parts
+                            [i * width..(self::spans(position + i) - 1) * stride + (i + 1) * width];
+                        let out = &mut tile.row(row + i)[at - cols.start..][..group];
+                        join_heads(join, parts, stride, size, out);
+                    }
+                }
+                row += together.len();
+            }
+        });
+    }
+
+    /// Attention of few rows over many positions: each span of each row is work for a thread.
+    fn attend_by_spans(
+        &mut self,
+        layer: usize,
+        rows: &[Row],
+        heads: Heads,
+        q: &Floats,
+        out: &mut Floats,
+    ) {
+        let (attend, join) = (&self.kernels.attend, &self.kernels.join);
+        let (cache, size, cols) = (&self.cache, heads.size, out.cols);
+        let group = heads.group * size;
+        let (stride, width) = (cols / size * part(size), heads.group * part(size));
+        let spans_of = |row: &Row| spans(row.position);
+        let work: Vec<_> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(row, r)| (0..spans_of(r)).map(move |span| (row, span)))
+            .collect();
+        self.parts.resize(work.len() * stride, 0.0);
+        self.pool.tiles(&mut self.parts, stride, (1, width), |tile| {
+            let (row, span) = work[tile.rows().start];
+            let (Row { sequence, position, .. }, nth) = (rows[row], tile.cols().start / width);
+            (attend.run)(AttendArgs {
+                q: &q.data[row * q.cols + nth * group..],
+                stride: q.cols,
+                size,
+                kv: cache.keys(layer, sequence, nth),
+                positions: position + 1,
+                span: span * SPAN..(span + 1) * SPAN,
+                ahead: true,
+                scale: 1.0 / (size as f32).sqrt(),
+                out: tile,
+            });
+        });
+        let parts = &self.parts;
+        self.pool.tiles(out.rows_mut(rows.len()), cols, (1, group), |mut tile| {
+            let (row, nth) = (tile.rows().start, tile.cols().start / group);
+            let before: usize = rows[..row].iter().map(spans_of).sum();
+            let end = (before + spans_of(&rows[row]) - 1) * stride + (nth + 1) * width;
+            let parts = &parts[before * stride + nth * width..end];
+            join_heads(join, parts, stride, size, tile.row(row));
+        });
+    }
+
     /// Calls `f` once for each row of `out`, whose rows have `cols` numbers.
     fn each_row(&self, out: &mut [f32], cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         self.pool.tiles(out, cols, (1, cols), |mut tile| {
             let row = tile.rows().start;
             f(row, tile.row(row));
         });
+    }
+}
+
+/// Parts of attention to positions up to and with this one.
+fn spans(position: usize) -> usize {
+    position / SPAN + 1
+}
+
+/// Joins the parts of some heads of a token: `[spans, heads, part]`, a span every `stride` numbers.
+fn join_heads(join: &Bound<JoinFn>, parts: &[f32], stride: usize, size: usize, out: &mut [f32]) {
+    let last = parts.len() - out.len() / size * part(size);
+    for (head, out) in out.chunks_mut(size).enumerate() {
+        let at = head * part(size);
+        (join.run)(JoinArgs { parts: &parts[at..last + at + part(size)], stride, out });
     }
 }
 
@@ -242,38 +364,16 @@ impl Backend for CpuBackend {
     }
 
     fn attend(&mut self, layer: usize, rows: &[Row], heads: Heads, q: &Floats, out: &mut Floats) {
-        let attend = &self.kernels.attend;
-        let (cache, size) = (&self.cache, heads.size);
-        let cols = out.cols;
-        // Queries that share keys and values go together: the heads of a group, of some tokens that
-        // follow one another. As many groups are in a tile as make work worth handing over.
-        let group = heads.group * size;
-        let tokens = (QUERIES / heads.group).clamp(1, rows.len());
+        let groups = out.cols / (heads.group * heads.size);
         let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
-        let groups = (TILE / (2 * longest * group * tokens)).clamp(1, cols / group);
-        let grain = (tokens, groups * group);
-        self.pool.tiles(out.rows_mut(rows.len()), cols, grain, |mut tile| {
-            let (first, cols) = (tile.rows().start, tile.cols());
-            let ones = rows[tile.rows()].chunk_by(|a, b| a.sequence == b.sequence);
-            let mut row = first;
-            for together in ones {
-                let Row { sequence, position, .. } = together[0];
-                for at in cols.clone().step_by(group) {
-                    (attend.run)(AttendArgs {
-                        q: &q.data[row * q.cols + at..],
-                        stride: q.cols,
-                        size,
-                        kv: cache.keys(layer, sequence, at / group),
-                        positions: position + 1,
-                        ahead: row == 0 || rows[row - 1].sequence != sequence,
-                        scale: 1.0 / (size as f32).sqrt(),
-                        out: tile.within(row..row + together.len(), at..at + group),
-                    });
-                }
-                row += together.len();
-            }
-        });
-        self.calls.add(attend, (rows.len() * cols / size) as u64);
+        if longest > SPAN && rows.len() * groups < SHARES * self.pool.threads() {
+            self.attend_by_spans(layer, rows, heads, q, out);
+        } else {
+            self.attend_by_rows(layer, rows, heads, q, out);
+        }
+        let calls = rows.len() * groups * heads.group;
+        self.calls.add(&self.kernels.attend, calls as u64);
+        self.calls.add(&self.kernels.join, calls as u64);
     }
 
     fn norm_rows(&mut self, x: &Floats, norm: Norm<'_>, which: &[usize], out: &mut Floats) {

@@ -6,7 +6,9 @@ use super::cases::{Outcome, Random, case, guarded};
 use super::reference;
 use crate::aligned::Aligned;
 use crate::format::{Format, widen};
-use crate::op::{AttendArgs, AttendFn, KV_BLOCK, Keys, Place, StoreArgs, StoreFn};
+use crate::op::{
+    AttendArgs, AttendFn, JoinArgs, JoinFn, KV_BLOCK, Keys, Place, StoreArgs, StoreFn, part,
+};
 use crate::pool::Pool;
 
 /// Numbers of a format that `n` numbers are, filled up.
@@ -89,53 +91,89 @@ pub(super) fn attend(run: AttendFn, format: Format) -> Outcome {
         [(32, 2, 1), (64, 1, 2), (96, 1, 3), (128, 3, 4), (100, 1, 7), (40, 2, 40)]
     {
         let cache = Cache::random(&mut random, format, size, kv_heads)?;
-        for (positions, tokens) in [
-            (1, 1),
-            (2, 1),
-            (15, 1),
-            (16, 3),
-            (17, 1),
-            (40, 1),
-            (Cache::POSITIONS, 1),
-            (9, 24),
-            (37, 5),
+        for (positions, tokens, span) in [
+            (1, 1, 0..64),
+            (2, 1, 0..16),
+            (15, 1, 0..64),
+            (16, 3, 0..64),
+            (17, 1, 16..32),
+            (40, 1, 0..64),
+            (Cache::POSITIONS, 1, 0..64),
+            (Cache::POSITIONS, 1, 16..48),
+            (9, 24, 0..64),
+            (9, 24, 16..32),
+            (9, 7, 16..64),
+            (37, 5, 0..64),
         ] {
             for first in [0.5, f32::INFINITY, f32::NAN] {
-                let (each, stride) = (heads * size, (heads + 1) * size);
+                let (each, stride) = (heads * part(size), (heads + 1) * size);
                 let mut q = random.floats(tokens * stride);
                 q[0] = first;
-                // The results of other heads are behind them, and are left alone.
+                // The results of other heads are behind them, and are left alone, as are those of
+                // tokens that see nothing.
                 let mut want = vec![f32::from_bits(0xDEAD_BEEF); tokens * 2 * each];
                 for (token, want) in want.chunks_mut(2 * each).enumerate() {
-                    let kv = &cache.kv[..positions + token];
+                    let end = span.end.min(positions + token);
+                    let Some(kv) = cache.kv.get(span.start..end).filter(|kv| !kv.is_empty()) else {
+                        continue;
+                    };
                     for head in 0..heads {
                         let q = &q[token * stride + head * size..][..size];
                         let result = reference::attend(q, kv, 0.125);
-                        want[head * size..][..size].copy_from_slice(&result);
+                        want[head * part(size)..][..size + 2].copy_from_slice(&result);
                     }
                 }
                 let got = guarded(want.len(), &want, |out| {
                     Pool::alone().tiles(out, 2 * each, (tokens, each), |out| {
                         if out.cols().start == 0 {
-                            let (kv, scale) = (cache.keys(), 0.125);
-                            let ahead = positions % 2 == 0;
                             run(AttendArgs {
                                 q: &q,
                                 stride,
                                 size,
-                                kv,
+                                kv: cache.keys(),
                                 positions,
-                                ahead,
-                                scale,
+                                span: span.clone(),
+                                ahead: positions % 2 == 0,
+                                scale: 0.125,
                                 out,
                             });
                         }
                     });
                 });
                 case(got, || {
-                    format!("{positions} positions, {tokens} tokens, {heads} heads of {size}")
+                    let (from, to) = (span.start, span.end);
+                    format!(
+                        "{from} to {to} of {positions}, {tokens} tokens, {heads} heads of {size}"
+                    )
                 })?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// One part, and some, of which the greatest score is in the first, the last or one between.
+pub(super) fn join(run: JoinFn) -> Outcome {
+    let mut random = Random::new();
+    for (size, n) in [(32, 1), (64, 2), (100, 3), (128, 7), (7, 5)] {
+        let stride = part(size) + 9;
+        let mut parts: Vec<Vec<f32>> = (0..n).map(|_| random.floats(size + 2)).collect();
+        for nan in [false, true] {
+            for part in &mut parts {
+                part[size] *= 100.0;
+                part[size + 1] = part[size + 1].abs() + 1.0;
+            }
+            if nan {
+                parts[n / 2].fill(f32::NAN);
+            }
+            let mut bytes = vec![f32::NAN; n * stride];
+            for (out, part) in bytes.chunks_mut(stride).zip(&parts) {
+                out[..size + 2].copy_from_slice(part);
+            }
+            let got = guarded(size, &reference::join(&parts, size), |out| {
+                run(JoinArgs { parts: &bytes, stride, out });
+            });
+            case(got, || format!("{n} parts of {size}, NaN: {nan}"))?;
         }
     }
     Ok(())

@@ -92,6 +92,7 @@ fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
         (Operation::Softmax, _) => cases::softmax(kernel.bind(cpu)?),
         (Operation::Relu2, _) => cases::relu2(kernel.bind(cpu)?),
         (Operation::Attend, Some(format)) => attention::attend(kernel.bind(cpu)?, format),
+        (Operation::Join, _) => attention::join(kernel.bind(cpu)?),
         (Operation::Store, Some(format)) => attention::store(kernel.bind(cpu)?, format),
         (Operation::Add, _) => cases::add(kernel.bind(cpu)?),
         (Operation::Absmean, _) => cases::absmean(kernel.bind(cpu)?),

@@ -95,7 +95,8 @@ pub(super) fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
 }
 
 /// Attention to some positions in blocks of sixteen, with the softmax corrected from block to block.
-/// Of each position it is a key and a value; those over the length of a head do not count.
+/// Of each position it is a key and a value; those over the length of a head do not count. Gives the
+/// sum of the values by their weights, the greatest score and the sum of the weights.
 pub(super) fn attend(q: &[f32], kv: &[[Vec<f32>; 2]], scale: f32) -> Vec<f32> {
     let (mut greatest, mut sums) = (f32::NEG_INFINITY, [0.0_f32; KV_BLOCK]);
     let mut out = vec![0.0_f32; q.len()];
@@ -104,7 +105,7 @@ pub(super) fn attend(q: &[f32], kv: &[[Vec<f32>; 2]], scale: f32) -> Vec<f32> {
             |key: &[f32]| q.iter().zip(key).fold(0.0_f32, |sum, (q, k)| q.mul_add(*k, sum)) * scale;
         let scores: Vec<f32> = block.iter().map(|[key, _]| score(key)).collect();
         if !scores.iter().all(|score| score.is_finite()) {
-            return vec![f32::NAN; q.len()];
+            return vec![f32::NAN; q.len() + 2];
         }
         let before = greatest;
         greatest = scores.iter().copied().fold(greatest, f32::max);
@@ -120,7 +121,20 @@ pub(super) fn attend(q: &[f32], kv: &[[Vec<f32>; 2]], scale: f32) -> Vec<f32> {
             }
         }
     }
-    out.iter().map(|x| x * (1.0 / tree(sums))).collect()
+    out.extend([greatest, tree(sums)]);
+    out
+}
+
+/// The result of attention from parts of `size` numbers, with greatest score and sum behind them.
+pub(super) fn join(parts: &[Vec<f32>], size: usize) -> Vec<f32> {
+    let greatest = parts.iter().map(|part| part[size]).fold(f32::NEG_INFINITY, f32::max);
+    let (mut out, mut sum) = (vec![0.0_f32; size], 0.0_f32);
+    for part in parts {
+        let factor = exp(part[size] - greatest);
+        sum = factor.mul_add(part[size + 1], sum);
+        out.iter_mut().zip(part).for_each(|(x, part)| *x = factor.mul_add(*part, *x));
+    }
+    out.iter().map(|x| x * (1.0 / sum)).collect()
 }
 
 /// Sixteen rows of a floating-point format, a position each, in the order of a block of keys.

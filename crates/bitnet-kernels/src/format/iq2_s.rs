@@ -41,8 +41,8 @@ impl Float for Iq2S {
             let signs = block[34 + group];
             for (e, (q, magnitude)) in q.iter_mut().zip(entry).enumerate() {
                 // All ones where the sign is set: `(m ^ -1) - -1` is `-m`.
-                let sign = -(signs >> e & 1).cast_signed();
-                *q = (magnitude ^ sign) - sign;
+                let sign = (signs >> e & 1).wrapping_neg();
+                *q = (magnitude ^ sign).wrapping_sub(sign);
             }
         }
         let d = widen_half([block[0], block[1]]);

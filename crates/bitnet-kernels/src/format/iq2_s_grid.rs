@@ -92,10 +92,10 @@ const PACKED: [u16; 1024] = [
 ];
 
 /// What the numbers of an entry can be.
-const MAGNITUDES: [i8; 3] = [8, 25, 43];
+const MAGNITUDES: [u8; 3] = [8, 25, 43];
 
 /// The magnitudes of each entry.
-pub(crate) static GRID: [[i8; 8]; 1024] = {
+pub(crate) static GRID: [[u8; 8]; 1024] = {
     let mut grid = [[0; 8]; 1024];
     let mut entry = 0;
     while entry < 1024 {

@@ -26,7 +26,7 @@ impl Float for Q6K {
         for ((q, nibble), pair) in q.iter_mut().zip(nibbles).zip(pairs) {
             let low = (nibble >> (group / 2 * 4)) & 15;
             let high = (pair >> (2 * group)) & 3;
-            *q = (low | high << 4).cast_signed() - 32;
+            *q = (low | high << 4).wrapping_sub(32);
         }
         let d = widen_half([block[208], block[209]]);
         let scale = d * f32::from(block[192 + chunk].cast_signed());

@@ -15,6 +15,6 @@ impl Float for Q8_0 {
         let block = &row.as_chunks::<34>().0[i / 2];
         let d = widen_half([block[0], block[1]]);
         let bytes = &block[2..].as_chunks::<16>().0[i % 2];
-        s.mul(s.load_i8(&bytes.map(u8::cast_signed)), s.splat(d))
+        s.mul(s.load_i8(bytes), s.splat(d))
     }
 }

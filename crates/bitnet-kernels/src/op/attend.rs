@@ -4,8 +4,10 @@
 //! A lane is a position: keys are kept sixteen positions side by side, so that a score is summed in
 //! its own lane. Query heads that read the same keys and values, of one token or of several, are worked
 //! on together, so that those are read once. Positions are taken in blocks of [`KV_BLOCK`], counted
-//! from position 0, so the result does not depend on how the prompt was cut, who else is in the batch or
-//! which queries go together. A score that is not finite makes the result of its head NaN.
+//! from position 0, and of these as many as make a [`SPAN`] give a part of the result, whoever works on
+//! it; so the result does not depend on how the prompt was cut, who else is in the batch, which queries
+//! go together or how many threads there are. A score that is not finite makes the result of its head
+//! NaN.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -13,10 +15,11 @@ use std::ops::Range;
 use super::softmax::exp;
 use super::store::Cached;
 use crate::aligned::Aligned;
+use crate::aligned::LINE;
 use crate::format::Float;
 use crate::pool::Tile;
-use crate::simd::prefetch::prefetch;
-use crate::simd::{Floats, LANES, Op, load_part, store_part};
+use crate::simd::prefetch::prefetch_at;
+use crate::simd::{Floats, LANES, Op, load_chunk, store_chunk};
 
 /// Positions in a block of the key-value cache.
 pub const KV_BLOCK: usize = LANES;
@@ -24,6 +27,17 @@ pub const KV_BLOCK: usize = LANES;
 /// Queries that go through the keys and values together, at most: they and their results share a
 /// level-1 cache.
 pub const QUERIES: usize = 32;
+
+/// Positions that give one part of a result. Parts can be worked on by several threads, and are
+/// [joined](JoinArgs) in order.
+pub const SPAN: usize = 512;
+
+/// Numbers of a part of the result of a head of `size` numbers: the sum of values by their weights;
+/// then the greatest score, the sum of the weights, and what fills it up to whole lines.
+#[must_use]
+pub const fn part(size: usize) -> usize {
+    size + LANES
+}
 
 /// The keys and values of one sequence and one layer.
 #[derive(Clone, Copy, Debug)]
@@ -60,12 +74,15 @@ pub struct AttendArgs<'a> {
     /// Positions that the first token attends to, from 0 on: at least one. The next attends to one
     /// more, and so on.
     pub positions: usize,
+    /// The positions to take now, in whole blocks, as far as tokens attend to them. Of a token that
+    /// attends to none of them nothing is written.
+    pub span: Range<usize>,
     /// Whether to ask for a block while the one before is worked on. Of use where keys and values
     /// come from memory, of some cost where they have just been read.
     pub ahead: bool,
     /// Factor of the scores, `1 / sqrt(head size)`.
     pub scale: f32,
-    /// The results: a row for each token, `[heads, head size]`.
+    /// [Parts](part) of the results: a row for each token, `[heads, part]`.
     pub out: Tile<'a, f32>,
 }
 
@@ -80,26 +97,32 @@ impl<S: Floats, F: Float + Cached> Op<S> for Attend<F> {
 
     #[inline(always)]
     fn eval(s: S, mut args: AttendArgs<'_>) {
-        let (tokens, cols) = (args.out.rows(), args.out.cols());
-        let heads = cols.len() / args.size;
-        debug_assert!(args.positions > 0 && heads * args.size == cols.len());
+        let (tokens, cols, part) = (args.out.rows(), args.out.cols(), part(args.size));
+        let heads = cols.len() / part;
+        debug_assert!(args.positions > 0 && heads * part == cols.len());
+        debug_assert!(
+            [args.span.start, args.span.end].iter().all(|at| at.is_multiple_of(KV_BLOCK))
+        );
+        // Tokens before this one attend to nothing here.
+        let seeing = (args.span.start + 1).saturating_sub(args.positions);
         let width = heads.min(QUERIES);
-        let height = QUERIES / width;
-        for token in tokens.clone().step_by(height) {
-            let rows = token..tokens.end.min(token + height);
-            for col in cols.clone().step_by(width * args.size) {
-                let cols = col..cols.end.min(col + width * args.size);
-                let q =
-                    &args.q[(token - tokens.start) * args.stride + col - args.out.cols().start..];
-                let kv = Positions {
+        for token in (tokens.start + seeing..tokens.end).step_by(QUERIES / width) {
+            let rows = token..tokens.end.min(token + QUERIES / width);
+            for head in (0..heads).step_by(width) {
+                let col = cols.start + head * part;
+                let cols = col..cols.end.min(col + width * part);
+                let nth = token - tokens.start;
+                let positions = Positions {
                     kv: args.kv,
+                    first: args.positions + nth,
+                    span: args.span.clone(),
                     ahead: args.ahead,
                     scale: args.scale,
                     format: PhantomData::<F>,
                 };
-                let first = args.positions + token - tokens.start;
+                let q = &args.q[nth * args.stride + head * args.size..];
                 let out = args.out.within(rows.clone(), cols);
-                some_queries(s, (q, args.stride, args.size), kv, first, out);
+                some_queries(s, (q, args.stride, args.size), positions, out);
             }
         }
     }
@@ -108,6 +131,9 @@ impl<S: Floats, F: Float + Cached> Op<S> for Attend<F> {
 /// Positions to attend to.
 struct Positions<'a, F> {
     kv: Keys<'a>,
+    /// How many the first token attends to.
+    first: usize,
+    span: Range<usize>,
     ahead: bool,
     scale: f32,
     format: PhantomData<F>,
@@ -120,6 +146,10 @@ struct Queries<'a, S: Floats> {
     softmax: [Softmax<S>; QUERIES],
     /// What they have gathered, `[head size]` each.
     out: [&'a mut [f32]; QUERIES],
+    /// How many of them are of one token.
+    heads: usize,
+    /// Head size.
+    size: usize,
 }
 
 /// The softmax of a query so far.
@@ -133,45 +163,62 @@ struct Softmax<S: Floats> {
 }
 
 /// A number for each position of a block.
-type Block = [f32; KV_BLOCK];
+type Weights = [f32; KV_BLOCK];
 
-/// Attention of up to [`QUERIES`] queries. Each row of `out` is a token with its heads; the first
-/// token attends to `positions` positions.
+/// The keys and values of a block.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    keys: &'a [u8],
+    values: &'a [u8],
+    /// The block that is worked on next, if it is to be asked for.
+    next: Option<(&'a [u8], &'a [u8])>,
+}
+
+/// Parts of up to [`QUERIES`] queries. Each row of `out` is a token with its heads.
 #[inline(always)]
 fn some_queries<S: Floats, F: Float + Cached>(
     s: S,
     (q, stride, size): (&[f32], usize, usize),
-    kv: Positions<'_, F>,
-    positions: usize,
+    positions: Positions<'_, F>,
     out: Tile<'_, f32>,
 ) {
-    let (tokens, heads) = (out.rows().len(), out.cols().len() / size);
+    let (tokens, heads) = (out.rows().len(), out.cols().len() / part(size));
     let zero = s.splat(0.0);
     let softmax = Softmax { greatest: f32::NEG_INFINITY, sums: zero, poison: zero };
     let mut queries = Queries {
         q: [&[]; QUERIES],
         softmax: [softmax; QUERIES],
         out: std::array::from_fn(|_| Default::default()),
+        heads,
+        size,
     };
+    let mut tails: [&mut [f32]; QUERIES] = std::array::from_fn(|_| Default::default());
     let qs = q.chunks(stride).flat_map(|q| q[..heads * size].chunks_exact(size));
-    let outs = out.into_rows().flat_map(|row| row.chunks_exact_mut(size));
+    let outs = out.into_rows().flat_map(|row| row.chunks_exact_mut(part(size)));
     for (i, (q, out)) in qs.zip(outs).enumerate() {
+        let (out, tail) = out.split_at_mut(size);
         out.fill(0.0);
-        (queries.q[i], queries.out[i]) = (q, out);
+        (queries.q[i], queries.out[i], tails[i]) = (q, out, tail);
     }
-    for block in 0..(positions + tokens - 1).div_ceil(KV_BLOCK) {
-        // The first token that sees any of the block, and how much each sees.
-        let first = (block * KV_BLOCK + 1).saturating_sub(positions);
-        let seen = |i: usize| KV_BLOCK.min(positions + i / heads - block * KV_BLOCK);
-        kv.take(s, &mut queries, first * heads..tokens * heads, block, seen);
+    let end = positions.span.end.min(positions.first + tokens - 1);
+    for block in positions.span.start / KV_BLOCK..end.div_ceil(KV_BLOCK) {
+        // The first token that sees any of the block.
+        let first = (block * KV_BLOCK + 1).saturating_sub(positions.first);
+        positions.take(s, &mut queries, first * heads..tokens * heads, block);
     }
-    for (softmax, out) in queries.softmax.iter().zip(queries.out).take(tokens * heads) {
-        scale_by(s, out, 1.0 / (s.sum(softmax.sums) + s.sum(softmax.poison)));
+    let ends = queries.softmax.iter().zip(queries.out).zip(tails);
+    for ((softmax, out), tail) in ends.take(tokens * heads) {
+        let sum = s.sum(softmax.sums) + s.sum(softmax.poison);
+        let greatest = if sum.is_nan() { f32::NAN } else { softmax.greatest };
+        if sum.is_nan() {
+            out.fill(f32::NAN);
+        }
+        tail[..2].copy_from_slice(&[greatest, sum]);
     }
 }
 
 impl<F: Float + Cached> Positions<'_, F> {
-    /// Takes a block into some queries, of each so many positions as it has `seen`.
+    /// Takes a block into some queries, of each the positions that it attends to.
     #[inline(always)]
     fn take<S: Floats>(
         &self,
@@ -179,26 +226,30 @@ impl<F: Float + Cached> Positions<'_, F> {
         queries: &mut Queries<'_, S>,
         which: Range<usize>,
         block: usize,
-        seen: impl Fn(usize) -> usize,
     ) {
         let Keys { blocks, table, keys, values, stride } = self.kv;
+        let data = &blocks[table[block] as usize];
+        let mut kv = Block {
+            keys: &data[keys..][..KV_BLOCK * stride],
+            values: &data[values..][..KV_BLOCK * stride],
+            next: None,
+        };
         if self.ahead
             && let Some(&next) = table.get(block + 1)
         {
             let next = &blocks[next as usize];
-            prefetch(&next[keys..][..KV_BLOCK * stride]);
-            prefetch(&next[values..][..KV_BLOCK * stride]);
+            let next = (&next[keys..][..KV_BLOCK * stride], &next[values..][..KV_BLOCK * stride]);
+            kv.next = Some(next);
         }
-        let data = &blocks[table[block] as usize];
-        let kv = (&data[keys..][..KV_BLOCK * stride], &data[values..][..KV_BLOCK * stride]);
         let mut i = which.start;
         while i < which.end {
             i += match which.end - i {
-                8.. if S::SUMS == 8 => self.take_into::<S, 8>(s, queries, i, kv, &seen),
-                4.. => self.take_into::<S, 4>(s, queries, i, kv, &seen),
-                2.. => self.take_into::<S, 2>(s, queries, i, kv, &seen),
-                _ => self.take_into::<S, 1>(s, queries, i, kv, &seen),
+                8.. if S::SUMS == 8 => self.take_into::<S, 8>(s, queries, i, block, kv),
+                4.. => self.take_into::<S, 4>(s, queries, i, block, kv),
+                2.. => self.take_into::<S, 2>(s, queries, i, block, kv),
+                _ => self.take_into::<S, 1>(s, queries, i, block, kv),
             };
+            kv.next = None;
         }
     }
 
@@ -210,35 +261,34 @@ impl<F: Float + Cached> Positions<'_, F> {
         s: S,
         queries: &mut Queries<'_, S>,
         first: usize,
-        (keys, values): (&[u8], &[u8]),
-        seen: impl Fn(usize) -> usize,
+        block: usize,
+        kv: Block<'_>,
     ) -> usize {
-        let q = std::array::from_fn(|i| queries.q[first + i]);
-        let mut out = queries.out[first..].iter_mut();
-        let out: [&mut [f32]; Q] = std::array::from_fn(|_| match out.next() {
-            Some(out) => &mut **out,
-            None => &mut [],
-        });
-        let scores = scores::<S, F, Q>(s, q, keys);
-        let n: [usize; Q] = std::array::from_fn(|i| seen(first + i));
-        let least = n.into_iter().fold(KV_BLOCK, usize::min);
+        let (stride, size) = (self.kv.stride, queries.size);
+        let scores = scores::<S, F, Q>(s, &queries.q[first..], size, kv);
+        let mut n = [0; Q];
+        let mut least = KV_BLOCK;
         let mut weights = [[0.0; KV_BLOCK]; Q];
         for i in 0..Q {
+            n[i] = KV_BLOCK.min(self.first + (first + i) / queries.heads - block * KV_BLOCK);
+            least = least.min(n[i]);
             let scores = s.mul(scores[i], s.splat(self.scale));
             let shrink = queries.softmax[first + i].take(s, scores, n[i], &mut weights[i]);
             if let Some(shrink) = shrink {
-                scale_by(s, out[i], shrink);
+                scale_by(s, queries.out[first + i], shrink);
             }
         }
-        let size = q[0].len();
-        for chunk in 0..size.div_ceil(LANES) {
+        let chunks = size.div_ceil(LANES);
+        for chunk in 0..chunks {
             let mut sums = [s.splat(0.0); Q];
             for i in 0..Q {
-                sums[i] = load_chunk(s, out[i], chunk);
+                sums[i] = load_chunk(s, queries.out[first + i], chunk);
             }
-            let value = |j: usize| F::load(s, &values[j * self.kv.stride..], chunk);
             for j in 0..least {
-                let value = value(j);
+                if let Some((_, next)) = kv.next {
+                    ask(next, chunk * KV_BLOCK + j, chunks * KV_BLOCK);
+                }
+                let value = F::load(s, &kv.values[j * stride..], chunk);
                 for i in 0..Q {
                     sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
                 }
@@ -247,15 +297,27 @@ impl<F: Float + Cached> Positions<'_, F> {
             if least < KV_BLOCK {
                 for i in 0..Q {
                     for j in least..n[i] {
-                        sums[i] = s.fma(s.splat(weights[i][j]), value(j), sums[i]);
+                        let value = F::load(s, &kv.values[j * stride..], chunk);
+                        sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
                     }
                 }
             }
             for i in 0..Q {
-                store_chunk(s, sums[i], out[i], chunk);
+                store_chunk(s, sums[i], queries.out[first + i], chunk);
             }
         }
         Q
+    }
+}
+
+/// Asks for the line that starts in the `n`-th of `of` pieces of `bytes`, if one does: a line at a
+/// time between other work, since processors wait where they are asked for many at once.
+#[inline(always)]
+fn ask(bytes: &[u8], n: usize, of: usize) {
+    let piece = bytes.len() / of;
+    let at = n * piece;
+    if at % LINE < piece {
+        prefetch_at(bytes, at);
     }
 }
 
@@ -264,16 +326,26 @@ impl<F: Float + Cached> Positions<'_, F> {
 #[expect(clippy::needless_range_loop, reason = "each number is of `Q` queries and of the keys")]
 fn scores<S: Floats, F: Cached, const Q: usize>(
     s: S,
-    queries: [&[f32]; Q],
-    keys: &[u8],
+    queries: &[&[f32]],
+    size: usize,
+    kv: Block<'_>,
 ) -> [S::F; Q] {
     let mut sums = [s.splat(0.0); Q];
-    let size = queries[0].len();
-    let queries = queries.map(|q| &q[..size]);
-    for k in 0..size {
-        let key = F::keys(s, keys, k);
-        for i in 0..Q {
-            sums[i] = s.fma(s.splat(queries[i][k]), key, sums[i]);
+    let mut q: [&[f32]; Q] = [&[]; Q];
+    for (q, all) in q.iter_mut().zip(queries) {
+        *q = &all[..size];
+    }
+    for block in 0..size.div_ceil(F::NUMBERS) {
+        let (numbers, scales) = F::block(s, kv.keys, block);
+        let first = block * F::NUMBERS;
+        for k in first..size.min(first + F::NUMBERS) {
+            if let Some((next, _)) = kv.next {
+                ask(next, k, size);
+            }
+            let key = F::key(s, numbers, scales, k - first);
+            for i in 0..Q {
+                sums[i] = s.fma(s.splat(q[i][k]), key, sums[i]);
+            }
         }
     }
     sums
@@ -283,7 +355,7 @@ impl<S: Floats> Softmax<S> {
     /// Turns the scores of the first `n` positions of a block into weights, the others into zeros.
     /// Gives what everything before has to be multiplied by, if there is a new greatest.
     #[inline(always)]
-    fn take(&mut self, s: S, scores: S::F, n: usize, weights: &mut Block) -> Option<f32> {
+    fn take(&mut self, s: S, scores: S::F, n: usize, weights: &mut Weights) -> Option<f32> {
         let masked = |v: S::F, with: f32| {
             let mut lanes = [0.0; KV_BLOCK];
             s.store(v, &mut lanes);
@@ -314,29 +386,9 @@ impl<S: Floats> Softmax<S> {
     }
 }
 
-/// Numbers `16 i .. 16 i + 16` of `x`, those over the end zero.
-#[inline(always)]
-fn load_chunk<S: Floats>(s: S, x: &[f32], i: usize) -> S::F {
-    let rest = &x[i * LANES..];
-    match rest.first_chunk() {
-        Some(chunk) => s.load(chunk),
-        None => load_part(s, rest),
-    }
-}
-
-/// Writes numbers `16 i .. 16 i + 16` of `x`, as far as there are any.
-#[inline(always)]
-fn store_chunk<S: Floats>(s: S, v: S::F, x: &mut [f32], i: usize) {
-    let rest = &mut x[i * LANES..];
-    match rest.first_chunk_mut() {
-        Some(chunk) => s.store(v, chunk),
-        None => store_part(s, v, rest),
-    }
-}
-
 /// `x *= factor`.
 #[inline(always)]
-fn scale_by<S: Floats>(s: S, x: &mut [f32], factor: f32) {
+pub(super) fn scale_by<S: Floats>(s: S, x: &mut [f32], factor: f32) {
     let by = s.splat(factor);
     for chunk in 0..x.len().div_ceil(LANES) {
         let scaled = s.mul(load_chunk(s, x, chunk), by);

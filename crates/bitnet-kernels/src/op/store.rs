@@ -42,32 +42,48 @@ pub(crate) trait Stored<const N: usize, const B: usize>: 'static {
 
 /// A format of keys and values.
 pub(crate) trait Cached: 'static {
-    /// Number `i` of each position, of positions side by side.
-    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F;
+    /// Numbers of a block.
+    const NUMBERS: usize;
+    /// Of positions side by side, the numbers of block `i`, and its scales, if it has any.
+    fn block<S: Floats>(s: S, keys: &[u8], i: usize) -> (&[u8], S::F);
+    /// Number `i` of a block, of each position.
+    fn key<S: Floats>(s: S, numbers: &[u8], scales: S::F, i: usize) -> S::F;
 }
 
-impl Cached for F32 {
-    #[inline(always)]
-    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F {
-        F32::load(s, keys, i)
-    }
+/// Keys without scales.
+macro_rules! plain {
+    ($($format:ty),+) => {$(
+        impl Cached for $format {
+            const NUMBERS: usize = 16;
+
+            #[inline(always)]
+            fn block<S: Floats>(s: S, keys: &[u8], i: usize) -> (&[u8], S::F) {
+                let bytes = <$format as Float>::BYTES * KV_BLOCK;
+                (&keys[i * bytes..][..bytes], s.splat(1.0))
+            }
+
+            #[inline(always)]
+            fn key<S: Floats>(s: S, numbers: &[u8], _: S::F, i: usize) -> S::F {
+                <$format as Float>::load(s, numbers, i)
+            }
+        }
+    )+};
 }
 
-impl Cached for F16 {
-    #[inline(always)]
-    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F {
-        F16::load(s, keys, i)
-    }
-}
+plain!(F32, F16);
 
 impl Cached for Q8_0 {
+    const NUMBERS: usize = 32;
+
     #[inline(always)]
-    fn keys<S: Floats>(s: S, keys: &[u8], i: usize) -> S::F {
-        let block = &keys.as_chunks::<{ 34 * KV_BLOCK }>().0[i / 32];
-        let (scales, numbers) = block.split_at(2 * KV_BLOCK);
-        let numbers = &numbers.as_chunks::<KV_BLOCK>().0[i % 32];
-        let scales = s.load_f16(&scales.as_chunks().0[0]);
-        s.mul(s.load_i8(&numbers.map(u8::cast_signed)), scales)
+    fn block<S: Floats>(s: S, keys: &[u8], i: usize) -> (&[u8], S::F) {
+        let (scales, numbers) = keys[i * 34 * KV_BLOCK..][..34 * KV_BLOCK].split_at(2 * KV_BLOCK);
+        (numbers, s.load_f16(&scales.as_chunks().0[0]))
+    }
+
+    #[inline(always)]
+    fn key<S: Floats>(s: S, numbers: &[u8], scales: S::F, i: usize) -> S::F {
+        s.mul(s.load_i8(&numbers.as_chunks().0[i]), scales)
     }
 }
 

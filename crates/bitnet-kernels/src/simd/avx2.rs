@@ -72,7 +72,7 @@ impl Floats for Avx2 {
     }
 
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+    fn load_i8(self, x: &[u8; LANES]) -> Self::F {
         // SAFETY: `self` proves AVX2; the load is unaligned and is `x`.
         unsafe {
             let v = _mm_loadu_si128(x.as_ptr().cast());

@@ -52,7 +52,7 @@ impl Floats for Avx512 {
     }
 
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> __m512 {
+    fn load_i8(self, x: &[u8; LANES]) -> __m512 {
         // SAFETY: `self` proves AVX-512F; the load is unaligned and is `x`.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }

@@ -72,8 +72,8 @@ pub(crate) trait Floats: Token {
     fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::F;
     /// Sixteen little-endian bfloat16 numbers, widened.
     fn load_bf16(self, x: &[u8; 2 * LANES]) -> Self::F;
-    /// Sixteen signed bytes, converted.
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F;
+    /// Sixteen signed bytes, as they lie in files, converted.
+    fn load_i8(self, x: &[u8; LANES]) -> Self::F;
     /// Writes the lanes.
     fn store(self, v: Self::F, out: &mut [f32; LANES]);
     /// Writes the lanes as bytes. Each must be an integer in `-128..=127`.
@@ -254,6 +254,26 @@ pub(crate) fn store_part<S: Floats>(s: S, v: S::F, out: &mut [f32]) {
     s.store(v, &mut whole);
     let n = out.len();
     out.copy_from_slice(&whole[..n]);
+}
+
+/// Numbers `16 i .. 16 i + 16` of `x`, those over the end zero.
+#[inline(always)]
+pub(crate) fn load_chunk<S: Floats>(s: S, x: &[f32], i: usize) -> S::F {
+    let rest = &x[i * LANES..];
+    match rest.first_chunk() {
+        Some(chunk) => s.load(chunk),
+        None => load_part(s, rest),
+    }
+}
+
+/// Writes numbers `16 i .. 16 i + 16` of `x`, as far as there are any.
+#[inline(always)]
+pub(crate) fn store_chunk<S: Floats>(s: S, v: S::F, x: &mut [f32], i: usize) {
+    let rest = &mut x[i * LANES..];
+    match rest.first_chunk_mut() {
+        Some(chunk) => s.store(v, chunk),
+        None => store_part(s, v, rest),
+    }
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -59,10 +59,10 @@ impl Floats for Neon {
     }
 
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
+    fn load_i8(self, x: &[u8; LANES]) -> Self::F {
         // SAFETY: `self` proves NEON; the load is `x`.
         unsafe {
-            let v = vld1q_s8(x.as_ptr());
+            let v = vld1q_s8(x.as_ptr().cast());
             let (low, high) = (vmovl_s8(vget_low_s8(v)), vmovl_high_s8(v));
             [
                 vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),

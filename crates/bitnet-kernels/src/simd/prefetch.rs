@@ -11,6 +11,12 @@ pub(crate) fn prefetch_behind<const N: usize>(bytes: &[u8; N], distance: usize) 
     }
 }
 
+/// Asks for the line that holds byte `at` of `bytes`.
+#[inline(always)]
+pub(crate) fn prefetch_at(bytes: &[u8], at: usize) {
+    line(bytes.as_ptr().wrapping_add(at));
+}
+
 /// Asks for some elements, each of a size that divides a line, and waits for nothing.
 #[inline(always)]
 pub(crate) fn prefetch<T>(bytes: &[T]) {

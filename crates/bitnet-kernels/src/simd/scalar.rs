@@ -67,8 +67,12 @@ impl Floats for Scalar {
     }
 
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::F {
-        x.map(f32::from)
+    fn load_i8(self, x: &[u8; LANES]) -> Self::F {
+        let mut out = [0.0; LANES];
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = f32::from(x.cast_signed());
+        }
+        out
     }
 
     #[inline(always)]
