@@ -170,8 +170,34 @@ type Weights = [f32; KV_BLOCK];
 struct Block<'a> {
     keys: &'a [u8],
     values: &'a [u8],
-    /// The block that is worked on next, if it is to be asked for.
-    next: Option<(&'a [u8], &'a [u8])>,
+    /// Keys and values of the block that is worked on next, if they are to be asked for.
+    next: Option<[&'a [u8]; 2]>,
+}
+
+/// Memory that is asked for a line at a time between other work, since processors wait where they are
+/// asked for many at once.
+struct Ahead<'a> {
+    bytes: &'a [u8],
+    /// Bytes from one time to the next.
+    step: usize,
+    at: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// All of `bytes` in so many steps.
+    #[inline(always)]
+    fn new(bytes: &'a [u8], steps: usize) -> Ahead<'a> {
+        Ahead { bytes, step: bytes.len() / steps, at: 0 }
+    }
+
+    /// Asks for the line that starts in this step, if one does.
+    #[inline(always)]
+    fn step(&mut self) {
+        if self.at % LINE < self.step {
+            prefetch_at(self.bytes, self.at);
+        }
+        self.at += self.step;
+    }
 }
 
 /// Parts of up to [`QUERIES`] queries. Each row of `out` is a token with its heads.
@@ -238,8 +264,7 @@ impl<F: Float + Cached> Positions<'_, F> {
             && let Some(&next) = table.get(block + 1)
         {
             let next = &blocks[next as usize];
-            let next = (&next[keys..][..KV_BLOCK * stride], &next[values..][..KV_BLOCK * stride]);
-            kv.next = Some(next);
+            kv.next = Some([keys, values].map(|at| &next[at..][..KV_BLOCK * stride]));
         }
         let mut i = which.start;
         while i < which.end {
@@ -279,16 +304,18 @@ impl<F: Float + Cached> Positions<'_, F> {
             }
         }
         let chunks = size.div_ceil(LANES);
+        let mut next = kv.next.map(|[_, values]| Ahead::new(values, chunks * KV_BLOCK));
         for chunk in 0..chunks {
+            let at = chunk / F::CHUNKS * F::BYTES;
             let mut sums = [s.splat(0.0); Q];
             for i in 0..Q {
                 sums[i] = load_chunk(s, queries.out[first + i], chunk);
             }
             for j in 0..least {
-                if let Some((_, next)) = kv.next {
-                    ask(next, chunk * KV_BLOCK + j, chunks * KV_BLOCK);
+                if let Some(next) = &mut next {
+                    next.step();
                 }
-                let value = F::load(s, &kv.values[j * stride..], chunk);
+                let value = F::load(s, &kv.values[at + j * stride..][..F::BYTES], chunk % F::CHUNKS);
                 for i in 0..Q {
                     sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
                 }
@@ -297,7 +324,8 @@ impl<F: Float + Cached> Positions<'_, F> {
             if least < KV_BLOCK {
                 for i in 0..Q {
                     for j in least..n[i] {
-                        let value = F::load(s, &kv.values[j * stride..], chunk);
+                        let value = &kv.values[at + j * stride..][..F::BYTES];
+                        let value = F::load(s, value, chunk % F::CHUNKS);
                         sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
                     }
                 }
@@ -307,17 +335,6 @@ impl<F: Float + Cached> Positions<'_, F> {
             }
         }
         Q
-    }
-}
-
-/// Asks for the line that starts in the `n`-th of `of` pieces of `bytes`, if one does: a line at a
-/// time between other work, since processors wait where they are asked for many at once.
-#[inline(always)]
-fn ask(bytes: &[u8], n: usize, of: usize) {
-    let piece = bytes.len() / of;
-    let at = n * piece;
-    if at % LINE < piece {
-        prefetch_at(bytes, at);
     }
 }
 
@@ -331,18 +348,20 @@ fn scores<S: Floats, F: Cached, const Q: usize>(
     kv: Block<'_>,
 ) -> [S::F; Q] {
     let mut sums = [s.splat(0.0); Q];
-    let mut q: [&[f32]; Q] = [&[]; Q];
-    for (q, all) in q.iter_mut().zip(queries) {
-        *q = &all[..size];
-    }
+    let mut next = kv.next.map(|[keys, _]| Ahead::new(keys, size));
     for block in 0..size.div_ceil(F::NUMBERS) {
         let (numbers, scales) = F::block(s, kv.keys, block);
         let first = block * F::NUMBERS;
-        for k in first..size.min(first + F::NUMBERS) {
-            if let Some((next, _)) = kv.next {
-                ask(next, k, size);
+        let n = F::NUMBERS.min(size - first);
+        let mut q: [&[f32]; Q] = [&[]; Q];
+        for (q, whole) in q.iter_mut().zip(queries) {
+            *q = &whole[first..][..n];
+        }
+        for k in 0..n {
+            if let Some(next) = &mut next {
+                next.step();
             }
-            let key = F::key(s, numbers, scales, k - first);
+            let key = F::key(s, numbers, scales, k);
             for i in 0..Q {
                 sums[i] = s.fma(s.splat(q[i][k]), key, sums[i]);
             }
