@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bitnet_inference::{Engine, Error, Layout, Options, Session, Wanted};
-use bitnet_kernels::{Isa, Pool, limits};
+use bitnet_inference::{Engine, Error, Options, Session, Wanted};
+use bitnet_kernels::{Pool, limits};
 
 use crate::exit::{End, Usage};
 use crate::model;
@@ -54,13 +54,8 @@ pub(crate) struct Args {
     /// Seconds to wait before each test.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     delay: u64,
-    /// Use no better instruction set: scalar, avx2, avx512, avx512vnni, neon or neondot.
-    #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
-    isa: Option<Isa>,
-    /// Layout of the ternary weights in memory: i2s_r32 (2 bits) or tl2_r32 (1.67 bits, for memory
-    /// that is slow for the cores there are). Results do not depend on it.
-    #[arg(long, value_name = "LAYOUT", default_value = "i2s_r32", env = "BITNET_LAYOUT")]
-    layout: Layout,
+    #[command(flatten)]
+    how: model::How,
     /// Measure read bandwidth and 8-bit multiply-adds around each test, with as many threads, and
     /// give speeds as shares of them.
     #[arg(long)]
@@ -122,8 +117,7 @@ impl Args {
         tests: &[Test],
         report: &mut Report,
     ) -> Result<bool> {
-        let Args { isa, layout, .. } = *self;
-        let options = Options { isa, threads, layout, ..Options::default() };
+        let options = Options { threads, ..self.how.options() };
         let engine = model::load(path, &options)?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
         if longest > engine.context() {

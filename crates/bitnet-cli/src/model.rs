@@ -27,16 +27,35 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "N", default_value_t = -1, env = "BITNET_THREADS",
         value_parser = value_parser!(i64).range(-1..))]
     threads: i64,
-    /// Use no better instruction set: scalar, avx2, avx512, avx512vnni, neon or neondot.
+    #[command(flatten)]
+    how: How,
+    /// Device to run on.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "BITNET_DEVICE")]
+    device: String,
+}
+
+/// Flags of how a model is computed, whoever loads it.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct How {
+    /// Use no better instruction set: scalar, avx2, avxvnni, avx512, avx512vnni, neon, neondot or
+    /// neoni8mm.
     #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
     isa: Option<Isa>,
     /// Layout of the ternary weights in memory: i2s_r32 (2 bits) or tl2_r32 (1.67 bits, for memory
     /// that is slow for the cores there are). Results do not depend on it.
     #[arg(long, value_name = "LAYOUT", default_value = "i2s_r32", env = "BITNET_LAYOUT")]
     layout: Layout,
-    /// Device to run on.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "BITNET_DEVICE")]
-    device: String,
+    /// Format of keys and values: f32, f16 (half the memory) or q8_0 (about a quarter).
+    #[arg(long, value_name = "TYPE", default_value = "f32", env = "BITNET_CACHE_TYPE")]
+    cache_type: KvType,
+}
+
+impl How {
+    /// Options with these flags.
+    pub(crate) fn options(self) -> Options {
+        let How { isa, layout, cache_type } = self;
+        Options { isa, layout, kv: cache_type, ..Options::default() }
+    }
 }
 
 impl Args {
@@ -46,12 +65,10 @@ impl Args {
             return Err(Error::Device { device: self.device.clone() }.into());
         }
         let options = Options {
-            isa: self.isa,
             // Negative is automatic. Zero is passed on, and refused.
             threads: usize::try_from(self.threads).ok(),
             context: Some(self.ctx_size).filter(|&n| n > 0),
-            kv: KvType::F32,
-            layout: self.layout,
+            ..self.how.options()
         };
         load(self.model.as_deref(), &options)
     }

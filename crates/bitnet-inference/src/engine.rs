@@ -57,13 +57,21 @@ impl FromStr for Layout {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Layout, String> {
-        let known = [Layout::I2SR32, Layout::Tl2R32];
-        let found = known.into_iter().find(|layout| layout.format().name() == name);
-        found.ok_or_else(|| {
-            let names = known.map(|layout| layout.format().name()).join(", ");
-            format!("there is no layout {name}; there are {names}")
-        })
+        named(name, "layout", [Layout::I2SR32, Layout::Tl2R32], Layout::format)
     }
+}
+
+/// The one of `known` whose format is called `name`.
+fn named<T: Copy, const N: usize>(
+    name: &str,
+    what: &str,
+    known: [T; N],
+    format: impl Fn(T) -> Format,
+) -> Result<T, String> {
+    known.into_iter().find(|&one| format(one).name() == name).ok_or_else(|| {
+        let names = known.map(|one| format(one).name()).join(", ");
+        format!("there is no {what} {name}; there are {names}")
+    })
 }
 
 /// The format of keys and values.
@@ -85,6 +93,15 @@ impl KvType {
             KvType::F16 => Format::F16,
             KvType::Q8_0 => Format::Q8_0,
         }
+    }
+}
+
+impl FromStr for KvType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<KvType, String> {
+        let known = [KvType::F32, KvType::F16, KvType::Q8_0];
+        named(name, "format of keys and values", known, KvType::format)
     }
 }
 

@@ -171,28 +171,43 @@ fn width(layout: Format, cols: usize) -> Result<usize, FormatError> {
     Ok(cols.div_ceil(columns) * bytes / 4)
 }
 
-/// Packs the rows of a panel as triples.
+/// Packs the rows of a panel as triples. `groups` are zeros.
 fn triple(weights: &[i8], cols: usize, groups: &mut [Group]) {
     let blocks = groups.as_chunks_mut::<5>().0;
     let mut padded = vec![0; blocks.len() * 96];
-    for r in 0..ROWS {
-        match weights.chunks_exact(cols).nth(r) {
-            Some(row) => padded[..cols].copy_from_slice(row),
-            None => padded.fill(0),
-        }
+    for (r, row) in weights.chunks_exact(cols).enumerate() {
+        padded[..cols].copy_from_slice(row);
         for (block, weights) in blocks.iter_mut().zip(padded.as_chunks::<96>().0) {
-            let (magnitudes, [signs]) = block.split_at_mut(4) else { continue };
-            let signs = &mut signs.as_chunks_mut::<4>().0[r];
-            for (p, twelve) in weights.as_chunks::<12>().0.iter().enumerate() {
-                for i in 0..4 {
-                    let v = 9 * twelve[i] + 3 * twelve[4 + i] + twelve[8 + i];
-                    magnitudes[p / 2].as_chunks_mut::<4>().0[r][i] |=
-                        v.unsigned_abs() << (4 * (p % 2));
-                    signs[i] |= u8::from(v < 0) << p;
-                }
+            let mut words = [0; 5];
+            for (p, weights) in weights.as_chunks::<12>().0.iter().enumerate() {
+                let (magnitudes, signs) = triples(weights);
+                words[p / 2] |= magnitudes << (4 * (p % 2));
+                words[4] |= signs << p;
+            }
+            for (group, word) in block.iter_mut().zip(words) {
+                group.as_chunks_mut().0[r] = word.to_le_bytes();
             }
         }
     }
+}
+
+/// The four triples of twelve columns, one in each byte: the magnitude of `9 t0 + 3 t1 + t2`, and 1
+/// where that is negative.
+fn triples(weights: &[i8; 12]) -> (u32, u32) {
+    /// In each byte.
+    const ONE: u32 = 0x0101_0101;
+    let mut value = 0;
+    for four in weights.as_chunks::<4>().0 {
+        // Codes 0, 1, 2: no byte carries into the next, here and below.
+        let codes = u32::from_le_bytes(four.map(|t| (t + 1).cast_unsigned()));
+        value = 3 * value + codes;
+    }
+    // 13 is zero. Bit 7 of what is 128 there tells the sign, and the others are the magnitude, or
+    // what it lacks to 128.
+    let shifted = value + (128 - 13) * ONE;
+    let negative = !shifted >> 7 & ONE;
+    let magnitude = ((shifted ^ (negative * 0x7F)) & (0x7F * ONE)) + negative;
+    (magnitude, negative)
 }
 
 /// Packs the rows of a panel, given as I2_S blocks.
@@ -236,6 +251,43 @@ mod tests {
         let error = Packed::new(Format::Iq2Bn, &bytes, (2, 192), Format::I2SR32, &Pool::alone())
             .unwrap_err();
         assert!(matches!(error, FormatError::Columns { cols: 192, .. }), "{error}");
+    }
+
+    #[test]
+    fn triples_are_what_tl2_has() {
+        for value in -13_i8..=13 {
+            let code = value + 13;
+            let weights = [code / 9 - 1, code / 3 % 3 - 1, code % 3 - 1];
+            assert_eq!(9 * weights[0] + 3 * weights[1] + weights[2], value);
+            for i in 0..4 {
+                let mut twelve = [0; 12];
+                (0..3).for_each(|t| twelve[4 * t + i] = weights[t]);
+                let (magnitude, negative) = (value.unsigned_abs(), u32::from(value < 0));
+                let want = (u32::from(magnitude) << (8 * i), negative << (8 * i));
+                assert_eq!(triples(&twelve), want, "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn columns_and_rows_that_a_panel_of_triples_lacks_are_zeros() {
+        let bytes = format::encode(Format::Iq2Bn, &[-1; 33 * 64], 33, 64, 1.0).unwrap();
+        let layout = Format::Tl2R32;
+        let packed = Packed::new(Format::Iq2Bn, &bytes, (33, 64), layout, &Pool::alone()).unwrap();
+        let panels = packed.panels(0..33);
+        assert_eq!((packed.layout(), panels.len()), (layout, 10));
+        // Five times twelve columns and four more, of which a triple has only the first.
+        let words = [0xDDDD_DDDD, 0xDDDD_DDDD, 0x0909_0909 << 4 | 0x0D0D_0D0D, 0, 0x3F3F_3F3F];
+        for (groups, rows) in panels.as_chunks::<5>().0.iter().zip([32, 1]) {
+            for (group, word) in groups.iter().zip(words) {
+                let (first, rest) = group.split_at(4 * rows);
+                assert!(first.as_chunks().0.iter().all(|row| u32::from_le_bytes(*row) == word));
+                assert!(rest.iter().all(|&byte| byte == 0));
+            }
+        }
+        let bytes = vec![0; 2 * 100 / 4];
+        let error = Packed::new(Format::Iq2Bn, &bytes, (2, 100), layout, &Pool::alone());
+        assert!(error.is_err());
     }
 
     #[test]

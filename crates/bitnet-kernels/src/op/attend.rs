@@ -315,7 +315,8 @@ impl<F: Float + Cached> Positions<'_, F> {
                 if let Some(next) = &mut next {
                     next.step();
                 }
-                let value = F::load(s, &kv.values[at + j * stride..][..F::BYTES], chunk % F::CHUNKS);
+                let value =
+                    F::load(s, &kv.values[at + j * stride..][..F::BYTES], chunk % F::CHUNKS);
                 for i in 0..Q {
                     sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
                 }
