@@ -20,13 +20,27 @@ impl<T: Copy + Default> Aligned<T> {
     ///
     /// Where the system has no memory for them.
     pub fn zeros(n: usize) -> Result<Aligned<T>, TryReserveError> {
-        let spare = LINE.div_ceil(size_of::<T>().max(1));
         let mut memory: Vec<T> = Vec::new();
-        memory.try_reserve_exact(n.saturating_add(spare))?;
+        memory.try_reserve_exact(n.saturating_add(Self::SPARE))?;
+        Ok(Aligned::within(memory, n))
+    }
+
+    /// `n` zeros for passing use. As with any small vector, a system without memory for them ends the
+    /// program.
+    #[must_use]
+    pub fn scratch(n: usize) -> Aligned<T> {
+        Aligned::within(Vec::with_capacity(n + Self::SPARE), n)
+    }
+
+    /// Numbers that may lie before the first line.
+    const SPARE: usize = LINE.div_ceil(size_of::<T>());
+
+    /// `n` zeros in an empty vector with room for [`SPARE`](Aligned::SPARE) more.
+    fn within(mut memory: Vec<T>, n: usize) -> Aligned<T> {
         // Where a line cannot be reached, as it may be in an interpreter, nothing depends on it.
-        let start = memory.as_ptr().align_offset(LINE).min(spare);
+        let start = memory.as_ptr().align_offset(LINE).min(Self::SPARE);
         memory.resize(start + n, T::default());
-        Ok(Aligned { memory, start })
+        Aligned { memory, start }
     }
 }
 
@@ -52,7 +66,7 @@ mod tests {
     fn slices_start_at_a_line() {
         for n in [0, 1, 63, 64, 1000] {
             let mut bytes = Aligned::<u8>::zeros(n).unwrap();
-            let numbers = Aligned::<f32>::zeros(n).unwrap();
+            let numbers = Aligned::<f32>::scratch(n);
             assert_eq!((bytes.len(), numbers.len()), (n, n));
             bytes.iter_mut().for_each(|byte| *byte += 1);
             assert!(bytes.iter().all(|&byte| byte == 1));

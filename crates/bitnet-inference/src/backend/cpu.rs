@@ -9,7 +9,7 @@ use bitnet_kernels::op::{
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
-use bitnet_kernels::{Bound, Calls, Cpu, Format, NoKernel, Pool, format, packed, select};
+use bitnet_kernels::{Aligned, Bound, Calls, Cpu, Format, NoKernel, Pool, format, packed, select};
 
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
@@ -37,7 +37,7 @@ pub(crate) struct CpuBackend {
     /// What looks for the greatest logits.
     search: Search,
     /// Parts of attention that threads have in common.
-    parts: Vec<f32>,
+    parts: Aligned<f32>,
 }
 
 /// The kernels that do not depend on a matrix.
@@ -72,7 +72,7 @@ impl Kernels {
 impl CpuBackend {
     pub(crate) fn new(kernels: Kernels, pool: Arc<Pool>, cache: KvCache) -> CpuBackend {
         let (calls, search) = (Calls::default(), Search::default());
-        CpuBackend { kernels, pool, cache, calls, search, parts: Vec::new() }
+        CpuBackend { kernels, pool, cache, calls, search, parts: Aligned::scratch(0) }
     }
 
     /// Counts a product with some rows.
@@ -104,14 +104,15 @@ impl CpuBackend {
         self.pool.tiles(out.rows_mut(rows.len()), cols, grain, |mut tile| {
             let (first, cols) = (tile.rows().start, tile.cols());
             let width = heads.group * part(size);
-            let mut parts = Vec::new();
+            let most = spans(rows[tile.rows()].iter().map(|row| row.position).max().unwrap_or(0));
+            let mut parts = Aligned::scratch(most * tile.rows().len() * width);
             let ones = rows[tile.rows()].chunk_by(|a, b| a.sequence == b.sequence);
             let mut row = first;
             for together in ones {
                 let Row { sequence, position, .. } = together[0];
                 let spans = spans(position + together.len() - 1);
                 let stride = together.len() * width;
-                parts.resize(spans * stride, 0.0);
+                let parts = &mut parts[..spans * stride];
                 for at in cols.clone().step_by(group) {
                     for (i, parts) in parts.chunks_mut(stride).enumerate() {
                         (attend.run)(AttendArgs {
@@ -157,8 +158,11 @@ impl CpuBackend {
             .enumerate()
             .flat_map(|(row, r)| (0..spans_of(r)).map(move |span| (row, span)))
             .collect();
-        self.parts.resize(work.len() * stride, 0.0);
-        self.pool.tiles(&mut self.parts, stride, (1, width), |tile| {
+        let numbers = work.len() * stride;
+        if self.parts.len() < numbers {
+            self.parts = Aligned::scratch(numbers);
+        }
+        self.pool.tiles(&mut self.parts[..numbers], stride, (1, width), |tile| {
             let (row, span) = work[tile.rows().start];
             let (Row { sequence, position, .. }, nth) = (rows[row], tile.cols().start / width);
             (attend.run)(AttendArgs {
