@@ -148,8 +148,6 @@ struct Queries<'a, S: Floats> {
     out: [&'a mut [f32]; QUERIES],
     /// How many of them are of one token.
     heads: usize,
-    /// Head size.
-    size: usize,
 }
 
 /// The softmax of a query so far.
@@ -216,7 +214,6 @@ fn some_queries<S: Floats, F: Float + Cached>(
         softmax: [softmax; QUERIES],
         out: std::array::from_fn(|_| Default::default()),
         heads,
-        size,
     };
     let mut tails: [&mut [f32]; QUERIES] = std::array::from_fn(|_| Default::default());
     let qs = q.chunks(stride).flat_map(|q| q[..heads * size].chunks_exact(size));
@@ -269,10 +266,14 @@ impl<F: Float + Cached> Positions<'_, F> {
         let mut i = which.start;
         while i < which.end {
             i += match which.end - i {
-                8.. if S::SUMS == 8 => self.take_into::<S, 8>(s, queries, i, block, kv),
-                4.. => self.take_into::<S, 4>(s, queries, i, block, kv),
-                2.. => self.take_into::<S, 2>(s, queries, i, block, kv),
-                _ => self.take_into::<S, 1>(s, queries, i, block, kv),
+                8.. if S::SUMS == 8 && kv.next.is_none() => {
+                    self.take_into::<S, 8, false>(s, queries, i, block, kv)
+                }
+                4.. if kv.next.is_some() => self.take_into::<S, 4, true>(s, queries, i, block, kv),
+                4.. => self.take_into::<S, 4, false>(s, queries, i, block, kv),
+                _ if kv.next.is_some() => self.take_into::<S, 1, true>(s, queries, i, block, kv),
+                2.. => self.take_into::<S, 2, false>(s, queries, i, block, kv),
+                _ => self.take_into::<S, 1, false>(s, queries, i, block, kv),
             };
             kv.next = None;
         }
@@ -280,8 +281,7 @@ impl<F: Float + Cached> Positions<'_, F> {
 
     /// Takes a block into `Q` queries from `first` on; gives `Q`.
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "a position has a value and `Q` weights")]
-    fn take_into<S: Floats, const Q: usize>(
+    fn take_into<S: Floats, const Q: usize, const AHEAD: bool>(
         &self,
         s: S,
         queries: &mut Queries<'_, S>,
@@ -289,34 +289,73 @@ impl<F: Float + Cached> Positions<'_, F> {
         block: usize,
         kv: Block<'_>,
     ) -> usize {
-        let (stride, size) = (self.kv.stride, queries.size);
-        let scores = scores::<S, F, Q>(s, &queries.q[first..], size, kv);
-        let mut n = [0; Q];
-        let mut least = KV_BLOCK;
+        let mut args = TakeArgs {
+            q: [&[]; Q],
+            softmax: &mut queries.softmax[first..first + Q],
+            out: std::array::from_fn(|_| Default::default()),
+            seen: [0; Q],
+            kv,
+            stride: self.kv.stride,
+            scale: self.scale,
+        };
+        let (q, out) = (&queries.q[first..], &mut queries.out[first..]);
+        for (i, (q, out)) in q.iter().zip(out).enumerate().take(Q) {
+            (args.q[i], args.out[i]) = (q, out);
+            args.seen[i] =
+                KV_BLOCK.min(self.first + (first + i) / queries.heads - block * KV_BLOCK);
+        }
+        s.run::<Take<F, Q, AHEAD>>(args);
+        Q
+    }
+}
+
+/// A block for some queries. It is compiled apart for each number of queries: together they would be
+/// more than what compilers do well.
+struct Take<F, const Q: usize, const AHEAD: bool>(PhantomData<F>);
+
+struct TakeArgs<'a, S: Floats, const Q: usize> {
+    q: [&'a [f32]; Q],
+    softmax: &'a mut [Softmax<S>],
+    out: [&'a mut [f32]; Q],
+    /// How many positions each attends to.
+    seen: [usize; Q],
+    kv: Block<'a>,
+    /// Bytes of a value.
+    stride: usize,
+    scale: f32,
+}
+
+impl<S: Floats, F: Float + Cached, const Q: usize, const AHEAD: bool> Op<S> for Take<F, Q, AHEAD> {
+    type Args<'a> = TakeArgs<'a, S, Q>;
+
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "a position has a value and `Q` weights")]
+    fn eval(s: S, args: TakeArgs<'_, S, Q>) {
+        let TakeArgs { q, softmax, out, seen, kv, stride, scale } = args;
+        let scores = scores::<S, F, Q, AHEAD>(s, q, kv);
         let mut weights = [[0.0; KV_BLOCK]; Q];
+        let mut least = KV_BLOCK;
         for i in 0..Q {
-            n[i] = KV_BLOCK.min(self.first + (first + i) / queries.heads - block * KV_BLOCK);
-            least = least.min(n[i]);
-            let scores = s.mul(scores[i], s.splat(self.scale));
-            let shrink = queries.softmax[first + i].take(s, scores, n[i], &mut weights[i]);
-            if let Some(shrink) = shrink {
-                scale_by(s, queries.out[first + i], shrink);
+            least = least.min(seen[i]);
+            let scores = s.mul(scores[i], s.splat(scale));
+            if let Some(shrink) = softmax[i].take(s, scores, seen[i], &mut weights[i]) {
+                scale_by(s, out[i], shrink);
             }
         }
-        let chunks = size.div_ceil(LANES);
-        let mut next = kv.next.map(|[_, values]| Ahead::new(values, chunks * KV_BLOCK));
+        let chunks = q[0].len().div_ceil(LANES);
+        let mut next = kv.next.filter(|_| AHEAD).map(|[_, v]| Ahead::new(v, chunks * KV_BLOCK));
         for chunk in 0..chunks {
             let at = chunk / F::CHUNKS * F::BYTES;
             let mut sums = [s.splat(0.0); Q];
             for i in 0..Q {
-                sums[i] = load_chunk(s, queries.out[first + i], chunk);
+                sums[i] = load_chunk(s, out[i], chunk);
             }
             for j in 0..least {
                 if let Some(next) = &mut next {
                     next.step();
                 }
-                let value =
-                    F::load(s, &kv.values[at + j * stride..][..F::BYTES], chunk % F::CHUNKS);
+                let value = &kv.values[at + j * stride..][..F::BYTES];
+                let value = F::load(s, value, chunk % F::CHUNKS);
                 for i in 0..Q {
                     sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
                 }
@@ -324,7 +363,7 @@ impl<F: Float + Cached> Positions<'_, F> {
             // What only some see.
             if least < KV_BLOCK {
                 for i in 0..Q {
-                    for j in least..n[i] {
+                    for j in least..seen[i] {
                         let value = &kv.values[at + j * stride..][..F::BYTES];
                         let value = F::load(s, value, chunk % F::CHUNKS);
                         sums[i] = s.fma(s.splat(weights[i][j]), value, sums[i]);
@@ -332,39 +371,37 @@ impl<F: Float + Cached> Positions<'_, F> {
                 }
             }
             for i in 0..Q {
-                store_chunk(s, sums[i], queries.out[first + i], chunk);
+                store_chunk(s, sums[i], out[i], chunk);
             }
         }
-        Q
     }
 }
 
 /// `Σ q k` for some queries and the keys of a block, by fused multiply-add in the order of the numbers.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "each number is of `Q` queries and of the keys")]
-fn scores<S: Floats, F: Cached, const Q: usize>(
+fn scores<S: Floats, F: Cached, const Q: usize, const AHEAD: bool>(
     s: S,
-    queries: &[&[f32]],
-    size: usize,
+    queries: [&[f32]; Q],
     kv: Block<'_>,
 ) -> [S::F; Q] {
+    let size = queries[0].len();
     let mut sums = [s.splat(0.0); Q];
-    let mut next = kv.next.map(|[keys, _]| Ahead::new(keys, size));
+    let mut next = kv.next.filter(|_| AHEAD).map(|[keys, _]| Ahead::new(keys, size));
     for block in 0..size.div_ceil(F::NUMBERS) {
         let (numbers, scales) = F::block(s, kv.keys, block);
         let first = block * F::NUMBERS;
         let n = F::NUMBERS.min(size - first);
         let mut q: [&[f32]; Q] = [&[]; Q];
-        for (q, whole) in q.iter_mut().zip(queries) {
-            *q = &whole[first..][..n];
+        for i in 0..Q {
+            q[i] = &queries[i][first..][..n];
         }
-        for k in 0..n {
+        for (k, keys) in numbers.chunks_exact(F::KEYS).enumerate().take(n) {
             if let Some(next) = &mut next {
                 next.step();
             }
-            let key = F::key(s, numbers, scales, k);
+            let keys = F::keys(s, keys, scales);
             for i in 0..Q {
-                sums[i] = s.fma(s.splat(q[i][k]), key, sums[i]);
+                sums[i] = s.fma(s.splat(q[i][k]), keys, sums[i]);
             }
         }
     }

@@ -44,10 +44,12 @@ pub(crate) trait Stored<const N: usize, const B: usize>: 'static {
 pub(crate) trait Cached: 'static {
     /// Numbers of a block.
     const NUMBERS: usize;
+    /// Bytes of one number of all positions side by side.
+    const KEYS: usize;
     /// Of positions side by side, the numbers of block `i`, and its scales, if it has any.
     fn block<S: Floats>(s: S, keys: &[u8], i: usize) -> (&[u8], S::F);
-    /// Number `i` of a block, of each position.
-    fn key<S: Floats>(s: S, numbers: &[u8], scales: S::F, i: usize) -> S::F;
+    /// One number of each position, with the scales of its block.
+    fn keys<S: Floats>(s: S, numbers: &[u8], scales: S::F) -> S::F;
 }
 
 /// Keys without scales.
@@ -55,16 +57,17 @@ macro_rules! plain {
     ($($format:ty),+) => {$(
         impl Cached for $format {
             const NUMBERS: usize = 16;
+            const KEYS: usize = <$format as Float>::BYTES;
 
             #[inline(always)]
             fn block<S: Floats>(s: S, keys: &[u8], i: usize) -> (&[u8], S::F) {
-                let bytes = <$format as Float>::BYTES * KV_BLOCK;
+                let bytes = Self::KEYS * Self::NUMBERS;
                 (&keys[i * bytes..][..bytes], s.splat(1.0))
             }
 
             #[inline(always)]
-            fn key<S: Floats>(s: S, numbers: &[u8], _: S::F, i: usize) -> S::F {
-                <$format as Float>::load(s, numbers, i)
+            fn keys<S: Floats>(s: S, numbers: &[u8], _: S::F) -> S::F {
+                <$format as Float>::load(s, numbers, 0)
             }
         }
     )+};
@@ -74,6 +77,7 @@ plain!(F32, F16);
 
 impl Cached for Q8_0 {
     const NUMBERS: usize = 32;
+    const KEYS: usize = KV_BLOCK;
 
     #[inline(always)]
     fn block<S: Floats>(s: S, keys: &[u8], i: usize) -> (&[u8], S::F) {
@@ -82,8 +86,8 @@ impl Cached for Q8_0 {
     }
 
     #[inline(always)]
-    fn key<S: Floats>(s: S, numbers: &[u8], scales: S::F, i: usize) -> S::F {
-        s.mul(s.load_i8(&numbers.as_chunks().0[i]), scales)
+    fn keys<S: Floats>(s: S, numbers: &[u8], scales: S::F) -> S::F {
+        s.mul(s.load_i8(&numbers.as_chunks().0[0]), scales)
     }
 }
 

@@ -304,6 +304,7 @@ macro_rules! token {
             #[inline(always)]
             fn run<O: $crate::simd::Op<Self>>(self, args: O::Args<'_>) {
                 $(#[target_feature(enable = $feature)])+
+                #[inline(never)]
                 fn featured<O: $crate::simd::Op<$name>>(s: $name, args: O::Args<'_>) {
                     O::eval(s, args);
                 }
