@@ -22,7 +22,7 @@ from collections import namedtuple
 Point = namedtuple("Point", "x y name threads kind")  # multiply-adds per byte, 10^9 a second
 Roof = namedtuple("Roof", "threads bandwidth peak")  # GB/s, 10^9 multiply-adds a second
 
-PACKED = 4  # ternary weights in a byte, as kernels read them
+PACKED = {"i2s_r32": 4, "tl2_r32": 4.8}  # ternary weights in a byte, as kernels read them
 
 WIDTH, HEIGHT = 960, 620
 LEFT, RIGHT, TOP, BOTTOM = 80, 250, 40, 60
@@ -37,9 +37,9 @@ def model_points(results):
             continue
         tokens = min(r["n_prompt"], r["n_batch"]) or 1  # that share a pass over the weights
         yield Point(
-            PACKED * tokens,
+            PACKED[r["layout"]] * tokens,
             r["model_n_products"] * r["median_ts"] / 1e9,
-            f'{r["test"]}, {r["model_type"].split()[-1]}',
+            f'{r["test"]}, {r["layout"]}',
             r["n_threads"],
             "model",
         )

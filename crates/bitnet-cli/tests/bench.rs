@@ -45,13 +45,17 @@ fn a_table_has_the_columns_of_llama_bench() {
     let table = bench(&["-r", "1"]);
     let rows: Vec<Vec<_>> =
         table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
-    assert_eq!(rows[0], ["", "model", "size", "params", "backend", "threads", "test", "t/s", ""]);
+    let columns =
+        ["model", "size", "params", "backend", "layout", "cache", "threads", "test", "t/s"];
+    assert_eq!(rows[0][1..=columns.len()], columns);
+    assert_eq!(rows[0].len(), columns.len() + 2);
     assert_eq!(rows.len(), 4);
     for (row, test) in rows[2..].iter().zip(["pp4", "tg2"]) {
         assert_eq!(row.len(), rows[0].len());
-        assert_eq!((row[1], row[5], row[6]), ("bitnet-b1.58 I2_S", "1", test));
+        assert_eq!((row[1], row[7], row[8]), ("bitnet-b1.58 I2_S", "1", test));
+        assert_eq!((row[5], row[6]), ("i2s_r32", "f32"));
         assert!(row[2].ends_with("GiB") && row[3].ends_with(" M"), "{row:?}");
-        assert!(row[7].ends_with("± 0.00"), "{row:?}");
+        assert!(row[9].ends_with("± 0.00"), "{row:?}");
     }
 }
 

@@ -61,6 +61,18 @@ impl FromStr for Layout {
     }
 }
 
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.format().name())
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.format().name())
+    }
+}
+
 /// The one of `known` whose format is called `name`.
 fn named<T: Copy, const N: usize>(
     name: &str,
@@ -128,6 +140,7 @@ pub struct Engine {
     pool: Arc<Pool>,
     context: usize,
     kv: KvType,
+    layout: Layout,
     notices: Vec<Notice>,
 }
 
@@ -180,10 +193,10 @@ impl Engine {
         if asked > trained {
             notices.push(Notice::Context { asked, used: trained });
         }
-        let kv = options.kv;
+        let Options { kv, layout, .. } = *options;
         let kernels = Kernels::select(&cpu, kv.format())?;
         let (model, context) = (Arc::new(model), asked.min(trained));
-        Ok(Engine { gguf, model, tokenizer, cpu, kernels, pool, context, kv, notices })
+        Ok(Engine { gguf, model, tokenizer, cpu, kernels, pool, context, kv, layout, notices })
     }
 
     /// Hyper-parameters of the model.
@@ -202,6 +215,18 @@ impl Engine {
     #[must_use]
     pub fn weight_formats(&self) -> Vec<&'static str> {
         self.model.weight_formats()
+    }
+
+    /// The layout of the ternary weights in memory.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The format of keys and values.
+    #[must_use]
+    pub fn kv(&self) -> KvType {
+        self.kv
     }
 
     /// Numbers in the tensors of the model file.

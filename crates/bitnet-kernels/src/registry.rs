@@ -14,7 +14,11 @@ use crate::simd::cpu::Cpu;
 use crate::simd::gate::{Gated, gate};
 use crate::simd::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni, avxvnni::AvxVnni};
+use crate::simd::{
+    avx2::Avx2,
+    avx512::Avx512,
+    vnni::{Avx512Vnni, AvxVnni},
+};
 #[cfg(target_arch = "aarch64")]
 use crate::simd::{neon::Neon, neondot::NeonDot, neoni8mm::NeonI8mm};
 

@@ -84,6 +84,10 @@ pub(crate) struct Speed {
     /// Ternary multiply-adds for a token.
     model_n_products: u64,
     backend: String,
+    /// Of the ternary weights in memory.
+    layout: String,
+    /// Format of keys and values.
+    cache_type: String,
     n_threads: usize,
     /// Tokens of a prompt that are processed at a time.
     n_batch: usize,
@@ -129,6 +133,8 @@ impl Speed {
             model_n_params: engine.parameters(),
             model_n_products: products,
             backend: format!("CPU {}", best.map_or("", |isa| isa.name())),
+            layout: engine.layout().to_string(),
+            cache_type: engine.kv().to_string(),
             n_threads: engine.threads(),
             n_batch: CHUNK,
             test: test.to_string(),
@@ -150,7 +156,7 @@ impl Speed {
     }
 
     /// The columns of a table. The last four are those of the roofline.
-    fn cells(&self) -> [String; 11] {
+    fn cells(&self) -> [String; 13] {
         let or_nothing = |value: Option<f64>, digits: usize| {
             value.map_or(String::new(), |value| format!("{value:.digits$}"))
         };
@@ -164,6 +170,8 @@ impl Speed {
                 format!("{:.2} B", params / 1e9)
             },
             self.backend.clone(),
+            self.layout.clone(),
+            self.cache_type.clone(),
             self.n_threads.to_string(),
             self.test.clone(),
             format!("{:.2} ± {:.2}", self.avg_ts, self.stddev_ts),
@@ -176,11 +184,13 @@ impl Speed {
 }
 
 /// The columns of [`Speed::cells`].
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 13] = [
     "model",
     "size",
     "params",
     "backend",
+    "layout",
+    "cache",
     "threads",
     "test",
     "t/s",
@@ -190,18 +200,20 @@ const COLUMNS: [&str; 11] = [
     "% of peak",
 ];
 /// Those of the table without a roofline.
-const PLAIN: usize = 7;
+const PLAIN: usize = 9;
 /// Those that are text.
-const TEXT: [&str; 3] = ["model", "backend", "test"];
+const TEXT: [&str; 5] = ["model", "backend", "layout", "cache", "test"];
 
 /// The fields of [`Speed`] in CSV: all but the lists.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 21] = [
     "model_filename",
     "model_type",
     "model_size",
     "model_n_params",
     "model_n_products",
     "backend",
+    "layout",
+    "cache_type",
     "n_threads",
     "n_batch",
     "test",

@@ -2,7 +2,11 @@
 
 use super::{Token, scalar::Scalar};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512, avx512vnni::Avx512Vnni, avxvnni::AvxVnni};
+use super::{
+    avx2::Avx2,
+    avx512::Avx512,
+    vnni::{Avx512Vnni, AvxVnni},
+};
 #[cfg(target_arch = "aarch64")]
 use super::{neon::Neon, neondot::NeonDot, neoni8mm::NeonI8mm};
 use crate::isa::{Isa, MissingIsa};

@@ -15,10 +15,6 @@ use crate::isa::Isa;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512vnni;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avxvnni;
 pub(crate) mod cpu;
 pub(crate) mod gate;
 #[cfg(target_arch = "aarch64")]
@@ -29,6 +25,8 @@ pub(crate) mod neondot;
 pub(crate) mod neoni8mm;
 pub(crate) mod prefetch;
 pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vnni;
 
 /// Proof that the running processor has an instruction set.
 pub(crate) trait Token: Copy + Send + Sync + 'static {
