@@ -29,7 +29,7 @@ pub const KV_BLOCK: usize = LANES;
 pub const QUERIES: usize = 32;
 
 /// Positions that give one part of a result. Parts can be worked on by several threads, and are
-/// [joined](JoinArgs) in order.
+/// [joined](super::JoinArgs) in order.
 pub const SPAN: usize = 512;
 
 /// Numbers of a part of the result of a head of `size` numbers: the sum of values by their weights;
