@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, JoinArgs, JoinFn, NormArgs,
-    NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, SPAN, StoreFn,
-    interleave, part,
+    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, JoinArgs, JoinFn, Keys,
+    NormArgs, NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn,
+    SPAN, StoreFn, interleave, part,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
@@ -115,17 +115,13 @@ impl CpuBackend {
                 let parts = &mut parts[..spans * stride];
                 for at in cols.clone().step_by(group) {
                     for (i, parts) in parts.chunks_mut(stride).enumerate() {
-                        (attend.run)(AttendArgs {
-                            q: &q.data[row * q.cols + at..],
-                            stride: q.cols,
-                            size,
-                            kv: cache.keys(layer, sequence, at / group),
-                            positions: position + 1,
-                            span: i * SPAN..(i + 1) * SPAN,
-                            ahead: row == 0 || rows[row - 1].sequence != sequence,
-                            scale: 1.0 / (size as f32).sqrt(),
-                            out: Tile::new(parts, width),
-                        });
+                        let queries = (&q.data[row * q.cols + at..], q.cols, size);
+                        let kv = cache.keys(layer, sequence, at / group);
+                        let out = Tile::new(parts, width);
+                        let args = attention(queries, kv, position, i, out);
+                        // Those of the row before have just been read.
+                        let ahead = row == 0 || rows[row - 1].sequence != sequence;
+                        (attend.run)(AttendArgs { ahead, ..args });
                     }
                     for i in 0..together.len() {
                         let parts = &parts
@@ -165,17 +161,9 @@ impl CpuBackend {
         self.pool.tiles(&mut self.parts[..numbers], stride, (1, width), |tile| {
             let (row, span) = work[tile.rows().start];
             let (Row { sequence, position, .. }, nth) = (rows[row], tile.cols().start / width);
-            (attend.run)(AttendArgs {
-                q: &q.data[row * q.cols + nth * group..],
-                stride: q.cols,
-                size,
-                kv: cache.keys(layer, sequence, nth),
-                positions: position + 1,
-                span: span * SPAN..(span + 1) * SPAN,
-                ahead: true,
-                scale: 1.0 / (size as f32).sqrt(),
-                out: tile,
-            });
+            let queries = (&q.data[row * q.cols + nth * group..], q.cols, size);
+            let kv = cache.keys(layer, sequence, nth);
+            (attend.run)(attention(queries, kv, position, span, tile));
         });
         let parts = &self.parts;
         self.pool.tiles(out.rows_mut(rows.len()), cols, (1, group), |mut tile| {
@@ -199,6 +187,28 @@ impl CpuBackend {
 /// Parts of attention to positions up to and with this one.
 fn spans(position: usize) -> usize {
     position / SPAN + 1
+}
+
+/// Attention of tokens from `position` on to one span of positions. Queries are given with the numbers
+/// from one token to the next and the head size.
+fn attention<'a>(
+    (q, stride, size): (&'a [f32], usize, usize),
+    kv: Keys<'a>,
+    position: usize,
+    span: usize,
+    out: Tile<'a, f32>,
+) -> AttendArgs<'a> {
+    AttendArgs {
+        q,
+        stride,
+        size,
+        kv,
+        positions: position + 1,
+        span: span * SPAN..(span + 1) * SPAN,
+        ahead: true,
+        scale: 1.0 / (size as f32).sqrt(),
+        out,
+    }
 }
 
 /// Joins the parts of some heads of a token: `[spans, heads, part]`, a span every `stride` numbers.

@@ -14,8 +14,7 @@ use std::ops::Range;
 
 use super::softmax::exp;
 use super::store::Cached;
-use crate::aligned::Aligned;
-use crate::aligned::LINE;
+use crate::aligned::{Aligned, LINE};
 use crate::format::Float;
 use crate::pool::Tile;
 use crate::simd::prefetch::prefetch_at;
