@@ -87,6 +87,19 @@ fn json_is_one_object_with_everything_in_it() {
 }
 
 #[test]
+fn flags_say_how_weights_keys_and_values_are_kept() {
+    let args = ["run", "-p", "Once upon a time", "--temp", "0", "-n", "8", "--json"];
+    let how = ["--layout", "tl2_r32", "--cache-type", "q8_0", "--isa", "scalar"];
+    let json: Value =
+        serde_json::from_str(stdout(&bitnet().args(args).args(how).unwrap())).unwrap();
+    assert_eq!(json["text"], GREEDY);
+    let kernels = &json["kernels"];
+    assert_eq!(kernels["gemm_tl2_r32_q8_scalar"], 4 * 7);
+    assert_eq!(kernels["gemv_tl2_r32_q8_scalar"], 7 * 4 * 7);
+    assert_eq!(kernels["attend_q8_0_scalar"], 13 * 4 * 4);
+}
+
+#[test]
 fn a_seed_repeats_a_story_and_another_gives_another() {
     let run = |seed: &str, more: &[&str]| {
         let args = ["run", "Once upon a time", "-n", "30", "--seed", seed];
@@ -150,13 +163,15 @@ fn errors_name_the_cause_and_have_their_exit_codes() {
     fs::write(&broken, b"GGUF but not really").unwrap();
     let (folder, broken) = (folder.path().to_str().unwrap(), broken.to_str().unwrap());
     let long = "word ".repeat(600);
-    let cases: [(&[&str], i32, &str); 20] = [
+    let cases: [(&[&str], i32, &str); 22] = [
         (&["run", "hello", "-m", "missing.gguf"], 3, "missing.gguf"),
         (&["run", "hello", "-m", broken], 3, "broken.gguf"),
         (&["run", "hello", "-m", folder], 3, "folder"),
         (&["run", ""], 2, "empty"),
         (&["run", "hello", "-t", "0"], 2, "0 threads"),
         (&["run", "hello", "--isa", "sse9"], 2, "avx512vnni"),
+        (&["run", "hello", "--layout", "tl3"], 2, "i2s_r32, tl2_r32"),
+        (&["run", "hello", "--cache-type", "q4"], 2, "f32, f16, q8_0"),
         (&["run", "hello", "--device", "cuda"], 2, "cuda"),
         (&["run", "hello", "--top-p", "3"], 2, "top-p"),
         (&["run", "hello", "-p", "twice"], 2, "cannot be used with"),

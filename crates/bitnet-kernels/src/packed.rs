@@ -285,9 +285,10 @@ mod tests {
                 assert!(rest.iter().all(|&byte| byte == 0));
             }
         }
-        let bytes = vec![0; 2 * 100 / 4];
-        let error = Packed::new(Format::Iq2Bn, &bytes, (2, 100), layout, &Pool::alone());
-        assert!(error.is_err());
+        for cols in [0, 100] {
+            let error = FormatError::Columns { format: layout, cols, multiple: 8 };
+            assert_eq!(width(layout, cols), Err(error));
+        }
     }
 
     #[test]

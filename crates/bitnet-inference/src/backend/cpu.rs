@@ -86,7 +86,7 @@ impl CpuBackend {
     /// Attention of rows that are enough for all threads. Queries that share keys and values go
     /// together: the heads of a group, of some tokens that follow one another.
     fn attend_by_rows(
-        &mut self,
+        &self,
         layer: usize,
         rows: &[Row],
         heads: Heads,

@@ -7,7 +7,7 @@ pub(crate) struct F32;
 pub(crate) struct F16;
 pub(crate) struct Bf16;
 
-/// A half-precision number, widened without a branch.
+/// A half-precision number, widened.
 #[inline(always)]
 pub(super) fn widen_half(bytes: [u8; 2]) -> f32 {
     /// What the exponent of `f32` has more.
