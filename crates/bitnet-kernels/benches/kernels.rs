@@ -122,7 +122,7 @@ impl Bench {
                 black_box(&y);
             }
         });
-        let bytes = size_of_val(matrix.panels(0..shape.rows));
+        let bytes = matrix.panels(0..shape.rows).bytes();
         self.report(kernel, shape, 1, bytes, seconds / copies as f64);
     }
 
@@ -141,7 +141,7 @@ impl Bench {
             run(GemmArgs { panels, scale: 1.0, x: &x, x_scales: &x_scales, y });
         });
         black_box(&y);
-        self.report(kernel, shape, tokens, size_of_val(matrix.panels(0..shape.rows)), seconds);
+        self.report(kernel, shape, tokens, matrix.panels(0..shape.rows).bytes(), seconds);
     }
 
     /// The peak of an instruction set, measured beside what it is compared with.

@@ -17,7 +17,7 @@ use crate::linear::{FloatMatrix, QuantizedLinear};
 use crate::state::{Floats, KvCache, Quantized};
 
 /// Matrix rows of a tile at least.
-const TILE_ROWS: usize = 4 * packed::ROWS;
+const TILE_ROWS: usize = 2 * packed::PAIR;
 /// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
 const TILE: usize = 1 << 18;
 /// Attention by rows is shared out well if it makes so many tiles for each thread.
@@ -223,7 +223,7 @@ fn join_heads(join: &Bound<JoinFn>, parts: &[f32], stride: usize, size: usize, o
 /// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least some panels, so that
 /// what a call costs in any case is little.
 fn tile_rows(work: usize) -> usize {
-    (TILE / work.max(1)).max(TILE_ROWS).next_multiple_of(packed::ROWS)
+    (TILE / work.max(1)).max(TILE_ROWS).next_multiple_of(packed::PAIR)
 }
 
 /// The tiles of the product of a matrix with some rows: all rows, some panels.

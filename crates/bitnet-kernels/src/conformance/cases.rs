@@ -8,7 +8,7 @@ use crate::op::{
     QuantizeFn, ReadArgs, ReadFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs,
     SoftmaxFn, TernarizeArgs, TernarizeFn, TernaryScale, interleave,
 };
-use crate::packed::Packed;
+use crate::packed::{Packed, Panels};
 use crate::pool::{Pool, Tile};
 use crate::shapes::{RAGGED, Shape};
 
@@ -164,7 +164,7 @@ impl Product {
     }
 
     /// The packed matrix at an odd address.
-    fn pack(&self, layout: Format) -> Result<Unaligned, String> {
+    fn pack(&self, layout: Format) -> Result<[Unaligned; 2], String> {
         let Shape { rows, cols } = self.shape;
         let fail = |e: format::FormatError| e.to_string();
         let bytes = format::encode(Format::I2S, &self.weights, rows, cols, D).map_err(fail)?;
@@ -173,7 +173,7 @@ impl Product {
         if packed.scale() != D {
             return Err("scale does not come back".to_owned());
         }
-        Ok(Unaligned::new(packed.panels(0..rows).as_flattened()))
+        Ok(packed.panels(0..rows).0.map(|panels| Unaligned::new(panels.as_flattened())))
     }
 }
 
@@ -182,7 +182,7 @@ pub(super) fn gemv(run: GemvFn, layout: Format) -> Outcome {
         let panels = product.pack(layout)?;
         let got = guarded(product.shape.rows, &product.expected(), |y| {
             run(GemvArgs {
-                panels: panels.bytes().as_chunks().0,
+                panels: Panels(panels.each_ref().map(|panels| panels.bytes().as_chunks().0)),
                 scale: D,
                 x: product.x.as_chunks().0,
                 x_scale: product.scales[0],
@@ -214,7 +214,7 @@ fn one_gemm(run: GemmFn, layout: Format, product: &Product) -> Outcome {
     interleave(&product.x, cols, &mut x);
     let got = guarded(product.tokens * rows, &product.expected(), |y| {
         run(GemmArgs {
-            panels: panels.bytes().as_chunks().0,
+            panels: Panels(panels.each_ref().map(|panels| panels.bytes().as_chunks().0)),
             scale: D,
             x: &x,
             x_scales: &product.scales,

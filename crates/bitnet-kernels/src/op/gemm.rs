@@ -5,11 +5,12 @@
 //! activations. How rows and tokens are grouped changes no bit: everything before the epilogue is
 //! integer.
 
+use std::array;
 use std::marker::PhantomData;
 
 use super::RowScale;
 use super::layout::{I2SR32, Layout, Tl2R32};
-use crate::packed::Group;
+use crate::packed::{Group, Panels};
 use crate::pool::Tile;
 use crate::simd::prefetch::prefetch_behind;
 use crate::simd::{Bytes, Op, PANEL};
@@ -21,7 +22,7 @@ pub(super) const AHEAD: usize = 4096;
 #[derive(Debug)]
 pub struct GemvArgs<'a> {
     /// The panels that hold as many rows as `y` has elements.
-    pub panels: &'a [Group],
+    pub panels: Panels<'a>,
     /// The scale `d` of the matrix.
     pub scale: f32,
     /// Activations, one for each column.
@@ -60,7 +61,7 @@ pub fn interleave(x: &[i8], cols: usize, out: &mut [Fours]) {
 #[derive(Debug)]
 pub struct GemmArgs<'a> {
     /// The panels that hold the matrix rows that `y` has columns for.
-    pub panels: &'a [Group],
+    pub panels: Panels<'a>,
     /// The scale `d` of the matrix.
     pub scale: f32,
     /// Activations, [interleaved](interleave).
@@ -118,44 +119,80 @@ fn gemv<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, args: G
     last[0][..rest.len()].copy_from_slice(rest);
     let last = if rest.is_empty() { &[] } else { &last[..] };
     let width = (whole.len() + last.len()) * G;
-    for (panel, y) in args.panels.chunks_exact(width).zip(args.y.chunks_mut(PANEL)) {
-        let mut sums = [0; PANEL];
-        let (panel, x) = (panel.as_chunks().0, (whole, last));
-        match PANEL / S::ROWS {
-            2 => panel_sums::<S, L, G, F, 2>(s, panel, x, &mut sums),
-            4 => panel_sums::<S, L, G, F, 4>(s, panel, x, &mut sums),
-            _ => panel_sums::<S, L, G, F, 8>(s, panel, x, &mut sums),
+    let x = (whole, last);
+    for ((first, second), y) in args.panels.pairs(width).zip(args.y.chunks_mut(2 * PANEL)) {
+        let mut sums = [[0; PANEL]; 2];
+        let [a, b] = &mut sums;
+        match second {
+            Some(second) if S::TOGETHER => {
+                let panels = [first, second].map(|panel| panel.as_chunks().0);
+                panels_sums::<S, L, G, F, 2>(s, panels, x, &mut sums);
+            }
+            _ => {
+                panels_sums::<S, L, G, F, 1>(s, [first.as_chunks().0], x, array::from_mut(a));
+                if let Some(second) = second {
+                    panels_sums::<S, L, G, F, 1>(s, [second.as_chunks().0], x, array::from_mut(b));
+                }
+            }
         }
-        for (y, sum) in y.iter_mut().zip(sums) {
-            *y = args.x_scale.dequantize(sum, args.scale);
+        for (y, sum) in y.iter_mut().zip(sums.as_flattened()) {
+            *y = args.x_scale.dequantize(*sum, args.scale);
         }
     }
 }
 
-/// Sums of codes times activations for the rows of a panel, which are `R` registers.
+/// Sums of codes times activations for the rows of `P` panels.
 #[inline(always)]
-fn panel_sums<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize, const R: usize>(
+fn panels_sums<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize, const P: usize>(
     s: S,
-    panel: &[[Group; G]],
+    panels: [&[[Group; G]]; P],
+    x: (&[Columns<F>], &[Columns<F>]),
+    out: &mut [[i32; PANEL]; P],
+) {
+    match PANEL / S::ROWS {
+        2 => sums::<S, L, G, F, P, 2>(s, panels, x, out),
+        4 => sums::<S, L, G, F, P, 4>(s, panels, x, out),
+        _ => sums::<S, L, G, F, P, 8>(s, panels, x, out),
+    }
+}
+
+/// [`panels_sums`] where the rows of a panel are `R` registers.
+#[inline(always)]
+fn sums<
+    S: Bytes,
+    L: Layout<G, F>,
+    const G: usize,
+    const F: usize,
+    const P: usize,
+    const R: usize,
+>(
+    s: S,
+    panels: [&[[Group; G]]; P],
     (whole, last): (&[Columns<F>], &[Columns<F>]),
-    out: &mut [i32; PANEL],
+    out: &mut [[i32; PANEL]; P],
 ) {
     // Lanes of 16 bits are emptied before they can wrap.
     let full = (S::FULL / F).max(1);
-    let mut sums = [s.sums(); R];
-    let (first, rest) = panel.split_at(whole.len());
-    let parts = [(first, whole), (rest, last)];
-    for (blocks, x) in parts.into_iter().flat_map(|(b, x)| b.chunks(full).zip(x.chunks(full))) {
-        let mut crumbs = [s.no_crumbs(); R];
-        for (block, x) in blocks.iter().zip(x) {
-            L::dots(s, block, x, &mut crumbs);
+    let mut sums = [[s.sums(); R]; P];
+    let mut at = 0;
+    for x in whole.chunks(full).chain(last.chunks(1)) {
+        let mut crumbs = [[s.no_crumbs(); R]; P];
+        for (i, x) in x.iter().enumerate() {
+            for p in 0..P {
+                L::dots(s, &panels[p][at + i], x, &mut crumbs[p]);
+            }
         }
+        at += x.len();
         for (sums, crumbs) in sums.iter_mut().zip(crumbs) {
-            *sums = s.widen_crumbs(*sums, crumbs);
+            for (sums, crumbs) in sums.iter_mut().zip(crumbs) {
+                *sums = s.widen_crumbs(*sums, crumbs);
+            }
         }
     }
-    for (r, sums) in sums.into_iter().enumerate() {
-        s.add_to(sums, out, r);
+    for (sums, out) in sums.into_iter().zip(out) {
+        for (r, sums) in sums.into_iter().enumerate() {
+            s.add_to(sums, out, r);
+        }
     }
 }
 
@@ -179,8 +216,8 @@ fn gemm<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, mut arg
     let width = cols.div_ceil(F);
     let mut sums = Lines([[0; PANEL]; TOKENS]);
     let mut codes = Lines([[[0; 4 * PANEL]; 2]; UNPACKED / 2]);
-    let panels = args.panels.as_chunks::<G>().0;
-    for (p, panel) in panels.chunks_exact(width).enumerate() {
+    for (p, panel) in args.panels.each(width * G).enumerate() {
+        let panel = panel.as_chunks::<G>().0;
         for first in (0..fours).step_by(TOKENS / 4) {
             let fours = (fours - first).min(TOKENS / 4);
             let sums = &mut sums.0[..4 * fours];

@@ -178,6 +178,7 @@ impl Bytes for Avx2 {
     // A lane gains two products of at most 2 * -128: 64 times fills an `i16` exactly.
     const FULL: usize = 64;
     const TILE_REGISTERS: usize = 2;
+    const TOGETHER: bool = true;
     const TILE_FOURS: usize = 1;
 
     #[inline(always)]

@@ -153,6 +153,7 @@ impl Bytes for Avx512 {
     const ROWS: usize = 16;
     const FULL: usize = Avx2::FULL;
     const TILE_REGISTERS: usize = 2;
+    const TOGETHER: bool = true;
     const TILE_FOURS: usize = 3;
 
     #[inline(always)]

@@ -162,6 +162,7 @@ impl Bytes for Neon {
     // A lane gains a product of at most 2 * -128: 128 times fills an `i16` exactly.
     const FULL: usize = 128;
     const TILE_REGISTERS: usize = 2;
+    const TOGETHER: bool = false;
     const TILE_FOURS: usize = 1;
 
     #[inline(always)]

@@ -50,6 +50,7 @@ impl Bytes for NeonDot {
     const ROWS: usize = Neon::ROWS;
     const FULL: usize = 1 << 16;
     const TILE_REGISTERS: usize = 4;
+    const TOGETHER: bool = true;
     const TILE_FOURS: usize = 1;
 
     #[inline(always)]

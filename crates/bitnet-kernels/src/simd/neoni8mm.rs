@@ -44,6 +44,7 @@ impl Bytes for NeonI8mm {
     const ROWS: usize = NeonDot::ROWS;
     const FULL: usize = NeonDot::FULL;
     const TILE_REGISTERS: usize = 4;
+    const TOGETHER: bool = true;
     const TILE_FOURS: usize = 1;
 
     #[inline(always)]

@@ -144,6 +144,7 @@ impl Bytes for Scalar {
     const ROWS: usize = 4;
     const FULL: usize = usize::MAX;
     const TILE_REGISTERS: usize = 2;
+    const TOGETHER: bool = false;
     const TILE_FOURS: usize = 1;
     const FUSED: bool = false;
 

@@ -47,6 +47,7 @@ macro_rules! vnni {
             // A plane gains four products of at most 128 * -128: not more than `i32` holds.
             const FULL: usize = 1 << 16;
             const TILE_REGISTERS: usize = $registers;
+            const TOGETHER: bool = $registers == 2;
             const TILE_FOURS: usize = 3;
 
             #[inline(always)]
