@@ -20,7 +20,10 @@ use crate::simd::{
     vnni::{Avx512Vnni, AvxVnni},
 };
 #[cfg(target_arch = "aarch64")]
-use crate::simd::{neon::Neon, neondot::NeonDot, neoni8mm::NeonI8mm};
+use crate::simd::{
+    neon::Neon,
+    neondot::{NeonDot, NeonI8mm},
+};
 
 /// What a kernel computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

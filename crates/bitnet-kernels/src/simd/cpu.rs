@@ -8,7 +8,10 @@ use super::{
     vnni::{Avx512Vnni, AvxVnni},
 };
 #[cfg(target_arch = "aarch64")]
-use super::{neon::Neon, neondot::NeonDot, neoni8mm::NeonI8mm};
+use super::{
+    neon::Neon,
+    neondot::{NeonDot, NeonI8mm},
+};
 use crate::isa::{Isa, MissingIsa};
 
 /// The instruction sets kernels may use: those the processor has, less those the user excluded.

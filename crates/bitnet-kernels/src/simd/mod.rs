@@ -21,8 +21,6 @@ pub(crate) mod gate;
 pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neondot;
-#[cfg(target_arch = "aarch64")]
-pub(crate) mod neoni8mm;
 pub(crate) mod prefetch;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
