@@ -6,7 +6,8 @@ use std::ops::{Deref, DerefMut};
 /// Bytes of a cache line: they come from memory together, or more.
 pub(crate) const LINE: usize = 64;
 
-/// Some numbers, the first of which starts at a cache line.
+/// Some numbers, the first of which starts at a cache line: their size must divide one, or the
+/// memory may have no such place for them.
 #[derive(Debug)]
 pub struct Aligned<T> {
     memory: Vec<T>,
@@ -29,7 +30,7 @@ impl<T: Copy + Default> Aligned<T> {
     /// program.
     #[must_use]
     pub fn scratch(n: usize) -> Aligned<T> {
-        Aligned::within(Vec::with_capacity(n + Self::SPARE), n)
+        Aligned::within(Vec::with_capacity(n.saturating_add(Self::SPARE)), n)
     }
 
     /// Numbers that may lie before the first line.

@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::{hint, io};
 
+/// More threads than any machine runs.
+const MOST_THREADS: usize = 1 << 16;
+
 /// Turns of waiting before a thread parks: some tens of microseconds.
 const SPINS: u32 = 4000;
 /// The same, where threads share cores: one that waits keeps another from work.
@@ -156,8 +159,12 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// Where the operating system refuses a thread.
+    /// Where the operating system refuses a thread, or it would, for they are more than 65,536.
     pub fn new(threads: NonZeroUsize) -> io::Result<Pool> {
+        if threads.get() > MOST_THREADS {
+            let reason = format!("{threads} threads are more than {MOST_THREADS}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         let extra = threads.get() - 1;
         let shared = Arc::new(Shared::new(extra));
         let mut pool = Pool { shared, turn: Mutex::new(()), workers: Vec::new() };
@@ -347,7 +354,9 @@ impl Shared {
             // SAFETY: `Pool::run` stored the job before it changed `epoch`, and keeps it alive
             // until `busy` is zero.
             let job = unsafe { *self.job.load(Ordering::Relaxed) };
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+                // Dropping it could panic again.
+                std::mem::forget(panic);
                 self.panicked.store(true, Ordering::Relaxed);
             }
             if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -437,8 +446,9 @@ impl<A: Chunks, B: Chunks> Chunks for (A, B) {
     type Chunk = (A::Chunk, B::Chunk);
 
     fn count(&self) -> usize {
-        assert_eq!(self.0.count(), self.1.count(), "as many chunks of both");
-        self.0.count()
+        let (a, b) = (self.0.count(), self.1.count());
+        assert_eq!(a, b, "as many chunks of both");
+        a
     }
 
     unsafe fn chunk(&self, i: usize) -> Self::Chunk {
@@ -596,6 +606,37 @@ mod tests {
         assert!(result.is_err());
         pool.tiles(&mut out, 64, (1, 1), |mut tile| tile.row(0)[0] = 1);
         assert_eq!(out, [1; 64]);
+    }
+
+    #[test]
+    fn a_panic_that_cannot_be_dropped_does_not_end_a_worker() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let (pool, me, both) = (pool(2), thread::current().id(), std::sync::Barrier::new(2));
+        let mut out = [0; 2];
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.tiles(&mut out, 1, (1, 1), |_| {
+                both.wait();
+                if thread::current().id() != me {
+                    std::panic::panic_any(Bomb);
+                }
+            });
+        }));
+        assert!(result.is_err());
+        pool.tiles(&mut out, 1, (1, 1), |mut tile| {
+            both.wait();
+            tile.row(tile.rows().start)[0] = 1;
+        });
+        assert_eq!(out, [1; 2]);
+    }
+
+    #[test]
+    fn more_threads_than_there_can_be_are_refused() {
+        assert!(Pool::new(NonZeroUsize::MAX).is_err());
     }
 
     #[test]

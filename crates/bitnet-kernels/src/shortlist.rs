@@ -8,7 +8,8 @@
 //! at with 2 bits more ([`RefineFn`]), and what is left then is multiplied exactly. So the greatest
 //! logits are the ones of the whole output layer, to the last bit.
 //!
-//! A row that is not finite cannot be bounded and is always multiplied exactly.
+//! A row that is not finite, or so great or small that products with it might not be normal numbers,
+//! cannot be bounded and is always multiplied exactly.
 
 use crate::aligned::Aligned;
 use crate::format::{Format, FormatError};
@@ -48,7 +49,7 @@ pub struct Shortlist {
     /// As [`ScanArgs::codes`].
     codes: Groups,
     /// As [`ScanArgs::scales`].
-    scales: Aligned<[i8; ROWS]>,
+    scales: Aligned<i8>,
     /// As [`RefineArgs::fine`], row by row.
     fine: Groups,
     /// As [`RefineArgs::scales`], row by row.
@@ -56,6 +57,7 @@ pub struct Shortlist {
     norms: Aligned<PanelNorms>,
     rows: usize,
     cols: usize,
+    row_bytes: usize,
     scan: Bound<ScanFn>,
     refine: Bound<RefineFn>,
 }
@@ -109,6 +111,7 @@ impl Scanned {
 
 /// The norms of a panel, as [`RowNorms`], in the order in which all rows use them together.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 struct PanelNorms {
     step: [f32; ROWS],
     lost: [f32; ROWS],
@@ -185,19 +188,20 @@ impl Shortlist {
             return Err(FormatError::Columns { format, cols, multiple: CONDENSED }.into());
         }
         let condense = select::<CondenseFn>(Some(format), cpu)?;
+        let row_bytes = format.row_bytes(cols)?;
         let (panels, width, blocks) = (rows.div_ceil(ROWS), cols / CONDENSED, fine_blocks(cols));
         let mut list = Shortlist {
             codes: Groups::zeros(panels * width * CODE_GROUPS)?,
-            scales: zeros(panels * width)?,
+            scales: zeros(panels * width * ROWS)?,
             fine: Groups::zeros(panels * ROWS * blocks)?,
             row_scales: zeros(panels * ROWS * blocks)?,
             norms: zeros(panels)?,
             rows,
             cols,
+            row_bytes,
             scan: select(None, cpu)?,
             refine: select(None, cpu)?,
         };
-        let row_bytes = weights.len() / rows;
         let mut parts = list.panels();
         pool.tiles(&mut parts, 1, (SCANNED, 1), |mut tile| {
             for panel in tile.rows() {
@@ -211,8 +215,11 @@ impl Shortlist {
 
     fn panels(&mut self) -> Vec<Panel<'_>> {
         let (width, blocks) = (self.cols / CONDENSED, fine_blocks(self.cols));
-        let coarse =
-            self.codes.get_mut().chunks_mut(CODE_GROUPS * width).zip(self.scales.chunks_mut(width));
+        let coarse = self
+            .codes
+            .get_mut()
+            .chunks_mut(CODE_GROUPS * width)
+            .zip(self.scales.as_chunks_mut().0.chunks_mut(width));
         let fine = self.fine.get_mut().chunks_mut(ROWS * blocks);
         let fine = fine.zip(self.row_scales.chunks_mut(ROWS * blocks));
         let parts = coarse.zip(fine).zip(self.norms.iter_mut());
@@ -228,8 +235,9 @@ impl Shortlist {
     }
 
     /// Finds the exact logits of some rows, among them the `k` greatest, those that equal the least
-    /// of these, and the rows `also`, which do not count. False where `x` is not finite: then no
-    /// row can be ruled out, and nothing was looked for.
+    /// of these, and the rows `also`, which do not count. False where `x` is not finite, or so great or
+    /// small that products with it might not be normal numbers: then no row can be ruled out, and
+    /// nothing was looked for.
     ///
     /// `layer` must be what the shortlist was made of. Adds the kernels that ran to `calls`.
     ///
@@ -243,11 +251,13 @@ impl Shortlist {
         (k, also): (usize, &[u32]),
         (pool, search, calls): (&Pool, &mut Search, &mut Calls),
     ) -> bool {
-        assert!(x.len() == self.cols && layer.weights.len().is_multiple_of(self.rows), "shapes");
+        let row_bytes = self.row_bytes;
+        assert!(x.len() == self.cols && layer.weights.len() == self.rows * row_bytes, "shapes");
+        search.found.clear();
         let Some(state) = HiddenState::new(x) else {
             return false;
         };
-        let row_bytes = layer.weights.len() / self.rows;
+        let k = k.min(self.rows);
         self.scan(&state, pool, search);
         calls.add(&self.scan, 1);
 
@@ -256,7 +266,6 @@ impl Shortlist {
         seeds.extend(also.iter().filter(|&&id| (id as usize) < self.rows));
         seeds.sort_unstable();
         seeds.dedup();
-        search.found.clear();
         exact((layer, row_bytes), x, &seeds, pool, &mut search.found);
         let floor = floor(&search.found, k, also);
 
@@ -298,7 +307,7 @@ impl Shortlist {
                 let (mut products, mut norms) = ([[0.0; ROWS]], [[0.0; ROWS]]);
                 (self.scan.run)(ScanArgs {
                     codes: &self.codes.get()[CODE_GROUPS * panel * width..][..CODE_GROUPS * width],
-                    scales: &self.scales[panel * width..][..width],
+                    scales: &self.scales.as_chunks().0[panel * width..][..width],
                     x: state.bytes.as_chunks().0,
                     x_scales: &state.scales,
                     products: &mut products,
@@ -462,7 +471,8 @@ impl HiddenState {
         let roundings = x.len() / LANE_GROUPS + 2 * scales.len() + 64;
         let rounding = roundings as f32 * f32::EPSILON;
         let fine = fine_activations(&bytes, &scales);
-        norm.is_finite().then_some(HiddenState { bytes, scales, fine, norm, lost, rounding })
+        let usual = norm == 0.0 || (1e-12..=1e12).contains(&norm);
+        usual.then_some(HiddenState { bytes, scales, fine, norm, lost, rounding })
     }
 
     /// How far a product with a row is from the exact logit at most, where `copy` is the norm of
@@ -496,11 +506,11 @@ impl HiddenState {
     }
 }
 
-/// The most that a logit near `product` can be: anything, where that is unknown.
+/// The most that a logit near `product` can be: anything, where that is no number.
 #[inline(always)]
 fn at_most(product: f32, bound: f32) -> f32 {
     let most = product + bound;
-    if most.is_nan() { f32::INFINITY } else { most }
+    if most.is_finite() { most } else { f32::INFINITY }
 }
 
 /// The sum of all lanes, halves on halves.

@@ -42,7 +42,8 @@ impl Ternarizer {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Number`] where a weight is not finite, or so great that the scale is not.
+    /// [`FormatError::Number`] where a weight is not finite, or some are so great that the sum of
+    /// 4096 is not.
     pub fn scale(&self, weights: &[f32]) -> Result<TernaryScale, FormatError> {
         let mut sums = vec![0.0; weights.len().div_ceil(ABSMEAN_BLOCK)];
         (self.absmean.run)(AbsmeanArgs { x: weights, sums: &mut sums });
@@ -58,7 +59,12 @@ impl Ternarizer {
     }
 
     /// The codes `t + 1`, one a byte, into `codes`, which is as long as `weights`.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
     pub fn codes(&self, weights: &[f32], scale: TernaryScale, codes: &mut [u8]) {
+        assert_eq!(weights.len(), codes.len(), "a code for each weight");
         (self.codes.run)(TernarizeArgs { x: weights, scale, codes });
     }
 

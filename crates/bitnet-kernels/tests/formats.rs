@@ -186,6 +186,7 @@ fn tiles_that_do_not_fit_are_refused() {
         (Format::Tl2, 64, [32, 96, 64]),
         (Format::Tl2, 64, [32, 72, 32]),
         (Format::Tl2, 64, [32, 32, 32]),
+        (Format::Tl2, 64, [32, 0, 32]),
         (Format::Tl2, 64, [32, usize::MAX, 32]),
     ] {
         let [tile_rows, cols, strip] = tiling;
@@ -246,4 +247,24 @@ fn rows_with_scales_of_their_own_must_agree() {
     assert!(matches!(check(Format::Iq2Bn, &bytes, ROWS, COLS), Err(FormatError::Scales { .. })));
     bytes[2 * row + 4..][..COLS / 4].fill(0x55);
     assert_eq!(check(Format::Iq2Bn, &bytes, ROWS, COLS), Ok(0.75));
+}
+
+#[test]
+fn scales_that_a_format_cannot_hold_are_refused() {
+    for format in Format::TERNARY {
+        let write = |d| encode(format, &[1; 32 * 768], 32, 768, d);
+        for d in [0.0, 0.5, -2.0, 1e-7] {
+            let bytes = write(d).unwrap();
+            assert!((check(format, &bytes, 32, 768).unwrap() - d).abs() < 1e-3, "{format}");
+        }
+        let half = matches!(format, Format::Tq1_0 | Format::Tq2_0);
+        for (d, refused) in [(f32::NAN, true), (f32::INFINITY, true), (1e5, half), (1e-9, half)] {
+            match write(d) {
+                Ok(_) => assert!(!refused, "{format} {d}"),
+                Err(error) => {
+                    assert!(refused && matches!(error, FormatError::Unscalable { .. }), "{error}");
+                }
+            }
+        }
+    }
 }

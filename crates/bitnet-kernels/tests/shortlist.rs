@@ -144,12 +144,40 @@ fn rows_and_hidden_states_of_any_size() {
     let case = Case::new(Format::F32, &numbers, &Cpu::detect());
     let mut outlier = noise(9, COLS);
     outlier[77] = 1e6;
-    for x in [outlier, vec![0.0; COLS], vec![1e-40; COLS], vec![1e-20; COLS], noise(10, COLS)] {
+    for x in [outlier, vec![0.0; COLS], vec![1e-12; COLS], vec![1e10; COLS], noise(10, COLS)] {
         case.check(&x, 1, &[]);
         case.check(&x, 40, &[0]);
     }
     // More than there are.
     case.check(&noise(11, COLS), 1199, &[]);
+    case.check(&noise(11, COLS), usize::MAX, &[]);
+}
+
+/// Hidden states of which products may leave the range of normal numbers: nothing is ruled out.
+#[test]
+fn hidden_states_that_are_too_great_or_small_are_left_to_the_whole_layer() {
+    let case = Case::new(Format::F32, &noise(14, 1200 * COLS), &Cpu::detect());
+    let (mut search, mut calls) = (Search::default(), Calls::default());
+    let layer = Layer { weights: &case.weights, head: &case.head };
+    for (x, looked) in [(1e-45, false), (1e-20, false), (1.0, true), (1e20, false), (1e34, false)] {
+        let work = (&case.pool, &mut search, &mut calls);
+        assert_eq!(case.list.best(layer, &[x; COLS], (1, &[]), work), looked, "{x}");
+        assert_eq!(search.found().is_empty(), !looked, "{x}");
+    }
+}
+
+/// Sums of products over the greatest number, and under the least normal one.
+#[test]
+fn rows_that_are_too_great_or_small_are_not_ruled_out() {
+    for (most, x) in [(1e27, 1e10), (3e-20, 1e-11), (1e-38, 1.0), (3e38, 1e-3)] {
+        let mut numbers = noise(15, 1200 * COLS);
+        numbers.iter_mut().for_each(|number| *number *= most);
+        Case::new(Format::F32, &numbers, &Cpu::detect()).check(&[x; COLS], 3, &[]);
+        // The best row is less than nothing in its first group, and more in the others.
+        numbers[..COLS].fill(most);
+        numbers[..32].fill(-most);
+        Case::new(Format::F32, &numbers, &Cpu::detect()).check(&[x; COLS], 3, &[]);
+    }
 }
 
 #[test]
@@ -176,6 +204,7 @@ fn shapes_that_do_not_fit_are_refused() {
     let error = Shortlist::new((Format::F32, &weights), (1100, 48), &cpu, &pool).unwrap_err();
     assert!(matches!(error, ShortlistError::Format(_)), "{error:?}");
     assert!(Shortlist::new((Format::F32, &weights[1..]), (1100, 32), &cpu, &pool).is_err());
+    assert!(Shortlist::new((Format::F32, &[]), (0, 32), &cpu, &pool).is_ok());
     assert!(Shortlist::suits(4096, 256) && !Shortlist::suits(512, 256));
 }
 

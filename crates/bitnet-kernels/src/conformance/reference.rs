@@ -46,7 +46,8 @@ pub(super) fn quantize(x: &[f32]) -> (Vec<i8>, RowScale) {
 }
 
 pub(super) fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
-    let factor = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    let mean = dot(x, x) / x.len() as f32;
+    let factor = if mean.is_finite() { 1.0 / (mean + eps).sqrt() } else { f32::NAN };
     x.iter().zip(weight).map(|(x, w)| w * (x * factor)).collect()
 }
 
@@ -87,7 +88,8 @@ pub(super) fn softmax(x: &[f32]) -> Vec<f32> {
 }
 
 pub(super) fn relu2(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    gate.iter().zip(up).map(|(g, u)| g.max(0.0) * g.max(0.0) * u).collect()
+    let gated = |g: f32, u: f32| if g.is_finite() { g.max(0.0) * g.max(0.0) * u } else { f32::NAN };
+    gate.iter().zip(up).map(|(&g, &u)| gated(g, u)).collect()
 }
 
 pub(super) fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
@@ -259,7 +261,7 @@ pub(super) fn condense(x: &[f32]) -> Condensed {
     };
     let greatest = |x: &[f32]| x.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
     let step = greatest(x) / (15.5 * 127.0);
-    if !x.iter().all(|x| x.is_finite()) || step > 0.0 && step < 1e-30 {
+    if !x.iter().all(|x| x.is_finite()) || step > 0.0 && !(1e-15..=1e9).contains(&step) {
         return (vec![[0; CODE_BYTES]; groups], vec![[0; 8]; groups], vec![0; groups], none);
     }
     let (mut codes, mut fine, mut scales) = (Vec::new(), Vec::new(), Vec::new());

@@ -94,6 +94,13 @@ pub enum FormatError {
         /// Weights there are.
         found: usize,
     },
+    /// A scale to encode that is not finite, or out of the range of the format.
+    Unscalable {
+        /// The format.
+        format: Format,
+        /// The scale.
+        value: f32,
+    },
     /// A number to encode that is not finite, or out of the range of the format.
     Number {
         /// Its index.
@@ -164,6 +171,9 @@ impl fmt::Display for FormatError {
             }
             FormatError::Weights { expected, found } => {
                 write!(f, "{found} weights; the shape has {expected}")
+            }
+            FormatError::Unscalable { format, value } => {
+                write!(f, "scale {value} is not finite or out of range for {format}")
             }
             FormatError::Number { index, value } => {
                 write!(f, "number {value} at index {index} is not finite or out of range")

@@ -236,7 +236,7 @@ pub fn payload(format: Format, rows: usize, cols: usize) -> Result<usize, Format
 ///
 /// # Errors
 ///
-/// [`FormatError`] where the shape does not suit the format or a weight is not ternary.
+/// [`FormatError`] where the shape or the scale does not suit the format or a weight is not ternary.
 ///
 /// # Panics
 ///
@@ -250,6 +250,7 @@ pub fn encode(
 ) -> Result<Vec<u8>, FormatError> {
     payload(format, rows, cols)?;
     check_weights(weights, rows, cols)?;
+    check_scale(format, d)?;
     Ok(match format {
         Format::I2S => I2S::encode(weights, d),
         Format::Tq1_0 => Tq1_0::encode(weights, d),
@@ -258,6 +259,18 @@ pub fn encode(
         Format::Tl1 | Format::Tl2 => tiled(format, rows, cols)?.encode(weights, d)?,
         _ => panic!("{format} is not a ternary format"),
     })
+}
+
+/// The scale must be finite, and must neither be infinite nor vanish where it is half as precise.
+fn check_scale(format: Format, d: f32) -> Result<(), FormatError> {
+    let stored = match format {
+        Format::Tq1_0 | Format::Tq2_0 => half::f16::from_f32(d).to_f32(),
+        _ => d,
+    };
+    match stored.is_finite() && (stored != 0.0 || d == 0.0) {
+        true => Ok(()),
+        false => Err(FormatError::Unscalable { format, value: d }),
+    }
 }
 
 /// There must be a weight for each place, and each must be ternary.

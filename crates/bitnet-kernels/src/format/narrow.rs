@@ -9,11 +9,12 @@ use super::{Format, FormatError, encode_iq2_s};
 ///
 /// F32 keeps the bits, F16 and BF16 are the nearest number. In Q8_0 the scale of a block is its
 /// greatest magnitude over 127, in Q6_K that of sixteen numbers over 31; each number is the nearest
-/// multiple. IQ2_S as [`encode_iq2_s`].
+/// multiple. IQ2_S as [`encode_iq2_s`]. What is too great for F16 is infinite there.
 ///
 /// # Errors
 ///
-/// [`FormatError`] where `x` is not whole rows, or the format does not have such rows.
+/// [`FormatError`] where `x` is not whole rows, the format does not have such rows, or a number is not
+/// finite or too great for the scale of its block.
 ///
 /// # Panics
 ///
@@ -23,6 +24,9 @@ pub fn narrow(format: Format, x: &[f32], cols: usize) -> Result<Vec<u8>, FormatE
     if !x.len().is_multiple_of(cols) {
         let expected = row * x.len().div_ceil(cols);
         return Err(FormatError::Length { format, expected, found: x.len() / cols * row });
+    }
+    if let Some(index) = x.iter().position(|&x| !fits(format, x)) {
+        return Err(FormatError::Number { index, value: x[index] });
     }
     let mut out = Vec::with_capacity(x.len() / cols * row);
     match format {
@@ -35,6 +39,16 @@ pub fn narrow(format: Format, x: &[f32], cols: usize) -> Result<Vec<u8>, FormatE
         _ => panic!("{format} is a ternary format"),
     }
     Ok(out)
+}
+
+/// Whether a block with `x` has a finite scale.
+fn fits(format: Format, x: f32) -> bool {
+    let scale = match format {
+        Format::Q8_0 => x / 127.0,
+        Format::Q6K => x / 31.0 / 127.0,
+        _ => return true,
+    };
+    f16::from_f32(scale).is_finite()
 }
 
 /// The greatest magnitude.
@@ -113,6 +127,13 @@ mod tests {
     fn rows_that_are_none_are_refused() {
         let columns = narrow(Format::Q6K, &[0.0; 128], 128).unwrap_err();
         assert!(matches!(columns, FormatError::Columns { cols: 128, .. }), "{columns}");
+        for (format, value) in [(Format::Q8_0, 9e6), (Format::Q6K, 3e8), (Format::Q8_0, f32::NAN)] {
+            let mut x = [1.0; 512];
+            narrow(format, &x, 256).unwrap();
+            x[300] = value;
+            let error = narrow(format, &x, 256).unwrap_err();
+            assert!(matches!(error, FormatError::Number { index: 300, .. }), "{error}");
+        }
         let length = narrow(Format::F16, &[0.0; 33], 16).unwrap_err();
         assert_eq!(length, FormatError::Length { format: Format::F16, expected: 96, found: 64 });
     }

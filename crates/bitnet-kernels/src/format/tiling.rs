@@ -4,7 +4,7 @@
 //! the matrix, and the file does not say which they were. [`Tiling::of`] knows the published ones;
 //! a matrix written with others is read through [`Tiled`].
 
-use super::{Format, FormatError, check_weights, tl1, tl2};
+use super::{Format, FormatError, check_scale, check_weights, tl1, tl2};
 
 /// Bytes behind the codes: the `f32` scale, and 28 that mean nothing.
 pub(super) const TAIL: usize = 32;
@@ -118,7 +118,12 @@ impl Tiled {
             Format::Tl1 => {
                 matches!(strip, 32 | 64) && whole(cols, tile_cols) && whole(tile_cols, 256 / strip)
             }
-            _ => strip == 32 && whole(tile_cols, 24) && tl2::rest_fits(cols % tile_cols),
+            _ => {
+                strip == 32
+                    && tile_cols > 0
+                    && whole(tile_cols, 24)
+                    && tl2::rest_fits(cols % tile_cols)
+            }
         };
         match columns && whole(rows, tile_rows) && whole(tile_rows, strip) {
             true => Ok(tiled),
@@ -165,10 +170,11 @@ impl Tiled {
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where there are more or fewer weights than the matrix has, or one of them
-    /// is not ternary.
+    /// [`FormatError`] where there are more or fewer weights than the matrix has, one of them is not
+    /// ternary, or the scale is not finite.
     pub fn encode(&self, weights: &[i8], d: f32) -> Result<Vec<u8>, FormatError> {
         check_weights(weights, self.rows, self.cols)?;
+        check_scale(self.format, d)?;
         let mut bytes = vec![0; self.payload()];
         let codes = self.codes();
         match self.format {

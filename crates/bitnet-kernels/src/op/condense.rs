@@ -83,8 +83,9 @@ impl<S: Floats, F: Float> Op<S> for Condense<F> {
         let step = s.greatest(most) / (MIDDLE * 127.0);
         *args.norms = RowNorms::UNKNOWN;
         args.scales.fill(0);
-        // Rows that are too small or not finite are not condensed.
-        if s.sum(poison).is_nan() || step != 0.0 && step < 1e-30 {
+        // Rows that are not finite are not condensed, nor those for which sums of products could leave
+        // the range of normal numbers.
+        if s.sum(poison).is_nan() || step != 0.0 && !(1e-15..=1e9).contains(&step) {
             return;
         }
         let mut squares = [s.splat(0.0); 3];

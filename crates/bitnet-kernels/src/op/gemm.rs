@@ -43,6 +43,10 @@ pub type Fours = [[i8; 4]; 4];
 /// `[cols / 4][token][4]`. The tokens that the last four lacks are zeros.
 ///
 /// `x` is `[tokens, cols]`, `out` as long as `tokens.div_ceil(4) * cols / 4`.
+///
+/// # Panics
+///
+/// If there are fewer than four columns.
 pub fn interleave(x: &[i8], cols: usize, out: &mut [Fours]) {
     for (x, out) in x.chunks(4 * cols).zip(out.chunks_mut(cols / 4)) {
         for n in 0..4 {
@@ -212,6 +216,9 @@ pub(super) type Codes = [Group; 2];
 fn gemm<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, mut args: GemmArgs<'_>) {
     let rows = args.y.cols().len();
     let fours = args.x_scales.len().div_ceil(4);
+    if fours == 0 {
+        return;
+    }
     let cols = args.x.len() / fours;
     let width = cols.div_ceil(F);
     let mut sums = Lines([[0; PANEL]; TOKENS]);

@@ -2,8 +2,8 @@
 //!
 //! Each operation has an arguments struct and a function type; the functions in
 //! [`KERNELS`](crate::KERNELS) have these types. Shapes that do not fit are the caller's mistake:
-//! they panic in debug builds, and give some result without meaning in others, but touch no memory
-//! that is not in the arguments. Whoever binds kernels checks shapes when the model is loaded.
+//! they panic, or give some result without meaning, but touch no memory that is not in the
+//! arguments. Whoever binds kernels checks shapes when the model is loaded.
 
 mod add;
 mod attend;

@@ -1,6 +1,7 @@
 //! RMSNorm (Zhang and Sennrich 2019): `y = w * (x * 1 / sqrt(mean(x^2) + eps))`.
 //!
-//! The sum of squares has sixteen strided partial sums, each by fused multiply-add.
+//! The sum of squares has sixteen strided partial sums, each by fused multiply-add. Where it is not
+//! finite, neither is the result.
 
 use crate::simd::{Floats, LANES, Op, load_part, store_part};
 
@@ -37,7 +38,8 @@ impl<S: Floats> Op<S> for Norm {
         let last = load_part(s, rest);
         squares = s.fma(last, last, squares);
         let mean = s.sum(squares) / args.x.len() as f32;
-        let factor = s.splat(1.0 / (mean + args.eps).sqrt());
+        let factor = 1.0 / (mean + args.eps).sqrt();
+        let factor = s.splat(if mean.is_finite() { factor } else { f32::NAN });
 
         let (weights, weight_rest) = args.weight.as_chunks::<LANES>();
         let (out, out_rest) = args.y.as_chunks_mut::<LANES>();

@@ -1,4 +1,5 @@
-//! The gated feed-forward activation of BitNet b1.58 2B-4T: `gate = max(gate, 0)^2 * up`.
+//! The gated feed-forward activation of BitNet b1.58 2B-4T: `gate = max(gate, 0)^2 * up`. A gate that
+//! is not finite gives NaN.
 
 use crate::simd::{Floats, LANES, Op, load_part, store_part};
 
@@ -18,7 +19,9 @@ pub(crate) struct Relu2;
 
 #[inline(always)]
 fn gate<S: Floats>(s: S, gate: S::F, up: S::F) -> S::F {
-    let positive = s.max(gate, s.splat(0.0));
+    // Zero times a number is zero, times anything else NaN, which `max` would lose.
+    let zero = s.splat(0.0);
+    let positive = s.add(s.max(gate, zero), s.mul(gate, zero));
     s.mul(s.mul(positive, positive), up)
 }
 

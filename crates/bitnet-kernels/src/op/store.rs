@@ -166,7 +166,7 @@ impl Stored<16, 32> for F16 {
 }
 
 /// As ggml's reference: `d = max |x| / 127`, halves away from zero. Of numbers that are not all
-/// finite none is left: they come back as NaN or infinite.
+/// finite, or one of which is over 8.3 million, none is left: they come back as NaN or infinite.
 impl Stored<32, 34> for Q8_0 {
     #[inline(always)]
     fn block(x: &[f32; 32]) -> [u8; 34] {
