@@ -299,7 +299,7 @@ pub(super) fn quantize(run: QuantizeFn) -> Outcome {
 pub(super) fn norm(run: NormFn) -> Outcome {
     let mut random = Random::new();
     for n in LENGTHS {
-        for x in [random.floats(n), vec![0.0; n]] {
+        for x in [random.floats(n), vec![0.0; n], vec![1e20; n]] {
             let weight = random.floats(n);
             let want = reference::norm(&x, &weight, 1e-5);
             let got = guarded(n, &want, |y| {
