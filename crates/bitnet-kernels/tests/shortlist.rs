@@ -144,7 +144,7 @@ fn rows_and_hidden_states_of_any_size() {
     let case = Case::new(Format::F32, &numbers, &Cpu::detect());
     let mut outlier = noise(9, COLS);
     outlier[77] = 1e6;
-    for x in [outlier, vec![0.0; COLS], vec![1e-12; COLS], vec![1e10; COLS], noise(10, COLS)] {
+    for x in [outlier, vec![0.0; COLS], vec![1e-12; COLS], vec![1e5; COLS], noise(10, COLS)] {
         case.check(&x, 1, &[]);
         case.check(&x, 40, &[0]);
     }
