@@ -137,13 +137,15 @@ impl Product {
             let weights = random.trits(shape.rows * shape.cols);
             cases.push(Product::new(shape, weights, random.bytes(tokens * shape.cols)));
         }
-        // The greatest and the least sums there are.
-        let worst =
-            Shape { rows: if SMALL { 2 } else { 66 }, cols: if SMALL { 256 } else { 32768 } };
-        for weight in [1, -1] {
-            for x in [127, -128] {
-                let weights = vec![weight; worst.rows * worst.cols];
-                cases.push(Product::new(worst, weights, vec![x; tokens * worst.cols]));
+        // The greatest and the least sums there are; and in panels that are read together.
+        let worst = [
+            Shape { rows: 2, cols: if SMALL { 256 } else { 32768 } },
+            Shape { rows: 33, cols: if SMALL { 128 } else { 2304 } },
+        ];
+        for Shape { rows, cols } in worst {
+            for (weight, x) in [(1, 127), (1, -128), (-1, 127), (-1, -128)] {
+                let shape = Shape { rows, cols };
+                cases.push(Product::new(shape, vec![weight; rows * cols], vec![x; tokens * cols]));
             }
         }
         cases
