@@ -53,7 +53,8 @@ impl<'a> Panels<'a> {
     /// All panels of `width` groups, in the order of their rows.
     #[inline(always)]
     pub(crate) fn each(self, width: usize) -> impl Iterator<Item = &'a [Group]> {
-        self.pairs(width).flat_map(|(first, second)| [Some(first), second].into_iter().flatten())
+        let panels = (self.0[0].len() + self.0[1].len()) / width;
+        (0..panels).map(move |p| &self.0[p % 2][p / 2 * width..][..width])
     }
 
     /// Bytes of all panels.
