@@ -120,6 +120,7 @@ macro_rules! dot_products {
         }
     };
 }
+
 dot_products! {
     /// Proof of what [`Neon`] proves, and of the dot product instructions.
     NeonDot = Isa::NeonDot, ["neon" "dotprod"], {
