@@ -202,10 +202,10 @@ impl Machine<'_> {
     }
 
     fn measure(&self) -> Result<Limits, Error> {
-        let cpu = self.engine.cpu();
+        let manager = self.engine.manager();
         Ok(Limits {
-            bandwidth: limits::read_rates(cpu, &self.pool, STREAMED, READS)?,
-            peak: limits::peak_rates(cpu, &self.pool, PEAKS)?,
+            bandwidth: limits::read_rates(manager, &self.pool, STREAMED, READS)?,
+            peak: limits::peak_rates(manager, &self.pool, PEAKS)?,
         })
     }
 }

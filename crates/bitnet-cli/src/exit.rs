@@ -63,7 +63,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Error>() {
         Some(
             Error::Isa(_)
-            | Error::Device { .. }
+            | Error::Device(_)
+            | Error::Preference(_)
             | Error::EmptyPrompt
             | Error::Sampling { .. }
             | Error::Token { .. }

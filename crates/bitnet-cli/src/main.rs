@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod exit;
 mod interrupt;
+mod kernels;
 mod logits;
 mod memory;
 mod model;
@@ -35,6 +36,8 @@ enum Command {
     Logits(logits::Args),
     /// Measure speed: prompts and generation, in tokens per second.
     Bench(bench::Args),
+    /// List all kernels: which run here, why others do not, and what each is used for.
+    Kernels(kernels::Args),
     /// Write a model of random weights, to measure speed with.
     Synth(synth::Args),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Synth(args) => synth::run(&args),
     };
     exit::code(result)

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bitnet_gguf::Gguf;
 use bitnet_inference::{Engine, Error, KvType, Layout, Options};
-use bitnet_kernels::Isa;
+use bitnet_kernels::manager::Choice;
+use bitnet_kernels::{Device, Isa};
 use clap::value_parser;
 
 use crate::exit;
@@ -30,21 +31,29 @@ pub(crate) struct Args {
     #[command(flatten)]
     how: How,
     /// Device to run on.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "BITNET_DEVICE")]
-    device: String,
+    #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
+    device: Device,
+    /// Compute with floating-point weights in linear layers, to check against: slow, the same results.
+    #[arg(long, env = "BITNET_DEQUANTIZE")]
+    dequantize: bool,
 }
 
 /// Flags of how a model is computed, whoever loads it.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct How {
     /// Use no better instruction set: scalar, avx2, avxvnni, avx512, avx512vnni, neon, neondot or
     /// neoni8mm.
     #[arg(long, value_name = "ISA", env = "BITNET_ISA")]
     isa: Option<Isa>,
+    /// Kernels to prefer, the first most, by their ids: of an operation that they name, no others are
+    /// used. `bitnet kernels` lists all.
+    #[arg(long = "kernel", value_name = "ID,...", value_delimiter = ',', env = "BITNET_KERNELS")]
+    kernels: Vec<Choice>,
     /// Layout of the ternary weights in memory: i2s_r32 (2 bits) or tl2_r32 (1.67 bits, for memory
-    /// that is slow for the cores there are). Results do not depend on it.
-    #[arg(long, value_name = "LAYOUT", default_value = "i2s_r32", env = "BITNET_LAYOUT")]
-    layout: Layout,
+    /// that is slow for the cores there are); the first that suits them if not given. Results do not
+    /// depend on it.
+    #[arg(long, value_name = "LAYOUT", env = "BITNET_LAYOUT")]
+    layout: Option<Layout>,
     /// Format of keys and values: f32, f16 (half the memory) or q8_0 (about a quarter).
     #[arg(long, value_name = "TYPE", default_value = "f32", env = "BITNET_CACHE_TYPE")]
     cache_type: KvType,
@@ -52,21 +61,20 @@ pub(crate) struct How {
 
 impl How {
     /// Options with these flags.
-    pub(crate) fn options(self) -> Options {
-        let How { isa, layout, cache_type } = self;
-        Options { isa, layout, kv: cache_type, ..Options::default() }
+    pub(crate) fn options(&self) -> Options {
+        let How { isa, kernels, layout, cache_type } = self.clone();
+        Options { isa, kernels, layout, kv: cache_type, ..Options::default() }
     }
 }
 
 impl Args {
     /// Loads the model, and says on stderr what its user should know.
     pub(crate) fn load(&self) -> Result<Engine> {
-        if self.device != "cpu" {
-            return Err(Error::Device { device: self.device.clone() }.into());
-        }
         let options = Options {
             // Negative is automatic. Zero is passed on, and refused.
             threads: usize::try_from(self.threads).ok(),
+            device: self.device,
+            dequantize: self.dequantize,
             context: Some(self.ctx_size).filter(|&n| n > 0),
             ..self.how.options()
         };

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::{fmt, fs, io, thread};
 
 use bitnet_gguf::Gguf;
-use bitnet_kernels::{Cpu, Format, Isa, Pool};
+use bitnet_kernels::manager::Choice;
+use bitnet_kernels::{Cpu, Device, Format, Isa, KernelManager, Pool};
 use sha2::{Digest, Sha256};
 
 use crate::arch::BitNet;
 use crate::backend::cpu::{CpuBackend, Kernels};
+use crate::device_features::{self, KernelCapabilities};
 use crate::session::Session;
 use crate::source;
 use crate::state::KvCache;
@@ -21,23 +23,48 @@ use crate::{Config, Error, Notice};
 /// How to run a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// What computes.
+    pub device: Device,
     /// Nothing better than this instruction set; the best there is if not given.
     pub isa: Option<Isa>,
+    /// Kernels to prefer, the first most: of an operation that they name, no others are used.
+    pub kernels: Vec<Choice>,
     /// Threads; as many as the process may use cores if not given.
     pub threads: Option<usize>,
     /// Tokens of context; as many as the model was trained for if not given.
     pub context: Option<usize>,
     /// How keys and values are kept.
     pub kv: KvType,
-    /// How ternary weights are kept.
-    pub layout: Layout,
+    /// How ternary weights are kept; as suits the matrices and the machine if not given.
+    pub layout: Option<Layout>,
+    /// Compute with floating-point weights in linear layers: slow, in eight times the memory, and
+    /// the same results, to check against.
+    pub dequantize: bool,
+}
+
+impl Options {
+    /// Chooses kernels as the options say.
+    ///
+    /// # Errors
+    ///
+    /// Where they ask for what the processor does not have.
+    pub fn manager(&self) -> Result<KernelManager, Error> {
+        let mut manager = KernelManager::new();
+        if let Some(isa) = self.isa {
+            manager = manager.limit(isa)?;
+        }
+        if let Some(layout) = self.layout {
+            manager = manager.limit_layout(layout.format());
+        }
+        manager.set_backend_preference(&self.kernels)?;
+        Ok(manager)
+    }
 }
 
 /// The layout of ternary weights in memory, whatever it is in the file. Results are the same bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Two bits a weight: the fewest instructions.
-    #[default]
     I2SR32,
     /// 1.67 bits a weight: less to read for each token, and more instructions. Faster where memory
     /// is slow for the cores there are.
@@ -135,12 +162,12 @@ pub struct Engine {
     gguf: Gguf,
     pub(crate) model: Arc<BitNet>,
     tokenizer: Option<Tokenizer>,
-    cpu: Cpu,
+    manager: KernelManager,
     kernels: Kernels,
     pool: Arc<Pool>,
     context: usize,
     kv: KvType,
-    layout: Layout,
+    dequantize: bool,
     notices: Vec<Notice>,
 }
 
@@ -171,13 +198,10 @@ impl Engine {
     ///
     /// As [`Engine::open`].
     pub fn load(gguf: Gguf, options: &Options) -> Result<Engine, Error> {
-        let detected = Cpu::detect();
-        let cpu = match options.isa {
-            Some(isa) => detected.limit(isa)?,
-            None => detected,
-        };
+        device_features::open(options.device)?;
+        let manager = options.manager()?;
         let pool = Arc::new(pool(options.threads)?);
-        let model = source::gguf::model(&gguf, options.layout.format(), (&cpu, &pool))?;
+        let model = source::gguf::model(&gguf, options.dequantize, (&manager, &pool))?;
         let (tokenizer, mut notices) = source::gguf::tokenizer(&gguf)?;
         let rows = model.embedding.rows;
         let tokens = tokenizer.as_ref().map(Tokenizer::len);
@@ -193,10 +217,23 @@ impl Engine {
         if asked > trained {
             notices.push(Notice::Context { asked, used: trained });
         }
-        let Options { kv, layout, .. } = *options;
-        let kernels = Kernels::select(&cpu, kv.format())?;
-        let (model, context) = (Arc::new(model), asked.min(trained));
-        Ok(Engine { gguf, model, tokenizer, cpu, kernels, pool, context, kv, layout, notices })
+        let Options { kv, dequantize, .. } = *options;
+        if dequantize {
+            notices.push(Notice::Dequantized);
+        }
+        let kernels = Kernels::select(&manager, kv.format())?;
+        Ok(Engine {
+            gguf,
+            model: Arc::new(model),
+            tokenizer,
+            manager,
+            kernels,
+            pool,
+            context: asked.min(trained),
+            kv,
+            dequantize,
+            notices,
+        })
     }
 
     /// Hyper-parameters of the model.
@@ -217,10 +254,10 @@ impl Engine {
         self.model.weight_formats()
     }
 
-    /// The layout of the ternary weights in memory.
+    /// The names of the layouts of the linear layers in memory, each once.
     #[must_use]
-    pub fn layout(&self) -> Layout {
-        self.layout
+    pub fn layouts(&self) -> Vec<&'static str> {
+        self.model.layouts().into_iter().map(Format::name).collect()
     }
 
     /// The format of keys and values.
@@ -281,7 +318,25 @@ impl Engine {
     /// The instruction sets in use.
     #[must_use]
     pub fn cpu(&self) -> &Cpu {
-        &self.cpu
+        self.manager.cpu()
+    }
+
+    /// What chose the kernels.
+    #[must_use]
+    pub fn manager(&self) -> &KernelManager {
+        &self.manager
+    }
+
+    /// What this model can compute with.
+    #[must_use]
+    pub fn kernel_capabilities(&self) -> KernelCapabilities {
+        KernelCapabilities::new(&self.manager, self.context)
+    }
+
+    /// Whether linear layers compute with floating-point weights.
+    #[must_use]
+    pub fn dequantized(&self) -> bool {
+        self.dequantize
     }
 
     /// The number of threads in use.
@@ -328,7 +383,7 @@ impl Engine {
 
     pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
         let cache = KvCache::new(&self.model.config, sequences, self.kv.format());
-        CpuBackend::new(self.kernels.clone(), Arc::clone(&self.pool), cache)
+        CpuBackend::new(self.kernels.clone(), Arc::clone(&self.pool), cache, self.dequantize)
     }
 }
 

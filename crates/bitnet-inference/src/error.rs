@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use bitnet_kernels::NoKernel;
 use bitnet_kernels::format::FormatError;
 use bitnet_kernels::isa::MissingIsa;
+use bitnet_kernels::manager::PreferenceError;
 
+use crate::device_features::DeviceError;
 use crate::tokenizer::TokenizerError;
 
 /// Why a model did not load or run.
@@ -180,18 +182,33 @@ pub enum Error {
         /// Why not.
         source: FormatError,
     },
-    /// No kernel for a weight format.
+    /// No kernel for an operation and a weight format.
     #[error(transparent)]
-    Kernel(#[from] NoKernel),
+    NoCompatibleKernel(#[from] NoKernel),
+    /// No kernels for a linear layer.
+    #[error("{0}; --dequantize computes with floating-point weights instead, slowly")]
+    UnsupportedKernelConfiguration(NoKernel),
+    /// Kernels that the user prefers and that cannot be used.
+    #[error("{0}")]
+    Preference(#[from] PreferenceError),
+    /// Activations that do not suit a layer.
+    #[error("{x} numbers in and {y} out are not rows of {inputs} and as many of {outputs}")]
+    Activations {
+        /// Numbers that go in.
+        x: usize,
+        /// Numbers that come out.
+        y: usize,
+        /// Features that go in.
+        inputs: usize,
+        /// Features that come out.
+        outputs: usize,
+    },
     /// The processor lacks the instruction set that was asked for.
     #[error("{0}")]
     Isa(#[from] MissingIsa),
-    /// A device that this build cannot use.
-    #[error("device `{device}` is not available: this build runs on `cpu` only")]
-    Device {
-        /// What was asked for.
-        device: String,
-    },
+    /// A device that cannot be used.
+    #[error("{0}")]
+    Device(#[from] DeviceError),
     /// No threads, or none to be had.
     #[error("cannot use {threads} threads: {source}")]
     Threads {
@@ -254,6 +271,8 @@ pub enum Notice {
         /// The file.
         file: String,
     },
+    /// Linear layers compute with floating-point weights.
+    Dequantized,
     /// A greater context was asked for than the model was trained for.
     Context {
         /// What was asked for.
@@ -269,6 +288,10 @@ impl fmt::Display for Notice {
             Notice::NoSplitter { file } => write!(
                 f,
                 "{file}: tokenizer.ggml.pre is missing: splitting text as Llama 3 does (llama-bpe)"
+            ),
+            Notice::Dequantized => f.write_str(
+                "--dequantize: linear layers compute with floating-point weights, slowly and in \
+                 eight times the memory; receipts say so",
             ),
             Notice::Context { asked, used } => write!(
                 f,

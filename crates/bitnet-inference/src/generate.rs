@@ -79,7 +79,7 @@ impl<'a> Generation<'a> {
         Ok(Generation {
             engine,
             session: engine.session(1)?,
-            sampler: Sampler::new(sampling, engine.cpu())?,
+            sampler: Sampler::new(sampling, engine.manager())?,
             prompt: prompt.len(),
             tokens: prompt,
             limit,

@@ -8,10 +8,12 @@
 mod arch;
 mod backend;
 mod config;
+pub mod device_features;
 mod engine;
 mod error;
 mod generate;
 mod linear;
+mod matrix;
 mod sample;
 mod session;
 mod source;
@@ -23,6 +25,7 @@ pub use config::Config;
 pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};
 pub use generate::{Finish, Generation, Timings};
+pub use linear::QuantizedLinear;
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 

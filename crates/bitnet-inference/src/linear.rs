@@ -1,79 +1,251 @@
-//! Matrices, bound to the kernels that multiply by them.
+//! Linear layers of ternary weights, bound to the kernels that multiply by them.
 
-use std::ops::Range;
+use bitnet_kernels::format::FormatError;
+use bitnet_kernels::manager::{Matrix, Product};
+use bitnet_kernels::op::{
+    GemmArgs, GemvArgs, HeadArgs, HeadFn, QuantizeArgs, QuantizeFn, interleave,
+};
+use bitnet_kernels::pool::Tile;
+use bitnet_kernels::{
+    Bound, Calls, DataType, Device, Format, KernelManager, Operation, Packed, Pool, format, packed,
+};
 
-use bitnet_gguf::Bytes;
-use bitnet_kernels::op::{GemmFn, GemvFn, HeadFn};
-use bitnet_kernels::shortlist::{Shortlist, ShortlistError};
-use bitnet_kernels::{Bound, Cpu, Format, NoKernel, Packed, Pool, select};
+use crate::Error;
+use crate::state::Quantized;
 
-/// A ternary weight matrix `[rows, cols]`, packed for the kernels it is bound to.
+/// Matrix rows of a tile at least.
+const TILE_ROWS: usize = 2 * packed::PAIR;
+/// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
+pub(crate) const TILE: usize = 1 << 18;
+
+/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least some panels, so that
+/// what a call costs in any case is little.
+pub(crate) fn tile_rows(work: usize) -> usize {
+    (TILE / work.max(1)).max(TILE_ROWS).next_multiple_of(packed::PAIR)
+}
+
+/// A linear layer of ternary weights and 8-bit activations, bound to kernels. `W` is what it holds
+/// of weights: nothing yet, or all of them.
+///
+/// ```
+/// use bitnet_inference::QuantizedLinear;
+/// use bitnet_kernels::{Device, Format, KernelManager, Pool, format};
+///
+/// let manager = KernelManager::new();
+/// // 128 features in, 2 out.
+/// let layer = QuantizedLinear::new(128, 2, Some(Format::I2S), Device::Cpu, &manager)?;
+/// // All +1 and all -1, times 0.5.
+/// let weights = [[1; 128], [-1; 128]].concat();
+/// let bytes = format::encode(Format::I2S, &weights, 2, 128, 0.5)?;
+/// let layer = layer.load(&bytes, &Pool::alone())?;
+///
+/// let mut y = [0.0; 2];
+/// layer.forward(&[1.0; 128], &mut y, &Pool::alone())?;
+/// assert_eq!(y, [64.0, -64.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct QuantizedLinear {
-    /// The weights.
-    pub(crate) packed: Packed,
-    /// The layout they had in the file.
-    pub(crate) format: Format,
-    /// For one row of activations.
-    pub(crate) gemv: Bound<GemvFn>,
-    /// For several.
-    pub(crate) gemm: Bound<GemmFn>,
+pub struct QuantizedLinear<W = Packed> {
+    /// The format of the weights in their file.
+    format: Format,
+    rows: usize,
+    cols: usize,
+    /// The layout in memory, and the kernels for it.
+    product: Product,
+    quantize: Bound<QuantizeFn>,
+    weights: W,
+}
+
+impl QuantizedLinear<()> {
+    /// Binds a layer with weights in `format`, of which nothing is unknown, to the best kernels.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnsupportedKernelConfiguration`] where `device` has none for such weights: the
+    /// reasons are in it.
+    pub fn new(
+        in_features: usize,
+        out_features: usize,
+        format: Option<Format>,
+        device: Device,
+        manager: &KernelManager,
+    ) -> Result<QuantizedLinear<()>, Error> {
+        let bind = || {
+            // Other devices have reasons of their own.
+            manager.kernel_for(device, format, Operation::Gemv, DataType::Q8)?;
+            let matrix = Matrix { format, rows: out_features, cols: in_features };
+            Ok((manager.product(matrix)?, manager.select(None)?))
+        };
+        let (product, quantize) = bind().map_err(Error::UnsupportedKernelConfiguration)?;
+        // Without a format there is no product.
+        let format = format.unwrap_or(product.layout);
+        let (rows, cols) = (out_features, in_features);
+        Ok(QuantizedLinear { format, rows, cols, product, quantize, weights: () })
+    }
+
+    /// Checks every byte of the weights `[out features, in features]`, and packs them for the
+    /// kernels.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`] where the bytes are not such a matrix, or there is no memory for it.
+    pub fn load(self, bytes: &[u8], pool: &Pool) -> Result<QuantizedLinear, FormatError> {
+        let QuantizedLinear { format, rows, cols, product, quantize, .. } = self;
+        let weights = Packed::new(format, bytes, (rows, cols), product.layout, pool)?;
+        Ok(QuantizedLinear { format, rows, cols, product, quantize, weights })
+    }
+}
+
+impl<W> QuantizedLinear<W> {
+    /// The kernels, and the layout that they read.
+    #[must_use]
+    pub fn kernels(&self) -> &Product {
+        &self.product
+    }
 }
 
 impl QuantizedLinear {
-    /// Binds a matrix to the best kernels of `cpu`.
-    pub(crate) fn new(
-        packed: Packed,
-        format: Format,
-        cpu: &Cpu,
-    ) -> Result<QuantizedLinear, NoKernel> {
-        let layout = Some(packed.layout());
-        Ok(QuantizedLinear {
-            packed,
-            format,
-            gemv: select(layout, cpu)?,
-            gemm: select(layout, cpu)?,
-        })
+    /// `y = x W^T` for activations `x` `[tokens, in features]`, which are quantised to 8 bits, row
+    /// by row; `y` is `[tokens, out features]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Activations`] where the lengths of `x` and `y` are not those of as many rows,
+    /// [`Error::Memory`].
+    pub fn forward(&self, x: &[f32], y: &mut [f32], pool: &Pool) -> Result<(), Error> {
+        let tokens = x.len() / self.cols;
+        let (x_len, y_len) = (tokens * self.cols, tokens * self.rows);
+        if (x.len(), y.len()) != (x_len, y_len) || tokens == 0 {
+            let (inputs, outputs) = (self.cols, self.rows);
+            return Err(Error::Activations { x: x.len(), y: y.len(), inputs, outputs });
+        }
+        let mut q = Quantized::new(tokens, self.cols)?;
+        let rows = x.chunks(self.cols).zip(q.data.chunks_mut(self.cols)).zip(&mut q.scales[..]);
+        for ((x, q), scale) in rows {
+            (self.quantize.run)(QuantizeArgs { x, q, scale });
+        }
+        interleave(&q.data, self.cols, &mut q.fours);
+        let grain = (tokens, tile_rows(self.cols * tokens));
+        pool.tiles(y, self.rows, grain, |tile| self.tile(&q, tokens, tile));
+        Ok(())
+    }
+
+    /// A tile of the product with the first `rows` rows of `x`.
+    fn tile(&self, x: &Quantized, rows: usize, mut y: Tile<'_, f32>) {
+        let (panels, scale) = (self.weights.panels(y.cols()), self.weights.scale());
+        if rows == 1 {
+            let (x_row, x_scale) = (x.data[..x.cols].as_chunks().0, x.scales[0]);
+            (self.product.gemv.run)(GemvArgs { panels, scale, x: x_row, x_scale, y: y.row(0) });
+        } else {
+            let fours = &x.fours[..rows.div_ceil(4) * x.cols / 4];
+            let x_scales = &x.scales[..rows];
+            (self.product.gemm.run)(GemmArgs { panels, scale, x: fours, x_scales, y });
+        }
     }
 }
 
-/// A floating-point matrix `[rows, cols]`, in the bytes of the file: embeddings and output layer.
+/// A linear layer of a model.
 #[derive(Debug)]
-pub(crate) struct FloatMatrix {
-    bytes: Bytes,
-    /// Rows: tokens of the vocabulary.
-    pub(crate) rows: usize,
-    /// Numbers of a row.
-    pub(crate) cols: usize,
-    /// The layout of the bytes.
-    pub(crate) format: Format,
-    /// Multiplies by it.
-    pub(crate) head: Bound<HeadFn>,
-    /// Finds its greatest products, where it is large.
-    pub(crate) shortlist: Option<Shortlist>,
+pub(crate) enum Linear {
+    /// By kernels for ternary weights.
+    Quantized(QuantizedLinear),
+    /// By a kernel for floating-point weights, because the user asked for it.
+    Dequantized(DequantizedLinear),
 }
 
-impl FloatMatrix {
-    /// Binds a matrix to the best kernel of `cpu`, and condenses it where that suits.
+/// The weights -1, 0 and 1 as numbers `[rows, cols]`, with activations as numbers too. Sums are
+/// whole numbers that are exact up to 132,104 columns, so results are those of the ternary kernels.
+#[derive(Debug)]
+pub(crate) struct DequantizedLinear {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    /// In half precision.
+    weights: Vec<u8>,
+    /// The scale of all weights.
+    scale: f32,
+    head: Bound<HeadFn>,
+}
+
+impl DequantizedLinear {
+    /// Checks every byte of a ternary matrix in the format of a file, and widens it.
     pub(crate) fn new(
-        bytes: Bytes,
-        (rows, cols): (usize, usize),
         format: Format,
-        (cpu, pool): (&Cpu, &Pool),
-    ) -> Result<FloatMatrix, ShortlistError> {
-        let condensed = || Shortlist::new((format, &bytes), (rows, cols), cpu, pool);
-        let shortlist = Shortlist::suits(rows, cols).then(condensed).transpose()?;
-        Ok(FloatMatrix { bytes, rows, cols, format, head: select(Some(format), cpu)?, shortlist })
+        bytes: &[u8],
+        (rows, cols): (usize, usize),
+        head: Bound<HeadFn>,
+    ) -> Result<DequantizedLinear, FormatError> {
+        let scale = format::check(format, bytes, rows, cols)?;
+        Format::F16.row_bytes(cols)?;
+        let number = |t| half::f16::from_f32(f32::from(t)).to_le_bytes();
+        let weights = format::decode(format, bytes, rows, cols)?.into_iter().flat_map(number);
+        Ok(DequantizedLinear { format, rows, cols, weights: weights.collect(), scale, head })
     }
 
-    /// The bytes of some rows.
-    pub(crate) fn weights(&self, rows: Range<usize>) -> &[u8] {
-        slice_rows(&self.bytes, self.format, self.cols, rows)
+    /// A tile of the product with the first `rows` rows of `x`.
+    fn tile(&self, x: &Quantized, rows: usize, mut y: Tile<'_, f32>) {
+        let (cols, bytes) = (self.cols, 2 * self.cols);
+        let weights = &self.weights[y.cols().start * bytes..y.cols().end * bytes];
+        (self.head.run)(HeadArgs { weights, x: &x.normed[..rows * cols], cols, y: y.reborrow() });
+        for row in y.rows() {
+            let scale = x.scales[row].scale;
+            y.row(row).iter_mut().for_each(|y| *y = *y / scale * self.scale);
+        }
     }
 }
 
-fn slice_rows(bytes: &[u8], format: Format, cols: usize, rows: Range<usize>) -> &[u8] {
-    let (weights, size) = format.block();
-    let row = cols / weights * size;
-    &bytes[rows.start * row..rows.end * row]
+impl Linear {
+    /// Output and input features.
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        match self {
+            Linear::Quantized(linear) => (linear.rows, linear.cols),
+            Linear::Dequantized(linear) => (linear.rows, linear.cols),
+        }
+    }
+
+    /// The format in the file.
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Linear::Quantized(linear) => linear.format,
+            Linear::Dequantized(linear) => linear.format,
+        }
+    }
+
+    /// The format in memory.
+    pub(crate) fn layout(&self) -> Format {
+        match self {
+            Linear::Quantized(linear) => linear.product.layout,
+            Linear::Dequantized(_) => Format::F16,
+        }
+    }
+
+    /// A tile of the product with the first `rows` rows of `x`.
+    pub(crate) fn tile(&self, x: &Quantized, rows: usize, y: Tile<'_, f32>) {
+        match self {
+            Linear::Quantized(linear) => linear.tile(x, rows, y),
+            Linear::Dequantized(linear) => linear.tile(x, rows, y),
+        }
+    }
+
+    /// Counts a product with some rows.
+    pub(crate) fn count(&self, calls: &mut Calls, rows: usize) {
+        match self {
+            Linear::Quantized(linear) if rows == 1 => calls.add(&linear.product.gemv, 1),
+            Linear::Quantized(linear) => calls.add(&linear.product.gemm, 1),
+            Linear::Dequantized(linear) => calls.add(&linear.head, 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_have_rows_however_wide_they_are() {
+        assert_eq!(tile_rows(256), 1024);
+        assert_eq!(tile_rows(2560), 128);
+        assert_eq!(tile_rows(2560 * 128), 128);
+        assert_eq!(tile_rows(usize::MAX), 128);
+    }
 }

@@ -5,7 +5,7 @@
 //! sequence, so a seed gives the same tokens everywhere.
 
 use bitnet_kernels::op::{SoftmaxArgs, SoftmaxFn};
-use bitnet_kernels::{Bound, Calls, Cpu, select};
+use bitnet_kernels::{Bound, Calls, KernelManager};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -88,12 +88,12 @@ impl Sampler {
     /// # Errors
     ///
     /// Where a setting is out of its range.
-    pub fn new(settings: Sampling, cpu: &Cpu) -> Result<Sampler, Error> {
+    pub fn new(settings: Sampling, manager: &KernelManager) -> Result<Sampler, Error> {
         settings.check()?;
         Ok(Sampler {
             settings,
             random: Xoshiro256PlusPlus::seed_from_u64(settings.seed),
-            softmax: select(None, cpu)?,
+            softmax: manager.select(None)?,
             calls: Calls::default(),
             candidates: Vec::new(),
             recent: Vec::new(),
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     fn sampler(settings: Sampling) -> Sampler {
-        Sampler::new(settings, &Cpu::detect()).unwrap()
+        Sampler::new(settings, &KernelManager::new()).unwrap()
     }
 
     /// Which tokens of `logits` are ever drawn.

@@ -7,6 +7,7 @@ mod common;
 mod tiny;
 
 use bitnet_inference::{CHUNK, Engine, Error, Input, KvType, Layout, Logits, Options, Wanted};
+use bitnet_kernels::manager::KernelBackend;
 use bitnet_kernels::{Cpu, Isa};
 use common::{DEMO, load, logits};
 use sha2::{Digest, Sha256};
@@ -58,9 +59,52 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_logits() {
 #[test]
 fn every_layout_of_weights_gives_the_same_logits() {
     for &isa in Cpu::detect().isas() {
-        let layout = Layout::Tl2R32;
+        let layout = Some(Layout::Tl2R32);
         let engine = load(DEMO, &Options { isa: Some(isa), layout, ..Options::default() });
         assert_eq!(hash(&logits(&engine, &prompt())), LOGITS_SHA256, "{isa}, {layout:?}");
+    }
+}
+
+#[test]
+fn floating_point_weights_give_the_same_logits() {
+    let plain = engine(Isa::Scalar, 1);
+    for &isa in Cpu::detect().isas() {
+        let options = Options { isa: Some(isa), dequantize: true, ..Options::default() };
+        let engine = load(DEMO, &options);
+        assert_eq!(hash(&logits(&engine, &prompt())), LOGITS_SHA256, "{isa}");
+        assert!(engine.dequantized() && !plain.dequantized());
+        assert!(engine.notices().iter().any(|notice| notice.to_string().contains("--dequantize")));
+        assert_eq!(engine.layouts(), ["f16"]);
+    }
+}
+
+#[test]
+fn preferred_kernels_are_called_and_give_the_same_logits() {
+    let named = ["I2S_QK256_CUDA", "gemv_tl2_r32_q8_scalar", "norm_f32_scalar"];
+    let kernels = named.iter().map(|name| name.parse().unwrap()).collect();
+    let engine = load(DEMO, &Options { kernels, ..Options::default() });
+    assert_eq!(hash(&logits(&engine, &prompt())), LOGITS_SHA256);
+    assert_eq!(engine.layouts(), ["tl2_r32"]);
+    let mut session = engine.session(1).unwrap();
+    session.run(&[Input { sequence: 0, token: 1, logits: true }]).unwrap();
+    let called: Vec<_> = session.calls().iter().map(|(kernel, _)| kernel.to_string()).collect();
+    for name in &named[1..] {
+        assert!(called.iter().any(|id| id == name), "{name} in {called:?}");
+    }
+    assert!(!called.iter().any(|id| id.starts_with("gemv_i2s") || id == "norm_f32_avx2"));
+}
+
+#[test]
+fn a_model_tells_what_it_can_compute_with() {
+    let cpu = Cpu::detect();
+    for &isa in cpu.isas() {
+        let found = engine(isa, 1).kernel_capabilities();
+        assert_eq!(found.simd_level, isa);
+        assert!(found.max_context_length > 0 && !found.cuda_available);
+        assert!(found.is_capable_of(KernelBackend::I2sScalar));
+        assert_eq!(found.is_capable_of(KernelBackend::I2sAvx2), Isa::Avx2.within(isa));
+        assert_eq!(found.is_capable_of(KernelBackend::I2sNeon), Isa::Neon.within(isa));
+        assert!(!found.is_capable_of(KernelBackend::I2sCuda));
     }
 }
 

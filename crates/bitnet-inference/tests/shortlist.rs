@@ -39,7 +39,8 @@ fn the_greatest_logits_give_the_same_tokens() {
     ];
     for settings in all {
         let mut session = engine.session(2).expect("memory");
-        let mut samplers = [0; 2].map(|_| Sampler::new(settings, engine.cpu()).expect("settings"));
+        let mut samplers =
+            [0; 2].map(|_| Sampler::new(settings, engine.manager()).expect("settings"));
         let mut history = vec![1_u32, 4000, 77];
         let mut from = 0;
         let mut best = 0;
@@ -65,6 +66,6 @@ fn the_greatest_logits_give_the_same_tokens() {
 fn all_tokens_take_part_where_sampling_asks_for_all() {
     let engine = engine();
     let settings = Sampling { top_k: 0, ..Sampling::default() };
-    let mut sampler = Sampler::new(settings, engine.cpu()).expect("settings");
+    let mut sampler = Sampler::new(settings, engine.manager()).expect("settings");
     assert_eq!(sampler.wanted(&[1, 2]), Wanted::All);
 }

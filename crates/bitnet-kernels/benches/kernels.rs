@@ -16,7 +16,9 @@ use bitnet_kernels::op::{
 };
 use bitnet_kernels::packed::{Group, PAIR, ROWS};
 use bitnet_kernels::shapes::{BITNET_2B_4T, Shape};
-use bitnet_kernels::{Aligned, Cpu, Format, Kernel, Operation, Packed, Pool, kernels, limits};
+use bitnet_kernels::{
+    Aligned, Cpu, Format, Kernel, KernelManager, Operation, Packed, Pool, kernels, limits,
+};
 
 /// How much to measure.
 struct Effort {
@@ -163,8 +165,8 @@ impl Bench {
 
     /// The peak of an instruction set, measured beside what it is compared with.
     fn peak(&self, kernel: &Kernel) -> f64 {
-        let peak = |cpu| limits::int8_peak(&cpu, &self.pool, self.effort.rounds).ok();
-        self.cpu.limit(kernel.isa()).ok().and_then(peak).unwrap_or(f64::NAN)
+        let peak = |manager| limits::int8_peak(&manager, &self.pool, self.effort.rounds).ok();
+        KernelManager::new().limit(kernel.isa()).ok().and_then(peak).unwrap_or(f64::NAN)
     }
 
     fn head(&self, kernel: &Kernel, shape: Shape) {

@@ -1,5 +1,6 @@
 //! Instruction sets: their names and how they compare.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -53,7 +54,8 @@ impl Isa {
     }
 
     /// The architecture the instruction set belongs to; none for [`Isa::Scalar`].
-    const fn arch(self) -> Option<&'static str> {
+    #[must_use]
+    pub const fn arch(self) -> Option<&'static str> {
         match self {
             Isa::Scalar => None,
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni => Some("x86_64"),
@@ -67,6 +69,18 @@ impl Isa {
     pub fn within(self, limit: Isa) -> bool {
         let comparable = self.arch().is_none() || self.arch() == limit.arch();
         comparable && self as u8 <= limit as u8
+    }
+}
+
+/// Sets of one architecture, from least to best; those of different ones do not compare.
+impl PartialOrd for Isa {
+    fn partial_cmp(&self, other: &Isa) -> Option<Ordering> {
+        match (self.within(*other), other.within(*self)) {
+            (true, true) => Some(Ordering::Equal),
+            (true, false) => Some(Ordering::Less),
+            (false, true) => Some(Ordering::Greater),
+            (false, false) => None,
+        }
     }
 }
 
@@ -127,6 +141,18 @@ mod tests {
         assert!(!Isa::Avx2.within(Isa::NeonDot));
         assert!(!Isa::Neon.within(Isa::Avx512));
         assert!(Isa::Scalar.within(Isa::Neon));
+    }
+
+    #[test]
+    fn sets_of_one_architecture_are_ordered() {
+        assert!(Isa::Scalar < Isa::Avx2 && Isa::Avx2 < Isa::Avx512 && Isa::Scalar < Isa::Neon);
+        assert!(Isa::NeonI8mm > Isa::NeonDot && Isa::Neon >= Isa::Neon);
+        assert_eq!(Isa::Avx512.partial_cmp(&Isa::Neon), None);
+        for (i, a) in Isa::ALL.iter().enumerate() {
+            for b in &Isa::ALL[i + 1..] {
+                assert_ne!(a.partial_cmp(b), Some(Ordering::Greater), "{a}, {b}");
+            }
+        }
     }
 
     #[test]

@@ -3,17 +3,16 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::manager::{KernelManager, NoKernel};
 use crate::op::{PeakArgs, PeakFn, ReadArgs, ReadFn};
 use crate::pool::Pool;
-use crate::registry::{NoKernel, select};
-use crate::simd::cpu::Cpu;
 
 /// Reads of memory in GB/s, by all threads of `pool` with the best instruction set of the
 /// processor: the best of `rounds` passes over `bytes` bytes, which should be many times the
 /// caches.
 #[must_use]
 pub fn read_bandwidth(pool: &Pool, bytes: usize, rounds: usize) -> f64 {
-    let rates = read_rates(&Cpu::detect(), pool, bytes, rounds);
+    let rates = read_rates(&KernelManager::new(), pool, bytes, rounds);
     rates.map_or(f64::NAN, |rates| best(&rates))
 }
 
@@ -24,14 +23,14 @@ pub fn read_bandwidth(pool: &Pool, bytes: usize, rounds: usize) -> f64 {
 ///
 /// None on the processors there are: every one has a row in the table.
 pub fn read_rates(
-    cpu: &Cpu,
+    manager: &KernelManager,
     pool: &Pool,
     bytes: usize,
     rounds: usize,
 ) -> Result<Vec<f64>, NoKernel> {
     /// Numbers of a piece: 1 MiB, so that threads share the work evenly.
     const PIECE: usize = 1 << 18;
-    let read = select::<ReadFn>(None, cpu)?;
+    let read = manager.select::<ReadFn>(None)?;
     let data = vec![1.0_f32; bytes / 4];
     let pieces: Vec<_> = data.chunks(PIECE).collect();
     let mut sums = vec![0.0; pieces.len()];
@@ -54,8 +53,8 @@ pub fn read_rates(
 /// # Errors
 ///
 /// As [`peak_rates`].
-pub fn int8_peak(cpu: &Cpu, pool: &Pool, rounds: usize) -> Result<f64, NoKernel> {
-    peak_rates(cpu, pool, rounds).map(|rates| best(&rates))
+pub fn int8_peak(manager: &KernelManager, pool: &Pool, rounds: usize) -> Result<f64, NoKernel> {
+    peak_rates(manager, pool, rounds).map(|rates| best(&rates))
 }
 
 /// Multiply-adds of codes and activations in 10^9 a second, by all threads of `pool`, from
@@ -64,12 +63,16 @@ pub fn int8_peak(cpu: &Cpu, pool: &Pool, rounds: usize) -> Result<f64, NoKernel>
 /// # Errors
 ///
 /// None on the processors there are: every one has a row in the table.
-pub fn peak_rates(cpu: &Cpu, pool: &Pool, rounds: usize) -> Result<Vec<f64>, NoKernel> {
+pub fn peak_rates(
+    manager: &KernelManager,
+    pool: &Pool,
+    rounds: usize,
+) -> Result<Vec<f64>, NoKernel> {
     /// Seconds of a round: threads take microseconds to start.
     const ROUND: f64 = 0.003;
     /// Repeats to find out how many a round needs.
     const FEW: usize = 10_000;
-    let peak = select::<PeakFn>(None, cpu)?;
+    let peak = manager.select::<PeakFn>(None)?;
     let mut counts = vec![0_u64; pool.threads()];
     let mut round = |repeats| {
         let start = Instant::now();

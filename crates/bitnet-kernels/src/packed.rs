@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use memmap2::MmapMut;
 
-use crate::format::{self, Format, FormatError, I2S};
+use crate::format::{self, Format, FormatError, I2S, MOST_COLS};
 use crate::pool::Pool;
 use crate::simd::PANEL;
 
@@ -197,7 +197,7 @@ impl Packed {
 }
 
 /// Groups of a panel.
-fn width(layout: Format, cols: usize) -> Result<usize, FormatError> {
+pub(crate) fn width(layout: Format, cols: usize) -> Result<usize, FormatError> {
     let (columns, bytes) = layout.block();
     let multiple = match layout {
         Format::I2SR32 => columns,
@@ -207,6 +207,9 @@ fn width(layout: Format, cols: usize) -> Result<usize, FormatError> {
     };
     if cols == 0 || !cols.is_multiple_of(multiple) {
         return Err(FormatError::Columns { format: layout, cols, multiple });
+    }
+    if cols > MOST_COLS {
+        return Err(FormatError::Width { cols });
     }
     Ok(cols.div_ceil(columns) * bytes / 4)
 }

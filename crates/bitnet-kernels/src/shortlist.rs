@@ -13,14 +13,14 @@
 
 use crate::aligned::Aligned;
 use crate::format::{Format, FormatError};
+use crate::manager::{KernelManager, NoKernel};
 use crate::op::{
     CODE_BYTES, CODE_GROUPS, CONDENSED, CondenseArgs, CondenseFn, FineActivations, GroupScale,
     HeadArgs, HeadFn, LANE_GROUPS, RefineArgs, RefineFn, RowNorms, ScanArgs, ScanFn,
 };
 use crate::packed::{Group, Groups, ROWS};
 use crate::pool::{Pool, Tile};
-use crate::registry::{Bound, Calls, NoKernel, select};
-use crate::simd::cpu::Cpu;
+use crate::registry::{Bound, Calls};
 use crate::simd::prefetch::prefetch;
 
 /// Panels that a thread scans at a time: some tens of microseconds.
@@ -180,14 +180,14 @@ impl Shortlist {
     pub fn new(
         (format, weights): (Format, &[u8]),
         (rows, cols): (usize, usize),
-        cpu: &Cpu,
+        manager: &KernelManager,
         pool: &Pool,
     ) -> Result<Shortlist, ShortlistError> {
         crate::format::check(format, weights, rows, cols)?;
         if !cols.is_multiple_of(CONDENSED) {
             return Err(FormatError::Columns { format, cols, multiple: CONDENSED }.into());
         }
-        let condense = select::<CondenseFn>(Some(format), cpu)?;
+        let condense = manager.select::<CondenseFn>(Some(format))?;
         let row_bytes = format.row_bytes(cols)?;
         let (panels, width, blocks) = (rows.div_ceil(ROWS), cols / CONDENSED, fine_blocks(cols));
         let mut list = Shortlist {
@@ -199,8 +199,8 @@ impl Shortlist {
             rows,
             cols,
             row_bytes,
-            scan: select(None, cpu)?,
-            refine: select(None, cpu)?,
+            scan: manager.select(None)?,
+            refine: manager.select(None)?,
         };
         let mut parts = list.panels();
         pool.tiles(&mut parts, 1, (SCANNED, 1), |mut tile| {

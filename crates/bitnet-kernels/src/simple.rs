@@ -24,9 +24,9 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use crate::format::FormatError;
+use crate::manager::{KernelManager, NoKernel};
 use crate::op::{MatmulArgs, MatmulFn};
-use crate::registry::{Bound, NoKernel, select};
-use crate::simd::cpu::Cpu;
+use crate::registry::Bound;
 use crate::ternarize::Ternarizer;
 
 /// How [`quantize`] writes ternary weights `t`, each -1, 0 or 1.
@@ -142,10 +142,10 @@ impl From<NoKernel> for SimpleError {
 fn kernels() -> Result<&'static (Bound<MatmulFn>, Ternarizer), SimpleError> {
     static KERNELS: OnceLock<Result<(Bound<MatmulFn>, Ternarizer), NoKernel>> = OnceLock::new();
     let chosen = KERNELS.get_or_init(|| {
-        let cpu = Cpu::detect();
-        Ok((select(None, &cpu)?, Ternarizer::select(&cpu)?))
+        let manager = KernelManager::new();
+        Ok((manager.select(None)?, Ternarizer::select(&manager)?))
     });
-    chosen.as_ref().map_err(|&error| error.into())
+    chosen.as_ref().map_err(|error| error.clone().into())
 }
 
 fn length(what: &'static str, found: usize, expected: usize) -> Result<(), SimpleError> {

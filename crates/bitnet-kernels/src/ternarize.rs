@@ -1,17 +1,17 @@
 //! Floating-point weights to ternary matrices, as training does it.
 
 use crate::format::{self, Format, FormatError};
+use crate::manager::{KernelManager, NoKernel};
 use crate::op::{ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, TernarizeArgs, TernarizeFn, TernaryScale};
-use crate::registry::{Bound, NoKernel, select};
-use crate::simd::cpu::Cpu;
+use crate::registry::Bound;
 
 /// The kernels that make weights ternary, on one thread.
 ///
 /// ```
-/// use bitnet_kernels::{Cpu, Format, format, ternarize::Ternarizer};
+/// use bitnet_kernels::{Format, KernelManager, format, ternarize::Ternarizer};
 ///
 /// let weights = [0.5, -0.3, 0.8, -0.1].repeat(32);
-/// let bytes = Ternarizer::select(&Cpu::detect())?.encode(Format::I2S, &weights, 1, 128)?;
+/// let bytes = Ternarizer::select(&KernelManager::new())?.encode(Format::I2S, &weights, 1, 128)?;
 /// // The scale is the mean of the absolute values, and -0.1 is nearest to zero.
 /// assert!((format::check(Format::I2S, &bytes, 1, 128)? - 0.425).abs() < 1e-6);
 /// assert_eq!(format::decode(Format::I2S, &bytes, 1, 128)?[..4], [1, -1, 1, 0]);
@@ -30,11 +30,11 @@ impl Ternarizer {
     /// # Errors
     ///
     /// None on the processors there are: every one has these rows of the table.
-    pub fn select(cpu: &Cpu) -> Result<Ternarizer, NoKernel> {
+    pub fn select(manager: &KernelManager) -> Result<Ternarizer, NoKernel> {
         Ok(Ternarizer {
-            absmean: select(None, cpu)?,
-            codes: select(None, cpu)?,
-            i2s: select(Some(Format::I2S), cpu)?,
+            absmean: manager.select(None)?,
+            codes: manager.select(None)?,
+            i2s: manager.select(Some(Format::I2S))?,
         })
     }
 

@@ -5,7 +5,7 @@
 //! bf16 [1], the mean of the absolute values.
 
 use bitnet_kernels::ternarize::Ternarizer;
-use bitnet_kernels::{Cpu, Format, format};
+use bitnet_kernels::{Cpu, Format, KernelManager, format};
 use safetensors::SafeTensors;
 
 const FILE: &[u8] = include_bytes!("data/absmean.safetensors");
@@ -29,8 +29,8 @@ fn master_weights_become_the_packed_ones_in_every_format() {
         .collect();
     let cpu = Cpu::detect();
     for &isa in cpu.isas() {
-        let cpu = cpu.limit(isa).expect("it is there");
-        let ternarizer = Ternarizer::select(&cpu).expect("kernels for every processor");
+        let manager = KernelManager::new().limit(isa).expect("it is there");
+        let ternarizer = Ternarizer::select(&manager).expect("kernels for every processor");
         for format in Format::TERNARY {
             let bytes = ternarizer.encode(format, &master, ROWS, COLS).expect("finite weights");
             let scale = format::check(format, &bytes, ROWS, COLS).expect("what was encoded");

@@ -4,7 +4,7 @@
 use bitnet_kernels::op::{HeadArgs, HeadFn};
 use bitnet_kernels::pool::Tile;
 use bitnet_kernels::shortlist::{Layer, Search, Shortlist, ShortlistError};
-use bitnet_kernels::{Bound, Calls, Cpu, Format, Isa, Pool, format, select};
+use bitnet_kernels::{Bound, Calls, Cpu, Format, Isa, KernelManager, Pool, format};
 use proptest::prelude::*;
 
 const COLS: usize = 256;
@@ -31,11 +31,11 @@ struct Case {
 }
 
 impl Case {
-    fn new(format: Format, numbers: &[f32], cpu: &Cpu) -> Case {
+    fn new(format: Format, numbers: &[f32], manager: &KernelManager) -> Case {
         let weights = format::narrow(format, numbers, COLS).unwrap();
         let (rows, pool) = (numbers.len() / COLS, Pool::new(2.try_into().unwrap()).unwrap());
-        let list = Shortlist::new((format, &weights), (rows, COLS), cpu, &pool).unwrap();
-        Case { format, weights, rows, list, head: select(Some(format), cpu).unwrap(), pool }
+        let list = Shortlist::new((format, &weights), (rows, COLS), manager, &pool).unwrap();
+        Case { format, weights, rows, list, head: manager.select(Some(format)).unwrap(), pool }
     }
 
     fn all(&self, x: &[f32]) -> Vec<f32> {
@@ -83,7 +83,7 @@ fn greatest_logits_are_found_in_every_format_and_on_every_instruction_set() {
             if format != Format::F16 && isa != Isa::Scalar && isa != *cpu.isas().last().unwrap() {
                 continue;
             }
-            let case = Case::new(format, &numbers, &cpu.limit(isa).unwrap());
+            let case = Case::new(format, &numbers, &KernelManager::new().limit(isa).unwrap());
             for (seed, k) in [(2, 1), (3, 5), (4, 40)] {
                 let exact = case.check(&noise(seed, COLS), k, &[7, 1199]);
                 assert!(exact < 600, "{format}: {exact} rows of 1203");
@@ -101,7 +101,7 @@ fn rows_that_look_alike_are_told_apart() {
         let change = (row / 7 * 37 % 300) as f32 * 1e-6;
         numbers.extend(base.iter().enumerate().map(|(i, x)| x + change * (i % 3) as f32));
     }
-    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    let case = Case::new(Format::F32, &numbers, &KernelManager::new());
     for (x, k) in [(base, 1), (noise(6, COLS), 40)] {
         case.check(&x, k, &[]);
     }
@@ -130,7 +130,7 @@ fn rows_against_the_copy_are_not_lost() {
         let more = (most * (0.95 - (i % 5) as f32 * 0.1) - product(other, &lost)) / square;
         other.iter_mut().zip(&lost).for_each(|(a, b)| *a += more * b);
     }
-    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    let case = Case::new(Format::F32, &numbers, &KernelManager::new());
     case.check(&lost, 1, &[]);
     case.check(&lost.iter().map(|x| -x).collect::<Vec<_>>(), 3, &[]);
 }
@@ -141,7 +141,7 @@ fn rows_and_hidden_states_of_any_size() {
     for (row, factor) in [(1, 0.0), (2, 1e-38), (3, 1e30), (4, -1e30), (40, 1e-20), (1199, 1e10)] {
         numbers[row * COLS..(row + 1) * COLS].iter_mut().for_each(|x| *x *= factor);
     }
-    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    let case = Case::new(Format::F32, &numbers, &KernelManager::new());
     let mut outlier = noise(9, COLS);
     outlier[77] = 1e6;
     for x in [outlier, vec![0.0; COLS], vec![1e-12; COLS], vec![1e5; COLS], noise(10, COLS)] {
@@ -156,7 +156,7 @@ fn rows_and_hidden_states_of_any_size() {
 /// Hidden states of which products may leave the range of normal numbers: nothing is ruled out.
 #[test]
 fn hidden_states_that_are_too_great_or_small_are_left_to_the_whole_layer() {
-    let case = Case::new(Format::F32, &noise(14, 1200 * COLS), &Cpu::detect());
+    let case = Case::new(Format::F32, &noise(14, 1200 * COLS), &KernelManager::new());
     let (mut search, mut calls) = (Search::default(), Calls::default());
     let layer = Layer { weights: &case.weights, head: &case.head };
     for (x, looked) in [(1e-45, false), (1e-20, false), (1.0, true), (1e20, false), (1e34, false)] {
@@ -172,11 +172,11 @@ fn rows_that_are_too_great_or_small_are_not_ruled_out() {
     for (most, x) in [(1e27, 1e10), (3e-20, 1e-11), (1e-38, 1.0), (3e38, 1e-3)] {
         let mut numbers = noise(15, 1200 * COLS);
         numbers.iter_mut().for_each(|number| *number *= most);
-        Case::new(Format::F32, &numbers, &Cpu::detect()).check(&[x; COLS], 3, &[]);
+        Case::new(Format::F32, &numbers, &KernelManager::new()).check(&[x; COLS], 3, &[]);
         // The best row is less than nothing in its first group, and more in the others.
         numbers[..COLS].fill(most);
         numbers[..32].fill(-most);
-        Case::new(Format::F32, &numbers, &Cpu::detect()).check(&[x; COLS], 3, &[]);
+        Case::new(Format::F32, &numbers, &KernelManager::new()).check(&[x; COLS], 3, &[]);
     }
 }
 
@@ -185,7 +185,7 @@ fn what_is_not_finite_is_not_hidden() {
     let mut numbers = noise(12, 1100 * COLS);
     numbers[100 * COLS + 3] = f32::NAN;
     numbers[200 * COLS + 3] = f32::INFINITY;
-    let case = Case::new(Format::F32, &numbers, &Cpu::detect());
+    let case = Case::new(Format::F32, &numbers, &KernelManager::new());
     let (mut search, mut calls) = (Search::default(), Calls::default());
     let layer = Layer { weights: &case.weights, head: &case.head };
     let x = noise(13, COLS);
@@ -198,13 +198,13 @@ fn what_is_not_finite_is_not_hidden() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    let cpu = Cpu::detect();
+    let manager = KernelManager::new();
     let pool = Pool::alone();
     let weights = vec![0; 1100 * 48 * 4];
-    let error = Shortlist::new((Format::F32, &weights), (1100, 48), &cpu, &pool).unwrap_err();
+    let error = Shortlist::new((Format::F32, &weights), (1100, 48), &manager, &pool).unwrap_err();
     assert!(matches!(error, ShortlistError::Format(_)), "{error:?}");
-    assert!(Shortlist::new((Format::F32, &weights[1..]), (1100, 32), &cpu, &pool).is_err());
-    assert!(Shortlist::new((Format::F32, &[]), (0, 32), &cpu, &pool).is_ok());
+    assert!(Shortlist::new((Format::F32, &weights[1..]), (1100, 32), &manager, &pool).is_err());
+    assert!(Shortlist::new((Format::F32, &[]), (0, 32), &manager, &pool).is_ok());
     assert!(Shortlist::suits(4096, 256) && !Shortlist::suits(512, 256));
 }
 
@@ -225,7 +225,7 @@ proptest! {
             let factor = 2.0_f32.powi(power * (row % 3) as i32);
             numbers.iter_mut().for_each(|x| *x *= factor);
         }
-        let case = Case::new(Format::F16, &numbers, &Cpu::detect());
+        let case = Case::new(Format::F16, &numbers, &KernelManager::new());
         let mut also: Vec<_> = also.into_iter().filter(|&id| (id as usize) < rows).collect();
         also.dedup();
         prop_assume!(also.len() < rows);

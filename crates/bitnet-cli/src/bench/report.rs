@@ -133,7 +133,7 @@ impl Speed {
             model_n_params: engine.parameters(),
             model_n_products: products,
             backend: format!("CPU {}", best.map_or("", |isa| isa.name())),
-            layout: engine.layout().to_string(),
+            layout: engine.layouts().join("+"),
             cache_type: engine.kv().to_string(),
             n_threads: engine.threads(),
             n_batch: CHUNK,

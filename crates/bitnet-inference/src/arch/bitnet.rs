@@ -4,9 +4,12 @@
 //! Grouped-query attention, rotary positions (NeoX), squared ReLU gate, no biases, the output layer
 //! is the embedding table. GGUF architectures `bitnet-b1.58` and `bitnet-25`.
 
+use bitnet_kernels::Format;
+
 use crate::Config;
 use crate::backend::{Backend, Heads, Norm, Row};
-use crate::linear::{FloatMatrix, QuantizedLinear};
+use crate::linear::Linear;
+use crate::matrix::FloatMatrix;
 use crate::state::Scratch;
 
 /// The weights of a model. `hidden`, `ffn`, `q` and `kv` are the widths in [`Config`].
@@ -30,48 +33,60 @@ pub(crate) struct Layer {
     /// Norm before queries, keys and values `[hidden]`.
     pub(crate) attn_norm: Vec<f32>,
     /// Queries `[q, hidden]`.
-    pub(crate) attn_q: QuantizedLinear,
+    pub(crate) attn_q: Linear,
     /// Keys `[kv, hidden]`.
-    pub(crate) attn_k: QuantizedLinear,
+    pub(crate) attn_k: Linear,
     /// Values `[kv, hidden]`.
-    pub(crate) attn_v: QuantizedLinear,
+    pub(crate) attn_v: Linear,
     /// Norm before the output of attention `[q]`.
     pub(crate) attn_sub_norm: Vec<f32>,
     /// Output of attention `[hidden, q]`.
-    pub(crate) attn_output: QuantizedLinear,
+    pub(crate) attn_output: Linear,
     /// Norm before gate and up `[hidden]`.
     pub(crate) ffn_norm: Vec<f32>,
     /// Gate `[ffn, hidden]`.
-    pub(crate) ffn_gate: QuantizedLinear,
+    pub(crate) ffn_gate: Linear,
     /// What is gated `[ffn, hidden]`.
-    pub(crate) ffn_up: QuantizedLinear,
+    pub(crate) ffn_up: Linear,
     /// Norm before down `[ffn]`.
     pub(crate) ffn_sub_norm: Vec<f32>,
     /// Back to the residual stream `[hidden, ffn]`.
-    pub(crate) ffn_down: QuantizedLinear,
+    pub(crate) ffn_down: Linear,
 }
 
 impl BitNet {
     /// The names of the formats of the linear layers, each once.
     #[must_use]
     pub(crate) fn weight_formats(&self) -> Vec<&'static str> {
-        let linears = self.layers.iter().flat_map(Layer::linears);
-        let mut names: Vec<_> = linears.map(|linear| linear.format.ggml_name()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.formats(Linear::format).into_iter().map(Format::ggml_name).collect()
+    }
+
+    /// The formats of the linear layers in memory, each once.
+    #[must_use]
+    pub(crate) fn layouts(&self) -> Vec<Format> {
+        self.formats(Linear::layout)
+    }
+
+    fn formats(&self, of: impl Fn(&Linear) -> Format) -> Vec<Format> {
+        let mut formats: Vec<_> = self.linears().map(of).collect();
+        formats.sort_unstable_by_key(|format| format.name());
+        formats.dedup();
+        formats
     }
 
     /// The number of ternary weights.
     #[must_use]
     pub(crate) fn ternary_products(&self) -> u64 {
-        let linears = self.layers.iter().flat_map(Layer::linears);
-        linears.map(|linear| (linear.packed.rows() * linear.packed.cols()) as u64).sum()
+        self.linears().map(Linear::shape).map(|(rows, cols)| (rows * cols) as u64).sum()
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(Layer::linears)
     }
 }
 
 impl Layer {
-    fn linears(&self) -> [&QuantizedLinear; 7] {
+    fn linears(&self) -> [&Linear; 7] {
         let (q, k, v, output) = (&self.attn_q, &self.attn_k, &self.attn_v, &self.attn_output);
         [q, k, v, output, &self.ffn_gate, &self.ffn_up, &self.ffn_down]
     }

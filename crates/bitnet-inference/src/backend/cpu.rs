@@ -3,23 +3,20 @@
 use std::sync::Arc;
 
 use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GemmArgs, GemvArgs, HeadArgs, JoinArgs, JoinFn, Keys,
-    NormArgs, NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn,
-    SPAN, StoreFn, interleave, part,
+    AddArgs, AddFn, AttendArgs, AttendFn, HeadArgs, JoinArgs, JoinFn, Keys, NormArgs, NormFn,
+    QUERIES, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, SPAN, StoreFn,
+    interleave, part,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
-use bitnet_kernels::{Aligned, Bound, Calls, Cpu, Format, NoKernel, Pool, format, packed, select};
+use bitnet_kernels::{Aligned, Bound, Calls, Format, KernelManager, NoKernel, Pool, format};
 
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
-use crate::linear::{FloatMatrix, QuantizedLinear};
+use crate::linear::{Linear, TILE, tile_rows};
+use crate::matrix::FloatMatrix;
 use crate::state::{Floats, KvCache, Quantized};
 
-/// Matrix rows of a tile at least.
-const TILE_ROWS: usize = 2 * packed::PAIR;
-/// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
-const TILE: usize = 1 << 18;
 /// Attention by rows is shared out well if it makes so many tiles for each thread.
 const SHARES: usize = 8;
 
@@ -38,6 +35,8 @@ pub(crate) struct CpuBackend {
     search: Search,
     /// Parts of attention that threads have in common.
     parts: Aligned<f32>,
+    /// Whether linear layers take activations as numbers.
+    dequantize: bool,
 }
 
 /// The kernels that do not depend on a matrix.
@@ -54,33 +53,30 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    /// The best that `cpu` can run, for keys and values in the format `kv`.
-    pub(crate) fn select(cpu: &Cpu, kv: Format) -> Result<Kernels, NoKernel> {
+    /// The best ones, for keys and values in the format `kv`.
+    pub(crate) fn select(manager: &KernelManager, kv: Format) -> Result<Kernels, NoKernel> {
         Ok(Kernels {
-            quantize: select(None, cpu)?,
-            norm: select(None, cpu)?,
-            rope: select(None, cpu)?,
-            store: select(Some(kv), cpu)?,
-            attend: select(Some(kv), cpu)?,
-            join: select(None, cpu)?,
-            add: select(None, cpu)?,
-            relu2: select(None, cpu)?,
+            quantize: manager.select(None)?,
+            norm: manager.select(None)?,
+            rope: manager.select(None)?,
+            store: manager.select(Some(kv))?,
+            attend: manager.select(Some(kv))?,
+            join: manager.select(None)?,
+            add: manager.select(None)?,
+            relu2: manager.select(None)?,
         })
     }
 }
 
 impl CpuBackend {
-    pub(crate) fn new(kernels: Kernels, pool: Arc<Pool>, cache: KvCache) -> CpuBackend {
-        let (calls, search) = (Calls::default(), Search::default());
-        CpuBackend { kernels, pool, cache, calls, search, parts: Aligned::scratch(0) }
-    }
-
-    /// Counts a product with some rows.
-    fn count(&mut self, linear: &QuantizedLinear, rows: usize) {
-        match rows {
-            1 => self.calls.add(&linear.gemv, 1),
-            _ => self.calls.add(&linear.gemm, 1),
-        }
+    pub(crate) fn new(
+        kernels: Kernels,
+        pool: Arc<Pool>,
+        cache: KvCache,
+        dequantize: bool,
+    ) -> CpuBackend {
+        let (calls, search, parts) = (Calls::default(), Search::default(), Aligned::scratch(0));
+        CpuBackend { kernels, pool, cache, calls, search, parts, dequantize }
     }
 
     /// Attention of rows that are enough for all threads. Queries that share keys and values go
@@ -220,28 +216,10 @@ fn join_heads(join: &Bound<JoinFn>, parts: &[f32], stride: usize, size: usize, o
     }
 }
 
-/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least some panels, so that
-/// what a call costs in any case is little.
-fn tile_rows(work: usize) -> usize {
-    (TILE / work.max(1)).max(TILE_ROWS).next_multiple_of(packed::PAIR)
-}
-
 /// The tiles of the product of a matrix with some rows: all rows, some panels.
-fn cut<'a>(linear: &QuantizedLinear, out: &'a mut Floats, rows: usize) -> Cut<'a, f32> {
-    let grain = (rows, tile_rows(linear.packed.cols() * rows));
-    Cut { out: out.rows_mut(rows), stride: linear.packed.rows(), grain }
-}
-
-/// A tile of the product of a matrix with the first rows of `x`.
-fn multiply(linear: &QuantizedLinear, x: &Quantized, rows: usize, mut y: Tile<'_, f32>) {
-    let (panels, scale) = (linear.packed.panels(y.cols()), linear.packed.scale());
-    if rows == 1 {
-        let x_row = x.data[..x.cols].as_chunks().0;
-        (linear.gemv.run)(GemvArgs { panels, scale, x: x_row, x_scale: x.scales[0], y: y.row(0) });
-    } else {
-        let fours = &x.fours[..rows.div_ceil(4) * x.cols / 4];
-        (linear.gemm.run)(GemmArgs { panels, scale, x: fours, x_scales: &x.scales[..rows], y });
-    }
+fn cut<'a>(linear: &Linear, out: &'a mut Floats, rows: usize) -> Cut<'a, f32> {
+    let (stride, cols) = linear.shape();
+    Cut { out: out.rows_mut(rows), stride, grain: (rows, tile_rows(cols * rows)) }
 }
 
 impl Backend for CpuBackend {
@@ -299,6 +277,9 @@ impl Backend for CpuBackend {
                 let x = x.row(4 * four + i);
                 (normalize.run)(NormArgs { x, weight: norm.weight, eps: norm.eps, y });
                 (quantize.run)(QuantizeArgs { x: y, q, scale });
+                if self.dequantize {
+                    y.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(*q));
+                }
             }
             if rows > 1 {
                 interleave(data, cols, fours);
@@ -312,51 +293,51 @@ impl Backend for CpuBackend {
         &mut self,
         x: &Quantized,
         rows: usize,
-        outputs: [(&QuantizedLinear, &mut Floats); N],
+        outputs: [(&Linear, &mut Floats); N],
     ) {
         let linears = outputs.each_ref().map(|(linear, _)| *linear);
         let cuts = outputs.map(|(linear, out)| cut(linear, out, rows));
-        self.pool.tiles_of(cuts, |index, tile| multiply(linears[index], x, rows, tile));
-        linears.into_iter().for_each(|linear| self.count(linear, rows));
+        self.pool.tiles_of(cuts, |index, tile| linears[index].tile(x, rows, tile));
+        linears.into_iter().for_each(|linear| linear.count(&mut self.calls, rows));
     }
 
     fn linear_add(
         &mut self,
         x: &Quantized,
         rows: usize,
-        linear: &QuantizedLinear,
+        linear: &Linear,
         (sum, product): (&mut Floats, &mut Floats),
     ) {
         let add = &self.kernels.add;
         let Cut { out: product, stride, grain } = cut(linear, product, rows);
         self.pool.pairs([sum.rows_mut(rows), product], stride, grain, |mut sum, mut product| {
-            multiply(linear, x, rows, product.reborrow());
+            linear.tile(x, rows, product.reborrow());
             for row in sum.rows() {
                 (add.run)(AddArgs { x: sum.row(row), y: product.row(row) });
             }
         });
         self.calls.add(add, rows as u64);
-        self.count(linear, rows);
+        linear.count(&mut self.calls, rows);
     }
 
     fn gate(
         &mut self,
         x: &Quantized,
         rows: usize,
-        [(gate, gated), (up, buffer)]: [(&QuantizedLinear, &mut Floats); 2],
+        [(gate, gated), (up, buffer)]: [(&Linear, &mut Floats); 2],
     ) {
         let relu2 = &self.kernels.relu2;
         let Cut { out: gated, stride, grain } = cut(gate, gated, rows);
         self.pool.pairs([gated, buffer.rows_mut(rows)], stride, grain, |mut gated, mut other| {
-            multiply(gate, x, rows, gated.reborrow());
-            multiply(up, x, rows, other.reborrow());
+            gate.tile(x, rows, gated.reborrow());
+            up.tile(x, rows, other.reborrow());
             for row in gated.rows() {
                 (relu2.run)(Relu2Args { gate: gated.row(row), up: other.row(row) });
             }
         });
         self.calls.add(relu2, rows as u64);
-        self.count(gate, rows);
-        self.count(up, rows);
+        gate.count(&mut self.calls, rows);
+        up.count(&mut self.calls, rows);
     }
 
     fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {
@@ -424,18 +405,5 @@ impl Backend for CpuBackend {
 
     fn found(&self) -> &[Candidate] {
         self.search.found()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tiles_have_rows_however_wide_they_are() {
-        assert_eq!(tile_rows(256), 1024);
-        assert_eq!(tile_rows(2560), 128);
-        assert_eq!(tile_rows(2560 * 128), 128);
-        assert_eq!(tile_rows(usize::MAX), 128);
     }
 }

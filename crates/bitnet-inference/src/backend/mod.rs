@@ -3,7 +3,8 @@
 use bitnet_kernels::shortlist::Candidate;
 
 use crate::Error;
-use crate::linear::{FloatMatrix, QuantizedLinear};
+use crate::linear::Linear;
+use crate::matrix::FloatMatrix;
 
 pub(crate) mod cpu;
 
@@ -61,7 +62,7 @@ pub(crate) trait Backend {
         &mut self,
         x: &Self::Quantized,
         rows: usize,
-        outputs: [(&QuantizedLinear, &mut Self::Floats); N],
+        outputs: [(&Linear, &mut Self::Floats); N],
     );
 
     /// `sum += x W^T`, with a buffer for the product.
@@ -69,7 +70,7 @@ pub(crate) trait Backend {
         &mut self,
         x: &Self::Quantized,
         rows: usize,
-        linear: &QuantizedLinear,
+        linear: &Linear,
         sum: (&mut Self::Floats, &mut Self::Floats),
     );
 
@@ -78,7 +79,7 @@ pub(crate) trait Backend {
         &mut self,
         x: &Self::Quantized,
         rows: usize,
-        outputs: [(&QuantizedLinear, &mut Self::Floats); 2],
+        outputs: [(&Linear, &mut Self::Floats); 2],
     );
 
     /// Turns the heads of `x` by their angles.

@@ -7,26 +7,30 @@ use std::collections::HashSet;
 
 use bitnet_gguf::{Bytes, Gguf, Tensor, TensorType};
 use bitnet_kernels::format::{self, FormatError};
+use bitnet_kernels::op::HeadFn;
 use bitnet_kernels::shortlist::ShortlistError;
-use bitnet_kernels::{Cpu, Format, Packed, Pool};
+use bitnet_kernels::{Bound, Device, Format, KernelManager, Pool};
 
 use crate::arch::{BitNet, Layer};
-use crate::linear::{FloatMatrix, QuantizedLinear};
+use crate::linear::{DequantizedLinear, Linear, QuantizedLinear};
+use crate::matrix::FloatMatrix;
 use crate::tokenizer::{Splitter, TokenType, Tokenizer, Vocabulary};
 use crate::{Config, Error, Notice};
 
-/// Reads the weights of a model and binds them to the kernels of `cpu`.
+/// Reads the weights of a model and binds them to the best kernels; those of linear layers to
+/// kernels for floating-point weights, if they are to be dequantised.
 ///
 /// # Errors
 ///
 /// Where the file is not a complete and sound model of a supported architecture.
 pub(crate) fn model(
     gguf: &Gguf,
-    layout: Format,
-    (cpu, pool): (&Cpu, &Pool),
+    dequantize: bool,
+    (manager, pool): (&KernelManager, &Pool),
 ) -> Result<BitNet, Error> {
     let config = Config::from_gguf(gguf)?;
-    let mut source = Source { gguf, layout, cpu, pool, used: HashSet::new() };
+    let dequantize = dequantize.then(|| manager.select(Some(Format::F16))).transpose()?;
+    let mut source = Source { gguf, dequantize, manager, pool, used: HashSet::new() };
     let (hidden, head_size) = (config.hidden, config.head_size);
     let model = BitNet {
         embedding: source.embedding(&config)?,
@@ -41,9 +45,9 @@ pub(crate) fn model(
 
 struct Source<'a> {
     gguf: &'a Gguf,
-    /// That of packed matrices.
-    layout: Format,
-    cpu: &'a Cpu,
+    /// The kernel of linear layers that are dequantised.
+    dequantize: Option<Bound<HeadFn>>,
+    manager: &'a KernelManager,
     pool: &'a Pool,
     used: HashSet<String>,
 }
@@ -68,7 +72,7 @@ impl<'a> Source<'a> {
     }
 
     /// A ternary matrix `[rows, cols]`.
-    fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<QuantizedLinear, Error> {
+    fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
         let tensor = self.find(name, &[cols as u64, rows as u64])?;
         let format = match self.gguf.tensor_type(tensor)? {
             TensorType::I2S => Format::I2S,
@@ -77,10 +81,20 @@ impl<'a> Source<'a> {
             other => return Err(self.wrong_type(tensor, other, "I2_S, TQ1_0 and TQ2_0")),
         };
         let bytes = self.gguf.data(tensor)?;
-        let packed = Packed::new(format, &bytes, (rows, cols), self.layout, self.pool);
-        let packed = packed.map_err(|e| self.damaged(tensor, e))?;
+        let linear = match self.dequantize {
+            Some(head) => {
+                DequantizedLinear::new(format, &bytes, (rows, cols), head).map(Linear::Dequantized)
+            }
+            None => {
+                let format = Some(format);
+                QuantizedLinear::new(cols, rows, format, Device::Cpu, self.manager)?
+                    .load(&bytes, self.pool)
+                    .map(Linear::Quantized)
+            }
+        };
+        let linear = linear.map_err(|e| self.damaged(tensor, e))?;
         bytes.evict();
-        Ok(QuantizedLinear::new(packed, format, self.cpu)?)
+        Ok(linear)
     }
 
     /// The embedding table, which is the output layer too.
@@ -94,7 +108,7 @@ impl<'a> Source<'a> {
         self.tied(tensor, &bytes)?;
         let shape = (rows as usize, hidden);
         format::check(format, &bytes, shape.0, shape.1).map_err(|e| self.damaged(tensor, e))?;
-        let matrix = FloatMatrix::new(bytes.clone(), shape, format, (self.cpu, self.pool));
+        let matrix = FloatMatrix::new(bytes.clone(), shape, format, (self.manager, self.pool));
         bytes.evict();
         matrix.map_err(|error| match error {
             ShortlistError::Kernel(missing) => missing.into(),

@@ -6,7 +6,8 @@
 use std::fmt;
 
 use crate::isa::Isa;
-use crate::registry::{Kernel, Operation, kernels};
+use crate::operation::Operation;
+use crate::registry::{Kernel, kernels};
 use crate::simd::cpu::Cpu;
 
 mod attention;

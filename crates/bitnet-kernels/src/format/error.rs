@@ -121,7 +121,7 @@ impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FormatError::Columns { format, cols, multiple } => {
-                write!(f, "{cols} columns; kernels for {format} need a multiple of {multiple}")
+                write!(f, "{cols} columns are not a multiple of {multiple}, as {format} needs")
             }
             FormatError::Width { cols } => {
                 write!(f, "{cols} columns; at most {MOST_COLS} are supported")

@@ -22,11 +22,6 @@ pub(crate) const fn gate<S: Token, O: Op<S>>() -> Gated<for<'a> fn(O::Args<'a>)>
 }
 
 impl<F: Copy> Gated<F> {
-    /// The instruction set.
-    pub(crate) const fn isa(&self) -> Isa {
-        self.isa
-    }
-
     /// The function, if `cpu` has its instruction set.
     pub(crate) fn bind(&self, cpu: &Cpu) -> Option<F> {
         cpu.has(self.isa).then_some(self.run)

@@ -1,0 +1,121 @@
+//! `bitnet kernels`: every kernel there is, whether it runs here, and what it is used for.
+
+use std::io;
+
+use anyhow::Result;
+use bitnet_inference::Options;
+use bitnet_kernels::manager::Matrix;
+use bitnet_kernels::{Device, Format, KERNELS, KernelId, KernelManager, Line, NoKernel, Operation};
+use serde::Serialize;
+
+use crate::exit::End;
+use crate::model::How;
+use crate::run::print;
+
+/// Flags of `bitnet kernels`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    how: How,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    architecture: &'static str,
+    isas: Vec<&'static str>,
+    kernels: Vec<Row>,
+}
+
+/// A kernel.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: String,
+    operation: &'static str,
+    format: Option<&'static str>,
+    target: String,
+    runs: bool,
+    /// Why it does not run.
+    reason: Option<String>,
+    /// The formats of weights it is chosen for; the operation, where there are no weights.
+    selected_for: Vec<&'static str>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<End> {
+    let Options { isa, kernels, layout, .. } = args.how.options();
+    let manager = Options { isa, kernels, layout, ..Options::default() }.manager()?;
+    let rows = KERNELS.iter().flat_map(Line::ids).map(|id| Row::new(id, &manager)).collect();
+    let report = Report {
+        architecture: std::env::consts::ARCH,
+        isas: manager.cpu().isas().iter().map(|isa| isa.name()).collect(),
+        kernels: rows,
+    };
+    let text = match args.json {
+        true => serde_json::to_string(&report)? + "\n",
+        false => report.table(),
+    };
+    print(&mut io::stdout(), &text)?;
+    Ok(End::Done)
+}
+
+impl Row {
+    fn new(id: KernelId, manager: &KernelManager) -> Row {
+        let reason = manager.availability(id).err();
+        Row {
+            id: id.to_string(),
+            operation: id.operation.name(),
+            format: id.format.map(Format::name),
+            target: match id.isa.arch() {
+                None => "any".to_owned(),
+                Some(arch) => format!("{arch} with {}", id.isa),
+            },
+            runs: reason.is_none(),
+            reason: reason.map(|reason| reason.to_string()),
+            selected_for: selected_for(id, manager),
+        }
+    }
+}
+
+/// What a kernel is chosen for. Matrices that tuning knows by their shape may have others.
+fn selected_for(id: KernelId, manager: &KernelManager) -> Vec<&'static str> {
+    /// Of a shape that suits every format.
+    const SIZE: usize = 1 << 12;
+    let chosen = |format| -> Result<KernelId, NoKernel> {
+        if !id.operation.is_product() {
+            let (operation, data) = (id.operation, id.operation.data());
+            return Ok(manager.kernel_for(Device::Cpu, format, operation, data)?.kernel.id());
+        }
+        let product = manager.product(Matrix { format, rows: SIZE, cols: SIZE })?;
+        Ok(match id.operation {
+            Operation::Gemv => product.gemv.kernel.id(),
+            _ => product.gemm.kernel.id(),
+        })
+    };
+    let formats: Vec<_> = match id.operation.is_product() {
+        true => Format::TERNARY.into_iter().map(Some).collect(),
+        false => vec![id.format],
+    };
+    let ours = formats.into_iter().filter(|&format| chosen(format) == Ok(id));
+    ours.map(|format| format.map_or(id.operation.name(), Format::name)).collect()
+}
+
+impl Report {
+    /// A line for each kernel.
+    fn table(&self) -> String {
+        let width = self.kernels.iter().map(|row| row.id.len()).max().unwrap_or(0);
+        let mut out = format!("{} with {}\n\n", self.architecture, self.isas.join(", "));
+        for Row { id, reason, selected_for, .. } in &self.kernels {
+            let what = match reason {
+                Some(reason) => format!("no: {reason}"),
+                None if selected_for.is_empty() => "runs".to_owned(),
+                None => format!("used for {}", selected_for.join(", ")),
+            };
+            out += &format!("{id:width$}  {what}\n");
+        }
+        out
+    }
+}

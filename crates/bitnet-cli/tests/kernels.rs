@@ -1,0 +1,119 @@
+//! `bitnet kernels`, and the flags that choose kernels.
+#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
+
+use std::process::Output;
+
+use assert_cmd::Command;
+use bitnet_kernels::{Cpu, KERNELS, Line};
+use serde_json::Value;
+
+fn bitnet() -> Command {
+    let mut command = Command::cargo_bin("bitnet").expect("the program under test");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).expect("stdout is UTF-8")
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).expect("stderr is UTF-8")
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(stdout(&bitnet().args(args).unwrap())).expect("one JSON object")
+}
+
+/// The kernel with an id, in what `bitnet kernels --json` prints.
+fn kernel<'a>(report: &'a Value, id: &str) -> &'a Value {
+    let kernels = report["kernels"].as_array().unwrap();
+    kernels.iter().find(|kernel| kernel["id"] == id).unwrap_or_else(|| panic!("no {id}"))
+}
+
+#[test]
+fn every_kernel_is_listed_and_runs_or_says_why_not() {
+    let report = json(&["kernels", "--json"]);
+    let kernels = report["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), KERNELS.iter().flat_map(Line::ids).count());
+    let cpu = Cpu::detect();
+    for (kernel, id) in kernels.iter().zip(KERNELS.iter().flat_map(Line::ids)) {
+        assert_eq!(kernel["id"], id.to_string());
+        assert_eq!(kernel["runs"], cpu.has(id.isa), "{kernel}");
+        assert_eq!(kernel["reason"].is_null(), cpu.has(id.isa), "{kernel}");
+        let best = cpu.isas().iter().all(|&isa| isa.within(id.isa));
+        let used = !kernel["selected_for"].as_array().unwrap().is_empty();
+        // The dense layout waits for matrices that need it; the best of each other line is used.
+        let dense = kernel["format"] == "tl2_r32";
+        assert!(!best || dense || used, "{kernel}");
+        assert!(!used || cpu.has(id.isa), "{kernel}");
+    }
+    assert_eq!(report["architecture"], std::env::consts::ARCH);
+}
+
+#[test]
+fn the_table_says_the_same() {
+    let output = bitnet().args(["kernels"]).unwrap();
+    let lines = stdout(&output).lines().skip(2).count();
+    assert_eq!(lines, KERNELS.iter().flat_map(Line::ids).count());
+    let foreign = if cfg!(target_arch = "aarch64") { "x86_64" } else { "aarch64" };
+    let why = format!("no: not compiled: it is for {foreign}");
+    assert!(stdout(&output).contains(&why), "{}", stdout(&output));
+    let scalar = bitnet().args(["kernels", "--isa", "scalar"]).unwrap();
+    assert!(stdout(&scalar).contains("used for i2s, tq1_0, tq2_0, tl1, tl2, iq2_bn"));
+}
+
+#[test]
+fn switches_narrow_what_is_used() {
+    let preferred = "gemv_tl2_r32_q8_scalar,norm_f32_scalar";
+    let report = json(&["kernels", "--json", "--kernel", preferred]);
+    assert_eq!(kernel(&report, "norm_f32_scalar")["selected_for"][0], "norm");
+    let gemv = &kernel(&report, "gemv_tl2_r32_q8_scalar")["selected_for"];
+    assert_eq!(gemv.as_array().unwrap().len(), 6);
+    let other = &kernel(&report, "gemv_i2s_r32_q8_scalar")["reason"];
+    assert!(other.as_str().unwrap().contains("excluded by --kernel"), "{other}");
+
+    let output = bitnet().env("BITNET_KERNELS", preferred).args(["kernels", "--json"]).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(stdout(&output)).unwrap(), report);
+
+    let args = ["run", "Once", "--temp", "0", "-n", "2", "--json", "--kernel", preferred];
+    let called = &json(&args)["kernels"];
+    for id in preferred.split(',') {
+        assert!(called[id].as_u64().unwrap() > 0, "{called}");
+    }
+}
+
+#[test]
+fn kernels_that_cannot_run_are_refused_with_those_that_can() {
+    let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+    let foreign = format!("add_f32_{foreign}");
+    let cases: [(&[&str], &str); 6] = [
+        (&["--kernel", "gemv_i3_q8_scalar"], "this processor runs gemv_i2s_r32_q8_scalar"),
+        (&["--kernel", &foreign], "those that can run are add_f32_scalar"),
+        (&["--kernel", "I2S_QK256_CUDA"], "not compiled"),
+        (&["--kernel", "gemv_tl2_r32_q8_scalar", "--layout", "i2s_r32"], "--layout i2s_r32"),
+        (&["--device", "cuda:1"], "cuda:1 is not available: not compiled"),
+        (&["--device", "tpu"], "known are cpu"),
+    ];
+    for (args, words) in cases {
+        let output = bitnet().args(["run", "hello"]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
+    }
+    let fake = ["run", "hello", "--device", "cuda"];
+    let output = bitnet().env("BITNET_GPU_FAKE", "cuda").args(fake).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("BITNET_GPU_FAKE only says so"), "{}", stderr(&output));
+}
+
+#[test]
+fn floating_point_weights_give_the_same_text_and_say_so() {
+    let args = ["run", "Once upon a time", "--temp", "0", "-n", "4"];
+    let plain = bitnet().args(args).unwrap();
+    let floats = bitnet().args(args).arg("--dequantize").unwrap();
+    assert_eq!(stdout(&floats), stdout(&plain));
+    let said = |output: &Output| stderr(output).matches("note: --dequantize").count();
+    assert_eq!((said(&floats), said(&plain)), (1, 0));
+}

@@ -1,0 +1,264 @@
+//! What this build was compiled for, and what the machine has.
+
+use std::env;
+
+use bitnet_kernels::manager::{KernelBackend, KernelHandle};
+use bitnet_kernels::{DataType, Device, Format, Isa, KernelManager, Operation, kernels};
+
+use crate::Error;
+
+/// The environment variable that makes [`gpu_available_runtime`] answer as if there were a GPU
+/// (`cuda` or `gpu`, in any case), or none (anything else): to test what follows from the answer.
+/// Nothing else changes: a GPU that is not there cannot be opened, and receipts say that the
+/// variable was set and never verify.
+pub const GPU_FAKE: &str = "BITNET_GPU_FAKE";
+
+/// Why a device cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// This build has no kernels for it.
+    #[error("{device} is not available: not compiled with `{feature}`: {hint}")]
+    NotCompiled {
+        /// The device.
+        device: Device,
+        /// What is missing in the build.
+        feature: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The machine does not have it.
+    #[error("{device} is not available: {reason}")]
+    NotAvailableRuntime {
+        /// The device.
+        device: Device,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// It is only said to be there.
+    #[error("{device} is not available: {GPU_FAKE} only says so; unset it")]
+    Faked {
+        /// The device.
+        device: Device,
+    },
+}
+
+/// Whether this build has kernels for GPUs.
+#[must_use]
+pub fn gpu_compiled() -> bool {
+    Gpu::find().compiled
+}
+
+/// Whether a GPU can be used, or [`GPU_FAKE`] says so.
+#[must_use]
+pub fn gpu_available_runtime() -> bool {
+    Gpu::find().available()
+}
+
+/// Whether a model can run on a device, if what [`gpu_available_runtime`] answers is true.
+#[must_use]
+pub fn supports_device(device: Device) -> bool {
+    Gpu::find().supports(device)
+}
+
+/// Whether [`GPU_FAKE`] is set.
+#[must_use]
+pub fn gpu_faked() -> bool {
+    Gpu::find().fake.is_some()
+}
+
+/// Makes sure that a device is there.
+///
+/// # Errors
+///
+/// [`DeviceError`] where it is not.
+pub fn open(device: Device) -> Result<(), DeviceError> {
+    Gpu::find().open(device)
+}
+
+/// The kernel for products with ternary matrices on a GPU.
+///
+/// # Errors
+///
+/// [`Error::Device`] where there is no such GPU, [`Error::NoCompatibleKernel`] where it has no such
+/// kernel.
+pub fn select_gpu_kernel(number: usize, manager: &KernelManager) -> Result<KernelHandle, Error> {
+    let device = Device::Cuda(number);
+    open(device)?;
+    Ok(manager.kernel_for(device, Format::I2S, Operation::Gemm, DataType::Q8)?)
+}
+
+/// What this build and this machine can compute with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendCapabilities {
+    /// Kernels in Rust for the processor: always.
+    pub cpu_rust: bool,
+    /// Kernels for NVIDIA GPUs, and one of these.
+    pub cuda: bool,
+    /// Foreign C++ libraries.
+    pub cpp_ffi: bool,
+    /// Kernels that make ternary weights of others.
+    pub quantization_kernels: bool,
+}
+
+/// What this build and this machine can compute with.
+#[must_use]
+pub fn detect_backends() -> BackendCapabilities {
+    let manager = KernelManager::new();
+    let has = |operation| {
+        let format = kernels().find(|k| k.operation() == operation).and_then(|k| k.format());
+        manager.has_kernel_for(Device::Cpu, format, operation, operation.data())
+    };
+    BackendCapabilities {
+        cpu_rust: has(Operation::Gemv) && has(Operation::Gemm),
+        cuda: supports_device(Device::Cuda(0)),
+        // This version loads none.
+        cpp_ffi: false,
+        quantization_kernels: has(Operation::Ternarize),
+    }
+}
+
+/// What a loaded model can compute with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCapabilities {
+    /// The families of kernels that may run.
+    pub backends: Vec<KernelBackend>,
+    /// Whether a GPU can be used.
+    pub cuda_available: bool,
+    /// The best instruction set in use.
+    pub simd_level: Isa,
+    /// Tokens that a sequence can hold.
+    pub max_context_length: usize,
+}
+
+impl KernelCapabilities {
+    pub(crate) fn new(manager: &KernelManager, context: usize) -> KernelCapabilities {
+        KernelCapabilities {
+            backends: manager.backends(),
+            cuda_available: supports_device(Device::Cuda(0)),
+            simd_level: manager.best_isa(),
+            max_context_length: context,
+        }
+    }
+
+    /// Whether kernels of a family may run.
+    #[must_use]
+    pub fn is_capable_of(&self, backend: KernelBackend) -> bool {
+        self.backends.contains(&backend)
+    }
+}
+
+/// What is known of GPUs.
+#[derive(Clone, Debug)]
+struct Gpu {
+    /// Whether the build has kernels for them.
+    compiled: bool,
+    /// Whether the machine has one.
+    present: bool,
+    /// What the environment says.
+    fake: Option<String>,
+}
+
+impl Gpu {
+    fn find() -> Gpu {
+        Gpu {
+            // The table has kernels for processors only, and nothing that would look for a GPU.
+            compiled: false,
+            present: false,
+            fake: env::var(GPU_FAKE).ok().filter(|value| !value.is_empty()),
+        }
+    }
+
+    fn available(&self) -> bool {
+        match self.fake.as_deref() {
+            Some(fake) => fake.eq_ignore_ascii_case("cuda") || fake.eq_ignore_ascii_case("gpu"),
+            None => self.present,
+        }
+    }
+
+    fn supports(&self, device: Device) -> bool {
+        match device {
+            Device::Cpu => true,
+            Device::Cuda(_) => self.compiled && self.available(),
+            // Metal, and what is not known yet.
+            _ => false,
+        }
+    }
+
+    fn open(&self, device: Device) -> Result<(), DeviceError> {
+        match device {
+            Device::Cpu => Ok(()),
+            Device::Cuda(_) if self.present && self.compiled => Ok(()),
+            Device::Cuda(_) if !self.present && self.available() => {
+                Err(DeviceError::Faked { device })
+            }
+            Device::Cuda(_) if self.compiled => Err(DeviceError::NotAvailableRuntime {
+                device,
+                reason: "no CUDA device found; check nvidia-smi",
+            }),
+            _ => Err(DeviceError::NotCompiled {
+                device,
+                feature: if matches!(device, Device::Cuda(_)) { "gpu" } else { "metal" },
+                hint: "this version has kernels for processors only; use --device cpu",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CUDA: Device = Device::Cuda(0);
+
+    fn gpu(compiled: bool, present: bool, fake: Option<&str>) -> Gpu {
+        Gpu { compiled, present, fake: fake.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_gpu_is_supported_where_it_is_compiled_for_and_there() {
+        for (compiled, present) in [(false, false), (false, true), (true, false), (true, true)] {
+            let gpu = gpu(compiled, present, None);
+            assert_eq!(gpu.available(), present);
+            assert_eq!(gpu.supports(CUDA), compiled && present);
+            assert_eq!(gpu.open(CUDA).is_ok(), compiled && present);
+            assert!(gpu.supports(Device::Cpu) && gpu.open(Device::Cpu).is_ok());
+            assert!(!gpu.supports(Device::Metal) && gpu.open(Device::Metal).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let error = gpu(false, true, None).open(CUDA).unwrap_err();
+        assert!(matches!(error, DeviceError::NotCompiled { feature: "gpu", .. }));
+        assert!(error.to_string().contains("use --device cpu"), "{error}");
+        let error = gpu(true, false, None).open(CUDA).unwrap_err();
+        assert!(matches!(error, DeviceError::NotAvailableRuntime { .. }));
+        assert!(error.to_string().contains("check nvidia-smi"), "{error}");
+        let error = gpu(true, true, None).open(Device::Metal).unwrap_err();
+        assert!(matches!(error, DeviceError::NotCompiled { feature: "metal", .. }));
+    }
+
+    #[test]
+    fn a_faked_gpu_is_said_to_be_there_and_cannot_be_opened() {
+        for fake in ["cuda", "CUDA", "gpu", "Gpu"] {
+            assert!(gpu(false, false, Some(fake)).available());
+            assert!(!gpu(false, false, Some(fake)).supports(CUDA));
+            assert!(gpu(true, false, Some(fake)).supports(CUDA));
+            let error = gpu(true, false, Some(fake)).open(CUDA).unwrap_err();
+            assert_eq!(error, DeviceError::Faked { device: CUDA });
+        }
+        // The other way round the answer changes too, and nothing else.
+        let hidden = gpu(true, true, Some("none"));
+        assert!(!hidden.available() && !hidden.supports(CUDA) && hidden.open(CUDA).is_ok());
+    }
+
+    #[test]
+    fn this_build_tells_what_it_has() {
+        assert_eq!(gpu_compiled(), Gpu::find().compiled);
+        let found = detect_backends();
+        assert!(found.cpu_rust && found.quantization_kernels && !found.cpp_ffi);
+        assert_eq!(found.cuda, supports_device(CUDA));
+        assert!(select_gpu_kernel(0, &KernelManager::new()).is_err());
+    }
+}
