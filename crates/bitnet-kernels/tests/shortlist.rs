@@ -169,10 +169,20 @@ fn hidden_states_that_are_too_great_or_small_are_left_to_the_whole_layer() {
 /// Sums of products over the greatest number, and under the least normal one.
 #[test]
 fn rows_that_are_too_great_or_small_are_not_ruled_out() {
-    for (most, x) in [(1e27, 1e10), (3e-20, 1e-11), (1e-38, 1.0), (3e38, 1e-3)] {
+    // In the last, squares of what codes lose vanish, and with them the bound.
+    let cases = [(1e27, 1e10), (3e-20, 1e-11), (1e-38, 1.0), (3e38, 1e-3), (1e-24, 1.0)];
+    for (most, x) in cases {
         let mut numbers = noise(15, 1200 * COLS);
         numbers.iter_mut().for_each(|number| *number *= most);
         Case::new(Format::F32, &numbers, &KernelManager::new()).check(&[x; COLS], 3, &[]);
+        // Rows so alike that their codes say nothing about which is best.
+        let alike = noise(16, COLS);
+        let alike = numbers
+            .iter()
+            .zip(alike.iter().cycle())
+            .map(|(number, one)| number * 0.01 + one * most);
+        let alike: Vec<_> = alike.collect();
+        Case::new(Format::F32, &alike, &KernelManager::new()).check(&[x; COLS], 3, &[]);
         // The best row is less than nothing in its first group, and more in the others.
         numbers[..COLS].fill(most);
         numbers[..32].fill(-most);
