@@ -19,3 +19,6 @@ done
 
 echo "--- model on max"
 QEMU_CPU=max cargo test -p bitnet-inference --test goldens --test identity -- --nocapture
+
+echo "--- a receipt of x86-64"
+QEMU_CPU=max cargo test -p bitnet-inference --test receipt another_machine

@@ -92,7 +92,7 @@ echo continue >"$work/commands" # Debian's Bochs starts in its debugger
 
 # Bochs ends with status 1 when the machine shuts down, so what counts is what init said last.
 status=0
-timeout "${BITNET_BOCHS_LIMIT:-1800}" bochs-bin -q -f "$work/bochsrc" -rc "$work/commands" \
+timeout "${BITNET_BOCHS_LIMIT:-3600}" bochs-bin -q -f "$work/bochsrc" -rc "$work/commands" \
     </dev/null >"$work/bochs.out" 2>&1 || status=$?
 tr -d '\r' <"$work/serial"
 if ! grep -q '^INIT: all passed' "$work/serial"; then

@@ -12,6 +12,7 @@ pub(crate) const CODES: &str = "Exit codes:
   2    wrong usage
   3    model not found, unreadable or unsupported
   4    out of memory, or the context is too small
+  5    a receipt does not hold
   130  interrupted by Ctrl-C";
 
 /// How a command ended that did not fail.
@@ -21,6 +22,8 @@ pub(crate) enum End {
     Done,
     /// Ctrl-C stopped it.
     Interrupted,
+    /// What was to be verified is wrong.
+    Refuted,
 }
 
 /// Wrong usage that the argument parser cannot see.
@@ -35,11 +38,24 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// A file that is not what it should be.
+#[derive(Debug)]
+pub(crate) struct Unreadable(pub(crate) String);
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
 /// Shows the error, if there is one, and gives the exit code.
 pub(crate) fn code(result: anyhow::Result<End>) -> ExitCode {
     match result {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(130),
+        Ok(End::Refuted) => ExitCode::from(5),
         Err(error) => {
             // The engine's errors name their causes themselves.
             match error.downcast_ref::<Error>() {
@@ -59,6 +75,9 @@ pub(crate) fn say(line: &str) {
 fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return 2;
+    }
+    if error.is::<Unreadable>() {
+        return 3;
     }
     match error.downcast_ref::<Error>() {
         Some(

@@ -17,6 +17,7 @@ mod memory;
 mod model;
 mod run;
 mod synth;
+mod verify;
 
 /// Runs ternary (BitNet b1.58) language models.
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ enum Command {
     Bench(bench::Args),
     /// List all kernels: which run here, why others do not, and what each is used for.
     Kernels(kernels::Args),
+    /// Check a receipt: by arithmetic, and by running it again where the model is there.
+    Verify(verify::Args),
     /// Write a model of random weights, to measure speed with.
     Synth(synth::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Synth(args) => synth::run(&args),
     };
     exit::code(result)

@@ -8,6 +8,7 @@ use bitnet_inference::{Engine, Error, KvType, Layout, Options};
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::{Device, Isa};
 use clap::value_parser;
+use sha2::{Digest, Sha256};
 
 use crate::exit;
 
@@ -80,6 +81,11 @@ impl Args {
         };
         load(self.model.as_deref(), &options)
     }
+}
+
+/// SHA-256 of the demo model, in hexadecimal.
+pub(crate) fn demo_sha256() -> String {
+    Sha256::digest(DEMO).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Loads the model of a file, or the demo model, and says on stderr what its user should know.

@@ -1,12 +1,13 @@
 //! `bitnet run`: a prompt in, its continuation out.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use bitnet_inference::receipt::{self, Around, Receipt};
 use bitnet_inference::{Engine, Finish, Generation, Sampling, Timings};
 use clap::value_parser;
 use serde::Serialize;
@@ -76,6 +77,9 @@ pub(crate) struct Args {
     /// Print one JSON object instead of the text.
     #[arg(long)]
     json: bool,
+    /// Write a receipt: what computed the text, for `bitnet verify`.
+    #[arg(long, value_name = "FILE", env = "BITNET_RECEIPT")]
+    receipt: Option<PathBuf>,
 }
 
 /// What `--json` prints.
@@ -128,9 +132,17 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         return Ok(End::Done);
     };
 
-    let finish = generation.finish().unwrap_or(Finish::Cancelled);
     let counts = (generation.prompt().len(), generation.generated().len());
     let figures = Figures::new(load, counts, generation.timings());
+    if let Some(path) = &args.receipt {
+        let bandwidth = Some(receipt::bandwidth(&engine)?);
+        let around = Around { load, peak_memory: figures.peak_memory_bytes, bandwidth };
+        let receipt = Receipt::new(&engine, &mut generation, (sampling, limit), around);
+        let json = serde_json::to_string_pretty(&receipt)? + "\n";
+        let failed = || format!("cannot write the receipt to {}", path.display());
+        fs::write(path, json).with_context(failed)?;
+    }
+    let finish = generation.finish().unwrap_or(Finish::Cancelled);
     if args.json {
         let report = Report {
             text: &text,
@@ -138,7 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
             prompt_tokens: generation.prompt(),
             seed: sampling.seed,
             finish_reason: finish.name(),
-            kernels: kernels(&generation),
+            kernels: receipt::kernels(&generation),
             model: ModelReport::new(&engine),
             timings: figures,
         };
@@ -248,15 +260,6 @@ pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("cannot write to stdout"),
     }
-}
-
-/// Calls of each kernel, by its id.
-fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
-    let mut kernels = BTreeMap::new();
-    for (kernel, calls) in generation.calls().into_iter().flat_map(|calls| calls.iter()) {
-        *kernels.entry(kernel.to_string()).or_default() += calls;
-    }
-    kernels
 }
 
 impl ModelReport {

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::{fmt, fs, io, thread};
+use std::{fmt, fs, io};
 
 use bitnet_gguf::Gguf;
 use bitnet_kernels::manager::Choice;
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::arch::BitNet;
 use crate::backend::cpu::{CpuBackend, Kernels};
 use crate::device_features::{self, KernelCapabilities};
+use crate::machine::Machine;
 use crate::session::Session;
 use crate::source;
 use crate::state::KvCache;
@@ -381,6 +382,10 @@ impl Engine {
         Session::new(self, sequences, self.context)
     }
 
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
         let cache = KvCache::new(&self.model.config, sequences, self.kv.format());
         CpuBackend::new(self.kernels.clone(), Arc::clone(&self.pool), cache, self.dequantize)
@@ -392,11 +397,7 @@ const MOST_THREADS: usize = 1024;
 
 /// A pool of as many threads as asked for, or as the process may use physical cores.
 fn pool(asked: Option<usize>) -> Result<Pool, Error> {
-    let threads = asked.unwrap_or_else(|| {
-        // The first knows quotas and affinity, the second that two threads can share a core.
-        let allowed = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        allowed.min(num_cpus::get_physical()).max(1)
-    });
+    let threads = asked.unwrap_or_else(|| Machine::detect().threads());
     let range = || {
         let what = format!("it must be a number from 1 to {MOST_THREADS}");
         io::Error::new(io::ErrorKind::InvalidInput, what)

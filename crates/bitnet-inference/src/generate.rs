@@ -6,7 +6,7 @@ use bitnet_kernels::Calls;
 
 use crate::sample::{Sampler, Sampling};
 use crate::session::Session;
-use crate::{Engine, Error};
+use crate::{Engine, Error, WeightsRead};
 
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Generation<'a> {
     limit: usize,
     finish: Option<Finish>,
     timings: Timings,
+    /// What was read for the prompt, once it has been run.
+    prompt_read: Option<WeightsRead>,
 }
 
 /// Where the time went.
@@ -85,6 +87,7 @@ impl<'a> Generation<'a> {
             limit,
             finish: None,
             timings: Timings::default(),
+            prompt_read: None,
         })
     }
 
@@ -114,6 +117,9 @@ impl<'a> Generation<'a> {
             self.timings.prompt = start.elapsed();
         }
         let token = self.sampler.sample(logits, &self.tokens)?;
+        if done == 0 {
+            self.prompt_read = Some(self.session.read());
+        }
         if self.engine.is_end(token) {
             return Ok(self.end(Finish::Stop));
         }
@@ -146,6 +152,26 @@ impl<'a> Generation<'a> {
     #[must_use]
     pub fn prompt(&self) -> &[u32] {
         &self.tokens[..self.prompt]
+    }
+
+    /// Tokens that have been run.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.session.len(0)
+    }
+
+    /// Bytes of weights read so far: for the prompt, then for the tokens after it.
+    #[must_use]
+    pub fn read(&self) -> [WeightsRead; 2] {
+        let all = self.session.read();
+        let prompt = self.prompt_read.unwrap_or(all);
+        let (linear, head) = (all.linear - prompt.linear, all.head - prompt.head);
+        [prompt, WeightsRead { linear, head }]
+    }
+
+    /// All logits after the last token that was run; nothing if the prompt was not run to its end.
+    pub fn last_logits(&mut self) -> Option<&[f32]> {
+        self.session.last_logits()
     }
 
     /// Where the time went so far.

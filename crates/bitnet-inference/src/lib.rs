@@ -13,7 +13,9 @@ mod engine;
 mod error;
 mod generate;
 mod linear;
+pub mod machine;
 mod matrix;
+pub mod receipt;
 mod sample;
 mod session;
 mod source;
@@ -21,6 +23,7 @@ mod state;
 pub mod synth;
 pub mod tokenizer;
 
+pub use backend::cpu::WeightsRead;
 pub use config::Config;
 pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};

@@ -227,6 +227,14 @@ impl Linear {
         }
     }
 
+    /// Bytes of the weights in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Linear::Quantized(linear) => linear.weights.bytes(),
+            Linear::Dequantized(linear) => linear.weights.len(),
+        }
+    }
+
     /// Counts a product with some rows.
     pub(crate) fn count(&self, calls: &mut Calls, rows: usize) {
         match self {

@@ -8,11 +8,14 @@ use bitnet_kernels::op::{SoftmaxArgs, SoftmaxFn};
 use bitnet_kernels::{Bound, Calls, KernelManager};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
 
 use crate::{Candidate, Error, Logits, Wanted};
 
 /// How tokens are drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Sampling {
     /// Divides logits; 0 or less always takes the likeliest token.
     pub temperature: f32,
@@ -28,6 +31,16 @@ pub struct Sampling {
     pub repeat_last_n: usize,
     /// Of the random numbers.
     pub seed: u64,
+}
+
+impl Sampling {
+    /// How often a token takes the probabilities of its candidates.
+    pub(crate) fn softmaxes(&self) -> u64 {
+        match self.temperature > 0.0 {
+            true => 1 + u64::from(self.top_p < 1.0) + u64::from(self.min_p > 0.0),
+            false => 0,
+        }
+    }
 }
 
 impl Default for Sampling {

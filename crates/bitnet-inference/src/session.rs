@@ -6,7 +6,8 @@ use bitnet_kernels::Calls;
 use bitnet_kernels::shortlist::Candidate;
 
 use crate::arch::{BitNet, forward};
-use crate::backend::{Backend, Row, cpu::CpuBackend};
+use crate::backend::cpu::{CpuBackend, WeightsRead};
+use crate::backend::{Backend, Row};
 use crate::state::Scratch;
 use crate::{Engine, Error};
 
@@ -85,6 +86,21 @@ impl Session {
     #[must_use]
     pub fn calls(&self) -> &Calls {
         &self.backend.calls
+    }
+
+    /// Bytes of weights read so far.
+    #[must_use]
+    pub fn read(&self) -> WeightsRead {
+        self.backend.read
+    }
+
+    /// All logits after the last token for which logits were asked; nothing before the first.
+    pub fn last_logits(&mut self) -> Option<&[f32]> {
+        self.outputs.last()?;
+        let head = &self.model.embedding;
+        self.logits.resize(self.outputs.len() * head.rows, 0.0);
+        self.backend.head(head, &self.scratch.last, &mut self.logits);
+        Some(&self.logits[self.logits.len() - head.rows..])
     }
 
     /// Runs some tokens, at most [`CHUNK`], in one forward pass. Those of one sequence must be in

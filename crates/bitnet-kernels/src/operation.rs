@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What a kernel computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Operation {
     /// Ternary matrix times one row of 8-bit activations.

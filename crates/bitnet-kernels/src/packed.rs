@@ -174,6 +174,12 @@ impl Packed {
         self.scale
     }
 
+    /// Bytes of all panels.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.groups.bytes
+    }
+
     /// How it is packed.
     #[must_use]
     pub fn layout(&self) -> Format {
@@ -194,6 +200,19 @@ impl Packed {
         let start = rows.start / PAIR * width;
         Panels([&first[start..end.div_ceil(2) * width], &second[start..end / 2 * width]])
     }
+}
+
+/// Bytes of a matrix `[rows, cols]` that is packed in `layout`.
+///
+/// # Errors
+///
+/// [`FormatError`] where the layout does not take so many columns.
+///
+/// # Panics
+///
+/// If `layout` is not one for packed matrices.
+pub fn bytes(layout: Format, rows: usize, cols: usize) -> Result<usize, FormatError> {
+    Ok(rows.div_ceil(ROWS).saturating_mul(width(layout, cols)?).saturating_mul(size_of::<Group>()))
 }
 
 /// Groups of a panel.
@@ -314,11 +333,12 @@ mod tests {
 
     #[test]
     fn columns_and_rows_that_a_panel_of_triples_lacks_are_zeros() {
-        let bytes = format::encode(Format::Iq2Bn, &[-1; 33 * 64], 33, 64, 1.0).unwrap();
+        let file = format::encode(Format::Iq2Bn, &[-1; 33 * 64], 33, 64, 1.0).unwrap();
         let layout = Format::Tl2R32;
-        let packed = Packed::new(Format::Iq2Bn, &bytes, (33, 64), layout, &Pool::alone()).unwrap();
+        let packed = Packed::new(Format::Iq2Bn, &file, (33, 64), layout, &Pool::alone()).unwrap();
         let panels = packed.panels(0..33);
         assert_eq!((packed.layout(), panels.bytes()), (layout, 10 * size_of::<Group>()));
+        assert_eq!((packed.bytes(), bytes(layout, 33, 64).unwrap()), (10 * 128, 10 * 128));
         // Five times twelve columns and four more, of which a triple has only the first.
         let words = [0xDDDD_DDDD, 0xDDDD_DDDD, 0x0909_0909 << 4 | 0x0D0D_0D0D, 0, 0x3F3F_3F3F];
         for (groups, rows) in panels.each(5).zip([32, 1]) {

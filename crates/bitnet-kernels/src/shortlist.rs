@@ -88,6 +88,7 @@ impl From<FormatError> for ShortlistError {
 pub struct Search {
     panels: Vec<Scanned>,
     found: Vec<Candidate>,
+    read: u64,
 }
 
 /// What the scan tells of a panel. Rows that the last one lacks look worst.
@@ -137,6 +138,12 @@ impl Search {
     #[must_use]
     pub fn found(&self) -> &[Candidate] {
         &self.found
+    }
+
+    /// Bytes of weights that the last search read, of the copy and of the rows themselves.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.read
     }
 }
 
@@ -277,7 +284,11 @@ impl Shortlist {
             }
         }
         left.retain(|id| seeds.binary_search(id).is_err());
+        let coarse = size_of_val(self.codes.get()) + size_of_val(&self.scales[..]);
+        search.read = (coarse + size_of_val(&self.norms[..])) as u64;
         if left.len() > FEW {
+            let row = fine_blocks(self.cols) * (size_of::<Group>() + LANE_GROUPS);
+            search.read += (left.len() * row) as u64;
             calls.add(&self.refine, left.len() as u64);
             let mut most = vec![0.0; left.len()];
             pool.tiles(&mut most, 1, (64, 1), |mut tile| {
@@ -295,6 +306,7 @@ impl Shortlist {
         }
         exact((layer, row_bytes), x, &left, pool, &mut search.found);
         calls.add(layer.head, search.found.len() as u64);
+        search.read += (search.found.len() * row_bytes) as u64;
         true
     }
 

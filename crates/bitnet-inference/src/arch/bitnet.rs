@@ -86,7 +86,8 @@ impl BitNet {
 }
 
 impl Layer {
-    fn linears(&self) -> [&Linear; 7] {
+    /// All seven matrices.
+    pub(crate) fn linears(&self) -> [&Linear; 7] {
         let (q, k, v, output) = (&self.attn_q, &self.attn_k, &self.attn_v, &self.attn_output);
         [q, k, v, output, &self.ffn_gate, &self.ffn_up, &self.ffn_down]
     }

@@ -11,6 +11,8 @@ use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
 use bitnet_kernels::{Aligned, Bound, Calls, Format, KernelManager, NoKernel, Pool, format};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
 use crate::linear::{Linear, TILE, tile_rows};
@@ -19,6 +21,17 @@ use crate::state::{Floats, KvCache, Quantized};
 
 /// Attention by rows is shared out well if it makes so many tiles for each thread.
 const SHARES: usize = 8;
+
+/// Bytes of weights that were read. Each is read once for all rows of a forward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WeightsRead {
+    /// Of the linear layers, as they are in memory.
+    pub linear: u64,
+    /// Of the output layer, and of the copy that the shortlist has.
+    pub head: u64,
+}
 
 /// Computes on the processor.
 #[derive(Debug)]
@@ -31,6 +44,8 @@ pub(crate) struct CpuBackend {
     /// others are counted by rows, attention by rows and heads, and what the shortlist
     /// refines or multiplies exactly by the rows of the output layer.
     pub(crate) calls: Calls,
+    /// Bytes of weights read so far.
+    pub(crate) read: WeightsRead,
     /// What looks for the greatest logits.
     search: Search,
     /// Parts of attention that threads have in common.
@@ -76,7 +91,14 @@ impl CpuBackend {
         dequantize: bool,
     ) -> CpuBackend {
         let (calls, search, parts) = (Calls::default(), Search::default(), Aligned::scratch(0));
-        CpuBackend { kernels, pool, cache, calls, search, parts, dequantize }
+        let read = WeightsRead::default();
+        CpuBackend { kernels, pool, cache, calls, read, search, parts, dequantize }
+    }
+
+    /// Counts a product with some rows.
+    fn count(&mut self, linear: &Linear, rows: usize) {
+        linear.count(&mut self.calls, rows);
+        self.read.linear += linear.bytes() as u64;
     }
 
     /// Attention of rows that are enough for all threads. Queries that share keys and values go
@@ -298,7 +320,7 @@ impl Backend for CpuBackend {
         let linears = outputs.each_ref().map(|(linear, _)| *linear);
         let cuts = outputs.map(|(linear, out)| cut(linear, out, rows));
         self.pool.tiles_of(cuts, |index, tile| linears[index].tile(x, rows, tile));
-        linears.into_iter().for_each(|linear| linear.count(&mut self.calls, rows));
+        linears.into_iter().for_each(|linear| self.count(linear, rows));
     }
 
     fn linear_add(
@@ -317,7 +339,7 @@ impl Backend for CpuBackend {
             }
         });
         self.calls.add(add, rows as u64);
-        linear.count(&mut self.calls, rows);
+        self.count(linear, rows);
     }
 
     fn gate(
@@ -336,8 +358,8 @@ impl Backend for CpuBackend {
             }
         });
         self.calls.add(relu2, rows as u64);
-        gate.count(&mut self.calls, rows);
-        up.count(&mut self.calls, rows);
+        self.count(gate, rows);
+        self.count(up, rows);
     }
 
     fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {
@@ -392,6 +414,7 @@ impl Backend for CpuBackend {
             });
         });
         self.calls.add(&head.head, 1);
+        self.read.head += head.weights(0..head.rows).len() as u64;
     }
 
     fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: (usize, &[u32])) -> bool {
@@ -400,7 +423,12 @@ impl Backend for CpuBackend {
         };
         let weights = head.weights(0..head.rows);
         let layer = Layer { weights, head: &head.head };
-        shortlist.best(layer, x.row(0), wanted, (&self.pool, &mut self.search, &mut self.calls))
+        let work = (&*self.pool, &mut self.search, &mut self.calls);
+        let found = shortlist.best(layer, x.row(0), wanted, work);
+        if found {
+            self.read.head += self.search.read();
+        }
+        found
     }
 
     fn found(&self) -> &[Candidate] {

@@ -1,0 +1,385 @@
+//! Receipts: what computed a text, how much of it, and how to check that.
+//!
+//! Results are the same bits on every processor, so whoever has the model can run a receipt again and
+//! get the same hashes and the same counts. Without the model, the counts must still be those that the
+//! shape of the model makes necessary. What cannot be checked (times, memory, the name of the
+//! processor) is a claim, which only the hash of the receipt itself keeps from being changed by
+//! accident.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bitnet_kernels::{Device, limits};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::device_features;
+use crate::generate::{Finish, Generation};
+use crate::linear::Linear;
+use crate::machine::Machine;
+use crate::sample::Sampling;
+use crate::{Engine, Error, KvType, Options, WeightsRead};
+
+mod verify;
+
+pub use verify::{Check, Verdict, verify};
+
+/// The version of the format.
+pub const SCHEMA: u32 = 1;
+
+/// What a run computed, and with what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// The version of this format: 1.
+    pub schema: u32,
+    /// The program.
+    pub engine: Program,
+    /// The model.
+    pub model: Model,
+    /// The machine; what it is called is a claim.
+    pub machine: MachineUsed,
+    /// What was asked for.
+    pub request: Request,
+    /// What came out.
+    pub result: Outcome,
+    /// Calls of each kernel, by its id, counted where it is called: products by forward passes, the
+    /// others by rows, attention by rows and heads, exact logits and what 2 more bits refine by rows of
+    /// the output layer.
+    pub kernels: BTreeMap<String, u64>,
+    /// Bytes of weights read.
+    pub read: Read,
+    /// Where the time went: claims.
+    pub timings: TimingsTaken,
+    /// The most memory that the process had, in bytes: a claim.
+    pub peak_memory_bytes: Option<u64>,
+    /// Whether `BITNET_GPU_FAKE` was set: then the receipt never verifies.
+    pub faked: bool,
+    /// Whether linear layers computed with floating-point weights.
+    pub dequantized: bool,
+    /// SHA-256 of all the rest as compact JSON with sorted keys.
+    pub sha256: String,
+}
+
+/// The program that made a receipt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// `bitnet`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The commit it was built from, where that is known.
+    pub commit: Option<String>,
+}
+
+/// The model of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// As the file calls it.
+    pub architecture: String,
+    /// The formats of the linear layers in the file.
+    pub types: Vec<String>,
+    /// Transformer layers.
+    pub layers: u64,
+    /// Query heads.
+    pub heads: u64,
+    /// Tokens of the vocabulary.
+    pub vocabulary: u64,
+    /// The matrices of a layer.
+    pub matrices: Vec<MatrixUsed>,
+}
+
+/// A ternary matrix of each layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MatrixUsed {
+    /// Output features.
+    pub rows: u64,
+    /// Input features.
+    pub cols: u64,
+    /// How it is kept in memory.
+    pub layout: String,
+}
+
+/// What a run used of a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MachineUsed {
+    /// What computed: `cpu` or `cuda:0`.
+    pub device: String,
+    /// The model of the processor.
+    pub cpu: String,
+    /// Its architecture.
+    pub architecture: String,
+    /// The instruction sets that were in use.
+    pub isas: Vec<String>,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// What was asked for: all that the result depends on, beside the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The tokens of the prompt.
+    pub prompt: Vec<u32>,
+    /// Tokens to generate at most.
+    pub limit: u64,
+    /// Tokens of context.
+    pub context: u64,
+    /// The format of keys and values.
+    pub kv: String,
+    /// How tokens were drawn.
+    pub sampler: Sampling,
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// Tokens generated.
+    pub generated: u64,
+    /// Tokens run: those of the prompt, and generated ones.
+    pub positions: u64,
+    /// `stop`, `length` or `cancelled`.
+    pub finish: String,
+    /// SHA-256 of the generated tokens, four bytes each, little-endian.
+    pub tokens_sha256: String,
+    /// SHA-256 of all logits after the last token that was run, four bytes each, little-endian;
+    /// nothing where the prompt was not run to its end.
+    pub logits_sha256: Option<String>,
+}
+
+/// Bytes of weights read.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Read {
+    /// For the prompt.
+    pub prompt: WeightsRead,
+    /// For the tokens after it.
+    pub decode: WeightsRead,
+    /// What the machine reads at best, in GB/s, measured after the run: a claim.
+    pub bandwidth_gbps: Option<f64>,
+    /// The share of that which generation had.
+    pub decode_share: Option<f64>,
+}
+
+/// Where the time of a run went, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TimingsTaken {
+    /// To load the model.
+    pub load_ms: f64,
+    /// From the start to the logits after the prompt.
+    pub prompt_ms: f64,
+    /// From the start to the first token.
+    pub first_token_ms: f64,
+    /// From the first token to the last.
+    pub decode_ms: f64,
+}
+
+/// What the engine cannot know of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Around {
+    /// To load the model.
+    pub load: Duration,
+    /// The most memory that the process had, in bytes.
+    pub peak_memory: Option<u64>,
+    /// What [`bandwidth`] measured, if it did.
+    pub bandwidth: Option<f64>,
+}
+
+impl Receipt {
+    /// Of a text that was generated with `limit` and `sampling`. Reads the whole model file, and
+    /// computes all logits after the last token.
+    pub fn new(
+        engine: &Engine,
+        generation: &mut Generation<'_>,
+        (sampling, limit): (Sampling, usize),
+        around: Around,
+    ) -> Receipt {
+        // Before the logits, which are no part of the run.
+        let (kernels, [prompt, decode]) = (kernels(generation), generation.read());
+        let result = Outcome::new(generation);
+        let timings = generation.timings();
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let mut receipt = Receipt {
+            schema: SCHEMA,
+            engine: Program {
+                name: "bitnet".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                commit: option_env!("BITNET_COMMIT").map(str::to_owned),
+            },
+            model: Model::new(engine),
+            machine: MachineUsed::new(engine),
+            request: Request {
+                prompt: generation.prompt().to_vec(),
+                limit: limit as u64,
+                context: engine.context() as u64,
+                kv: engine.kv().to_string(),
+                sampler: sampling,
+            },
+            result,
+            kernels,
+            read: Read {
+                prompt,
+                decode,
+                bandwidth_gbps: around.bandwidth,
+                decode_share: around.bandwidth.and_then(|b| share(decode, ms(timings.decode), b)),
+            },
+            timings: TimingsTaken {
+                load_ms: ms(around.load),
+                prompt_ms: ms(timings.prompt),
+                first_token_ms: ms(timings.first_token),
+                decode_ms: ms(timings.decode),
+            },
+            peak_memory_bytes: around.peak_memory,
+            faked: device_features::gpu_faked(),
+            dequantized: engine.dequantized(),
+            sha256: String::new(),
+        };
+        receipt.sha256 = receipt.digest();
+        receipt
+    }
+
+    /// SHA-256 of all but the field itself.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let rest = Receipt { sha256: String::new(), ..self.clone() };
+        // Numbers, texts, lists and objects: there is nothing that JSON could not hold.
+        hash(serde_json::to_value(&rest).unwrap_or_default().to_string().bytes())
+    }
+
+    /// The options that give the same result on any machine.
+    ///
+    /// # Errors
+    ///
+    /// Where a format of keys and values is unknown.
+    pub fn options(&self) -> Result<Options, String> {
+        Ok(Options {
+            context: Some(usize::try_from(self.request.context).unwrap_or(usize::MAX)),
+            kv: self.request.kv.parse::<KvType>()?,
+            dequantize: self.dequantized,
+            ..Options::default()
+        })
+    }
+}
+
+/// Calls of each kernel, by its id: those of the forward pass and those of the sampler.
+#[must_use]
+pub fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
+    let mut kernels = BTreeMap::new();
+    for (kernel, calls) in generation.calls().into_iter().flat_map(|calls| calls.iter()) {
+        *kernels.entry(kernel.to_string()).or_default() += calls;
+    }
+    kernels
+}
+
+impl Outcome {
+    fn new(generation: &mut Generation<'_>) -> Outcome {
+        let logits = generation.last_logits();
+        let logits_sha256 = logits.map(|x| hash(x.iter().flat_map(|x| x.to_le_bytes())));
+        let tokens = generation.generated();
+        Outcome {
+            generated: tokens.len() as u64,
+            positions: generation.positions() as u64,
+            finish: generation.finish().unwrap_or(Finish::Cancelled).name().to_owned(),
+            tokens_sha256: hash(tokens.iter().flat_map(|id| id.to_le_bytes())),
+            logits_sha256,
+        }
+    }
+}
+
+impl Model {
+    fn new(engine: &Engine) -> Model {
+        let config = engine.config();
+        let matrix = |linear: &Linear| {
+            let (rows, cols) = linear.shape();
+            let layout = linear.layout().to_string();
+            MatrixUsed { rows: rows as u64, cols: cols as u64, layout }
+        };
+        let first = engine.model.layers.first();
+        Model {
+            sha256: engine.sha256(),
+            architecture: config.architecture.clone(),
+            types: engine.weight_formats().into_iter().map(str::to_owned).collect(),
+            layers: config.layers as u64,
+            heads: config.heads as u64,
+            vocabulary: engine.vocabulary() as u64,
+            matrices: first.map_or_else(Vec::new, |l| l.linears().map(matrix).to_vec()),
+        }
+    }
+}
+
+impl MachineUsed {
+    fn new(engine: &Engine) -> MachineUsed {
+        let Machine { cpu, architecture, .. } = Machine::detect();
+        MachineUsed {
+            device: Device::Cpu.to_string(),
+            cpu,
+            architecture: architecture.to_owned(),
+            isas: engine.cpu().isas().iter().map(ToString::to_string).collect(),
+            threads: engine.threads() as u64,
+        }
+    }
+}
+
+/// What the machine reads of its memory at best, in GB/s, with the threads of `engine`. Takes some
+/// tenths of a second and 512 MiB.
+///
+/// # Errors
+///
+/// None on the processors there are: every one has a kernel that reads.
+pub fn bandwidth(engine: &Engine) -> Result<f64, Error> {
+    /// More than caches hold.
+    const BYTES: usize = 512 << 20;
+    const ROUNDS: usize = 4;
+    let mut rates = limits::read_rates(engine.manager(), engine.pool(), BYTES, ROUNDS)?;
+    rates.sort_by(f64::total_cmp);
+    Ok(rates[ROUNDS / 2])
+}
+
+/// The share of the bandwidth that reading weights had.
+fn share(read: WeightsRead, ms: f64, bandwidth: f64) -> Option<f64> {
+    let rate = (read.linear as f64 + read.head as f64) / ms / 1e6;
+    (ms > 0.0 && bandwidth > 0.0).then(|| rate / bandwidth)
+}
+
+fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
+    let bytes: Vec<u8> = bytes.into_iter().collect();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::{env, fs};
+
+    use super::*;
+
+    /// `BITNET_WRITE_SCHEMA=1` writes it.
+    #[test]
+    fn the_schema_in_the_documentation_is_that_of_the_code() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = path.join("../../docs/reference/receipt.schema.json");
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(Receipt)).unwrap() + "\n";
+        if env::var_os("BITNET_WRITE_SCHEMA").is_some() {
+            fs::write(&path, &schema).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap();
+        assert!(found.lines().eq(schema.lines()), "run the test with BITNET_WRITE_SCHEMA=1");
+    }
+}
