@@ -117,7 +117,7 @@ impl Args {
         tests: &[Test],
         report: &mut Report,
     ) -> Result<bool> {
-        let options = Options { threads, ..self.how.options() };
+        let options = Options { threads, ..self.how.options()? };
         let engine = model::load(path, &options)?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
         if longest > engine.context() {

@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::Result;
-use bitnet_inference::Options;
+use bitnet_inference::tuning::Tuning;
 use bitnet_kernels::manager::Matrix;
 use bitnet_kernels::{Device, Format, KERNELS, KernelId, KernelManager, Line, NoKernel, Operation};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::exit::End;
 use crate::model::How;
 use crate::run::print;
+use crate::tune;
 
 /// Flags of `bitnet kernels`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,8 @@ struct Report {
     architecture: &'static str,
     isas: Vec<&'static str>,
     kernels: Vec<Row>,
+    /// What `bitnet tune` measured, where that decides.
+    tuning: Option<Tuning>,
 }
 
 /// A kernel.
@@ -46,13 +49,14 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let Options { isa, kernels, layout, .. } = args.how.options();
-    let manager = Options { isa, kernels, layout, ..Options::default() }.manager()?;
+    let options = args.how.options()?;
+    let manager = options.manager()?;
     let rows = KERNELS.iter().flat_map(Line::ids).map(|id| Row::new(id, &manager)).collect();
     let report = Report {
         architecture: std::env::consts::ARCH,
         isas: manager.cpu().isas().iter().map(|isa| isa.name()).collect(),
         kernels: rows,
+        tuning: options.tuning,
     };
     let text = match args.json {
         true => serde_json::to_string(&report)? + "\n",
@@ -115,6 +119,10 @@ impl Report {
                 None => format!("used for {}", selected_for.join(", ")),
             };
             out += &format!("{id:width$}  {what}\n");
+        }
+        for best in self.tuning.iter().flat_map(|tuning| &tuning.models) {
+            out += "\nMeasured, for models with matrices of these shapes: ";
+            out += &tune::lines(best);
         }
         out
     }

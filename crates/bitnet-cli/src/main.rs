@@ -17,6 +17,7 @@ mod memory;
 mod model;
 mod run;
 mod synth;
+mod tune;
 mod verify;
 
 /// Runs ternary (BitNet b1.58) language models.
@@ -39,6 +40,8 @@ enum Command {
     Bench(bench::Args),
     /// List all kernels: which run here, why others do not, and what each is used for.
     Kernels(kernels::Args),
+    /// Measure which kernels, threads and tiles are fastest here, and use them from now on.
+    Tune(tune::Args),
     /// Check a receipt: by arithmetic, and by running it again where the model is there.
     Verify(verify::Args),
     /// Write a model of random weights, to measure speed with.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Synth(args) => synth::run(&args),
     };

@@ -1,9 +1,12 @@
 //! Which model, and what it runs on.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::Result;
 use bitnet_gguf::Gguf;
+use bitnet_inference::tuning::{Found, Tuning};
 use bitnet_inference::{Engine, Error, KvType, Layout, Options};
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::{Device, Isa};
@@ -58,13 +61,57 @@ pub(crate) struct How {
     /// Format of keys and values: f32, f16 (half the memory) or q8_0 (about a quarter).
     #[arg(long, value_name = "TYPE", default_value = "f32", env = "BITNET_CACHE_TYPE")]
     cache_type: KvType,
+    /// What `bitnet tune` measured: `auto` takes it where that was written, `none` does without.
+    #[arg(long, value_name = "FILE", default_value = "auto", env = "BITNET_TUNING")]
+    pub(crate) tuning: Source,
+}
+
+/// Where measurements come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The user's folder for configuration, if there are any.
+    Auto,
+    /// Nowhere.
+    Nowhere,
+    /// A file, if it is there.
+    File(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Source, Infallible> {
+        Ok(match name {
+            "auto" => Source::Auto,
+            "none" => Source::Nowhere,
+            path => Source::File(path.into()),
+        })
+    }
 }
 
 impl How {
-    /// Options with these flags.
-    pub(crate) fn options(&self) -> Options {
-        let How { isa, kernels, layout, cache_type } = self.clone();
-        Options { isa, kernels, layout, kv: cache_type, ..Options::default() }
+    /// Options with these flags. Says on stderr what the user should know of measurements.
+    pub(crate) fn options(&self) -> Result<Options> {
+        let path = match &self.tuning {
+            Source::Auto => Tuning::path(),
+            Source::Nowhere => None,
+            Source::File(path) => Some(path.clone()),
+        };
+        let tuning = match path.map(|path| Tuning::load(&path)).transpose()? {
+            Some(Found::Tuning(tuning)) => Some(tuning),
+            Some(Found::Other(notice)) => {
+                exit::say(&format!("note: {notice}"));
+                None
+            }
+            Some(Found::Nothing) | None => None,
+        };
+        Ok(self.measured(tuning))
+    }
+
+    /// Options with these flags, and measurements.
+    pub(crate) fn measured(&self, tuning: Option<Tuning>) -> Options {
+        let How { isa, kernels, layout, cache_type, .. } = self.clone();
+        Options { isa, kernels, layout, kv: cache_type, tuning, ..Options::default() }
     }
 }
 
@@ -77,7 +124,7 @@ impl Args {
             device: self.device,
             dequantize: self.dequantize,
             context: Some(self.ctx_size).filter(|&n| n > 0),
-            ..self.how.options()
+            ..self.how.options()?
         };
         load(self.model.as_deref(), &options)
     }

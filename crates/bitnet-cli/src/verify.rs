@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         kv: wanted.kv,
         context: wanted.context,
         dequantize: wanted.dequantize,
-        ..args.how.options()
+        ..args.how.options()?
     };
     let demo = args.model.is_none() && receipt.model.sha256 == model::demo_sha256();
     let engine = (demo || args.model.is_some())

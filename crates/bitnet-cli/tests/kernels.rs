@@ -12,6 +12,8 @@ fn bitnet() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
         command.env_remove(name);
     }
+    // Whatever was measured on this machine.
+    command.env("BITNET_TUNING", "none");
     command
 }
 
@@ -106,6 +108,44 @@ fn kernels_that_cannot_run_are_refused_with_those_that_can() {
     let output = bitnet().env("BITNET_GPU_FAKE", "cuda").args(fake).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("BITNET_GPU_FAKE only says so"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_measured_is_kept_used_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuning.json");
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/bitnet-tales-i2_s.gguf");
+    let tune = |args: &[&str]| {
+        bitnet().args(["tune", "-m", demo, "--tuning"]).arg(&path).args(args).unwrap()
+    };
+    let output = tune(&[]);
+    assert!(stderr(&output).contains("measuring kernels for 512 x 256"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("written to "), "{}", stdout(&output));
+    let written: Value = serde_json::from_str(stdout(&tune(&["--json"]))).unwrap();
+    let with = |args: &[&str]| bitnet().env("BITNET_TUNING", &path).args(args).output().unwrap();
+    let shown: Value = serde_json::from_str(stdout(&with(&["kernels", "--json"]))).unwrap();
+    assert_eq!(shown["tuning"], written);
+    let table = with(&["kernels"]);
+    assert!(stdout(&table).contains("Measured, for models with matrices of these shapes"));
+
+    let receipt = folder.path().join("receipt.json");
+    let run = ["run", "Once upon a time", "--temp", "0", "-n", "4", "--receipt"];
+    let tuned = with(&[&run[..], &[receipt.to_str().unwrap()]].concat());
+    let plain = bitnet().args(&run[..run.len() - 1]).unwrap();
+    assert_eq!(stdout(&tuned), stdout(&plain));
+    let receipt: Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
+    assert_eq!(receipt["machine"]["tuning"], written["sha256"]);
+
+    let damaged = std::fs::read_to_string(&path).unwrap().replace("\"tile\": ", "\"tile\": 1");
+    std::fs::write(&path, damaged).unwrap();
+    let refused = with(&["run", "hello"]);
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("tuning.json: it was changed"), "{}", stderr(&refused));
+    tune(&[]);
+    let other = std::fs::read_to_string(&path).unwrap().replace("\"0.1.0\"", "\"0.0.9\"");
+    std::fs::write(&path, other).unwrap();
+    let noted = with(&["run", "hello", "-n", "1"]);
+    assert!(noted.status.success() && stderr(&noted).contains("note: "), "{}", stderr(&noted));
 }
 
 #[test]

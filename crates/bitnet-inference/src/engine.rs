@@ -14,11 +14,13 @@ use sha2::{Digest, Sha256};
 use crate::arch::BitNet;
 use crate::backend::cpu::{CpuBackend, Kernels};
 use crate::device_features::{self, KernelCapabilities};
+use crate::linear::Tiles;
 use crate::machine::Machine;
 use crate::session::Session;
 use crate::source;
 use crate::state::KvCache;
 use crate::tokenizer::{Special, Tokenizer};
+use crate::tuning::{Best, Shape, Tuning};
 use crate::{Config, Error, Notice};
 
 /// How to run a model.
@@ -41,6 +43,8 @@ pub struct Options {
     /// Compute with floating-point weights in linear layers: slow, in eight times the memory, and
     /// the same results, to check against.
     pub dequantize: bool,
+    /// What was measured on this machine.
+    pub tuning: Option<Tuning>,
 }
 
 impl Options {
@@ -169,6 +173,9 @@ pub struct Engine {
     context: usize,
     kv: KvType,
     dequantize: bool,
+    tiles: Tiles,
+    /// SHA-256 of the measurements in use.
+    tuning: Option<String>,
     notices: Vec<Notice>,
 }
 
@@ -200,8 +207,12 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn load(gguf: Gguf, options: &Options) -> Result<Engine, Error> {
         device_features::open(options.device)?;
-        let manager = options.manager()?;
-        let pool = Arc::new(pool(options.threads)?);
+        let mut manager = options.manager()?;
+        let shapes = Shape::of(&Config::from_gguf(&gguf)?);
+        let tuning = options.tuning.as_ref();
+        let best = tuning.and_then(|tuning| tuning.best(&shapes));
+        manager.set_tuned(best.map_or_else(Vec::new, Best::tuned));
+        let pool = Arc::new(pool(options.threads.or(best.map(|best| best.threads)))?);
         let model = source::gguf::model(&gguf, options.dequantize, (&manager, &pool))?;
         let (tokenizer, mut notices) = source::gguf::tokenizer(&gguf)?;
         let rows = model.embedding.rows;
@@ -233,6 +244,8 @@ impl Engine {
             context: asked.min(trained),
             kv,
             dequantize,
+            tiles: best.map_or_else(Tiles::default, |best| Tiles(best.tile)),
+            tuning: tuning.filter(|_| best.is_some()).map(|tuning| tuning.sha256().to_owned()),
             notices,
         })
     }
@@ -334,6 +347,12 @@ impl Engine {
         KernelCapabilities::new(&self.manager, self.context)
     }
 
+    /// SHA-256 of the measurements in use, if there are any.
+    #[must_use]
+    pub fn tuning(&self) -> Option<&str> {
+        self.tuning.as_deref()
+    }
+
     /// Whether linear layers compute with floating-point weights.
     #[must_use]
     pub fn dequantized(&self) -> bool {
@@ -388,12 +407,13 @@ impl Engine {
 
     pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
         let cache = KvCache::new(&self.model.config, sequences, self.kv.format());
-        CpuBackend::new(self.kernels.clone(), Arc::clone(&self.pool), cache, self.dequantize)
+        let (kernels, pool) = (self.kernels.clone(), Arc::clone(&self.pool));
+        CpuBackend::new(kernels, pool, cache, (self.dequantize, self.tiles))
     }
 }
 
 /// More threads than any machine has cores: a larger number is a mistake.
-const MOST_THREADS: usize = 1024;
+pub(crate) const MOST_THREADS: usize = 1024;
 
 /// A pool of as many threads as asked for, or as the process may use physical cores.
 fn pool(asked: Option<usize>) -> Result<Pool, Error> {

@@ -206,6 +206,16 @@ pub enum Error {
     /// The processor lacks the instruction set that was asked for.
     #[error("{0}")]
     Isa(#[from] MissingIsa),
+    /// A file of measurements that cannot be used.
+    #[error(
+        "{}: {what}; measure again with `bitnet tune`, or remove the file", path.display()
+    )]
+    Tuning {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// A device that cannot be used.
     #[error("{0}")]
     Device(#[from] DeviceError),
@@ -271,6 +281,13 @@ pub enum Notice {
         /// The file.
         file: String,
     },
+    /// Measurements of another machine or version, which are not used.
+    Tuning {
+        /// The file.
+        path: PathBuf,
+        /// Of what they are.
+        what: String,
+    },
     /// Linear layers compute with floating-point weights.
     Dequantized,
     /// A greater context was asked for than the model was trained for.
@@ -289,6 +306,9 @@ impl fmt::Display for Notice {
                 f,
                 "{file}: tokenizer.ggml.pre is missing: splitting text as Llama 3 does (llama-bpe)"
             ),
+            Notice::Tuning { path, what } => {
+                write!(f, "{}: {what}: not used; measure again with `bitnet tune`", path.display())
+            }
             Notice::Dequantized => f.write_str(
                 "--dequantize: linear layers compute with floating-point weights, slowly and in \
                  eight times the memory; receipts say so",

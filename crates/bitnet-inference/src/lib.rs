@@ -22,6 +22,7 @@ mod source;
 mod state;
 pub mod synth;
 pub mod tokenizer;
+pub mod tuning;
 
 pub use backend::cpu::WeightsRead;
 pub use config::Config;

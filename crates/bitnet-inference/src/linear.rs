@@ -1,5 +1,7 @@
 //! Linear layers of ternary weights, bound to the kernels that multiply by them.
 
+use std::ops::RangeInclusive;
+
 use bitnet_kernels::format::FormatError;
 use bitnet_kernels::manager::{Matrix, Product};
 use bitnet_kernels::op::{
@@ -15,13 +17,28 @@ use crate::state::Quantized;
 
 /// Matrix rows of a tile at least.
 const TILE_ROWS: usize = 2 * packed::PAIR;
-/// Multiply-adds of a tile: some microseconds, against which handing it to a thread is cheap.
-pub(crate) const TILE: usize = 1 << 18;
 
-/// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least some panels, so that
-/// what a call costs in any case is little.
-pub(crate) fn tile_rows(work: usize) -> usize {
-    (TILE / work.max(1)).max(TILE_ROWS).next_multiple_of(packed::PAIR)
+/// How outputs are cut into tiles: about as many multiply-adds each. What comes out does not depend on
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tiles(pub(crate) usize);
+
+impl Default for Tiles {
+    /// Some microseconds, against which handing a tile to a thread is cheap.
+    fn default() -> Tiles {
+        Tiles(1 << 18)
+    }
+}
+
+impl Tiles {
+    /// What makes sense on any machine.
+    pub(crate) const RANGE: RangeInclusive<usize> = 1 << 12..=1 << 26;
+
+    /// Matrix rows of a tile whose rows cost `work` multiply-adds each; at least some panels, so that
+    /// what a call costs in any case is little.
+    pub(crate) fn rows(self, work: usize) -> usize {
+        (self.0 / work.max(1)).max(TILE_ROWS).next_multiple_of(packed::PAIR)
+    }
 }
 
 /// A linear layer of ternary weights and 8-bit activations, bound to kernels. `W` is what it holds
@@ -119,15 +136,46 @@ impl QuantizedLinear {
             let (inputs, outputs) = (self.cols, self.rows);
             return Err(Error::Activations { x: x.len(), y: y.len(), inputs, outputs });
         }
-        let mut q = Quantized::new(tokens, self.cols)?;
+        self.product((&self.quantize(x)?, tokens), y, (pool, Tiles::default()));
+        Ok(())
+    }
+
+    /// Rows of activations to 8 bits.
+    pub(crate) fn quantize(&self, x: &[f32]) -> Result<Quantized, Error> {
+        let mut q = Quantized::new(x.len() / self.cols, self.cols)?;
         let rows = x.chunks(self.cols).zip(q.data.chunks_mut(self.cols)).zip(&mut q.scales[..]);
         for ((x, q), scale) in rows {
             (self.quantize.run)(QuantizeArgs { x, q, scale });
         }
         interleave(&q.data, self.cols, &mut q.fours);
-        let grain = (tokens, tile_rows(self.cols * tokens));
-        pool.tiles(y, self.rows, grain, |tile| self.tile(&q, tokens, tile));
-        Ok(())
+        Ok(q)
+    }
+
+    /// The product with the first rows of `x`, as many as are given with it.
+    pub(crate) fn product(
+        &self,
+        (x, tokens): (&Quantized, usize),
+        y: &mut [f32],
+        (pool, tiles): (&Pool, Tiles),
+    ) {
+        let grain = (tokens, tiles.rows(self.cols * tokens));
+        let y = &mut y[..tokens * self.rows];
+        pool.tiles(y, self.rows, grain, |tile| self.tile(x, tokens, tile));
+    }
+
+    /// Takes other kernels for the weights as they are packed.
+    ///
+    /// # Panics
+    ///
+    /// If they are for another layout.
+    pub(crate) fn bind(&mut self, product: Product) {
+        assert_eq!(product.layout, self.product.layout, "kernels of another layout");
+        self.product = product;
+    }
+
+    /// Bytes of the weights in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weights.bytes()
     }
 
     /// A tile of the product with the first `rows` rows of `x`.
@@ -230,7 +278,7 @@ impl Linear {
     /// Bytes of the weights in memory.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Linear::Quantized(linear) => linear.weights.bytes(),
+            Linear::Quantized(linear) => linear.bytes(),
             Linear::Dequantized(linear) => linear.weights.len(),
         }
     }
@@ -251,9 +299,14 @@ mod tests {
 
     #[test]
     fn tiles_have_rows_however_wide_they_are() {
-        assert_eq!(tile_rows(256), 1024);
-        assert_eq!(tile_rows(2560), 128);
-        assert_eq!(tile_rows(2560 * 128), 128);
-        assert_eq!(tile_rows(usize::MAX), 128);
+        let usual = Tiles::default();
+        assert_eq!(usual.rows(256), 1024);
+        assert_eq!(usual.rows(2560), 128);
+        assert_eq!(usual.rows(2560 * 128), 128);
+        assert_eq!(usual.rows(usize::MAX), 128);
+        for tile in [*Tiles::RANGE.start(), *Tiles::RANGE.end()] {
+            let rows = Tiles(tile).rows(2560);
+            assert!(rows >= TILE_ROWS && rows.is_multiple_of(packed::PAIR), "{tile}");
+        }
     }
 }

@@ -4,16 +4,18 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use bitnet_kernels::Cpu;
+use serde::{Deserialize, Serialize};
 
 /// What tells one machine from another, as far as speed goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Machine {
     /// The model of the processor, as its maker calls it.
     pub cpu: String,
     /// The architecture that this program is compiled for.
-    pub architecture: &'static str,
+    pub architecture: String,
     /// The names of the instruction sets that the processor has.
-    pub isas: Vec<&'static str>,
+    pub isas: Vec<String>,
     /// Physical cores.
     pub cores: usize,
     /// Threads that the process may run at a time: logical cores, less what affinity and quotas take
@@ -31,8 +33,8 @@ impl Machine {
         });
         Machine {
             cpu: brand.filter(|brand| !brand.is_empty()).unwrap_or_else(|| "unknown".to_owned()),
-            architecture: std::env::consts::ARCH,
-            isas: Cpu::detect().isas().iter().map(|isa| isa.name()).collect(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            isas: Cpu::detect().isas().iter().map(ToString::to_string).collect(),
             cores: num_cpus::get_physical(),
             allowed: thread::available_parallelism().map_or(1, NonZeroUsize::get),
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
-use crate::linear::{Linear, TILE, tile_rows};
+use crate::linear::{Linear, Tiles};
 use crate::matrix::FloatMatrix;
 use crate::state::{Floats, KvCache, Quantized};
 
@@ -52,6 +52,7 @@ pub(crate) struct CpuBackend {
     parts: Aligned<f32>,
     /// Whether linear layers take activations as numbers.
     dequantize: bool,
+    tiles: Tiles,
 }
 
 /// The kernels that do not depend on a matrix.
@@ -88,11 +89,11 @@ impl CpuBackend {
         kernels: Kernels,
         pool: Arc<Pool>,
         cache: KvCache,
-        dequantize: bool,
+        (dequantize, tiles): (bool, Tiles),
     ) -> CpuBackend {
         let (calls, search, parts) = (Calls::default(), Search::default(), Aligned::scratch(0));
         let read = WeightsRead::default();
-        CpuBackend { kernels, pool, cache, calls, read, search, parts, dequantize }
+        CpuBackend { kernels, pool, cache, calls, read, search, parts, dequantize, tiles }
     }
 
     /// Counts a product with some rows.
@@ -117,7 +118,7 @@ impl CpuBackend {
         let tokens = (QUERIES / heads.group).clamp(1, rows.len());
         let longest = rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
         // As many groups are in a tile as make work worth handing over.
-        let groups = (TILE / (2 * longest * group * tokens)).clamp(1, cols / group);
+        let groups = (self.tiles.0 / (2 * longest * group * tokens)).clamp(1, cols / group);
         let grain = (tokens, groups * group);
         self.pool.tiles(out.rows_mut(rows.len()), cols, grain, |mut tile| {
             let (first, cols) = (tile.rows().start, tile.cols());
@@ -239,9 +240,9 @@ fn join_heads(join: &Bound<JoinFn>, parts: &[f32], stride: usize, size: usize, o
 }
 
 /// The tiles of the product of a matrix with some rows: all rows, some panels.
-fn cut<'a>(linear: &Linear, out: &'a mut Floats, rows: usize) -> Cut<'a, f32> {
+fn cut<'a>(linear: &Linear, out: &'a mut Floats, (rows, tiles): (usize, Tiles)) -> Cut<'a, f32> {
     let (stride, cols) = linear.shape();
-    Cut { out: out.rows_mut(rows), stride, grain: (rows, tile_rows(cols * rows)) }
+    Cut { out: out.rows_mut(rows), stride, grain: (rows, tiles.rows(cols * rows)) }
 }
 
 impl Backend for CpuBackend {
@@ -318,7 +319,7 @@ impl Backend for CpuBackend {
         outputs: [(&Linear, &mut Floats); N],
     ) {
         let linears = outputs.each_ref().map(|(linear, _)| *linear);
-        let cuts = outputs.map(|(linear, out)| cut(linear, out, rows));
+        let cuts = outputs.map(|(linear, out)| cut(linear, out, (rows, self.tiles)));
         self.pool.tiles_of(cuts, |index, tile| linears[index].tile(x, rows, tile));
         linears.into_iter().for_each(|linear| self.count(linear, rows));
     }
@@ -331,7 +332,7 @@ impl Backend for CpuBackend {
         (sum, product): (&mut Floats, &mut Floats),
     ) {
         let add = &self.kernels.add;
-        let Cut { out: product, stride, grain } = cut(linear, product, rows);
+        let Cut { out: product, stride, grain } = cut(linear, product, (rows, self.tiles));
         self.pool.pairs([sum.rows_mut(rows), product], stride, grain, |mut sum, mut product| {
             linear.tile(x, rows, product.reborrow());
             for row in sum.rows() {
@@ -349,7 +350,7 @@ impl Backend for CpuBackend {
         [(gate, gated), (up, buffer)]: [(&Linear, &mut Floats); 2],
     ) {
         let relu2 = &self.kernels.relu2;
-        let Cut { out: gated, stride, grain } = cut(gate, gated, rows);
+        let Cut { out: gated, stride, grain } = cut(gate, gated, (rows, self.tiles));
         self.pool.pairs([gated, buffer.rows_mut(rows)], stride, grain, |mut gated, mut other| {
             gate.tile(x, rows, gated.reborrow());
             up.tile(x, rows, other.reborrow());
@@ -404,7 +405,7 @@ impl Backend for CpuBackend {
 
     fn head(&mut self, head: &FloatMatrix, x: &Floats, logits: &mut [f32]) {
         let rows = logits.len() / head.rows;
-        let grain = (rows, tile_rows(head.cols * rows));
+        let grain = (rows, self.tiles.rows(head.cols * rows));
         self.pool.tiles(logits, head.rows, grain, |y| {
             (head.head.run)(HeadArgs {
                 weights: head.weights(y.cols()),

@@ -124,6 +124,8 @@ pub struct MachineUsed {
     pub isas: Vec<String>,
     /// Threads.
     pub threads: u64,
+    /// SHA-256 of the measurements that chose kernels, if there were any.
+    pub tuning: Option<String>,
 }
 
 /// What was asked for: all that the result depends on, beside the model.
@@ -330,9 +332,10 @@ impl MachineUsed {
         MachineUsed {
             device: Device::Cpu.to_string(),
             cpu,
-            architecture: architecture.to_owned(),
+            architecture,
             isas: engine.cpu().isas().iter().map(ToString::to_string).collect(),
             threads: engine.threads() as u64,
+            tuning: engine.tuning().map(str::to_owned),
         }
     }
 }
@@ -358,7 +361,7 @@ fn share(read: WeightsRead, ms: f64, bandwidth: f64) -> Option<f64> {
     (ms > 0.0 && bandwidth > 0.0).then(|| rate / bandwidth)
 }
 
-fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
+pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
     let bytes: Vec<u8> = bytes.into_iter().collect();
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -161,6 +161,9 @@ fn device(receipt: &Receipt) -> Result<(), String> {
     if machine.threads == 0 || machine.cpu.is_empty() || machine.architecture.is_empty() {
         return Err("a machine has a name and threads".to_owned());
     }
+    if machine.tuning.as_ref().is_some_and(|tuning| !is_hex(tuning, 64)) {
+        return Err(format!("{:?} is no SHA-256 of measurements", machine.tuning));
+    }
     let best = isas.last().copied().unwrap_or(Isa::Scalar);
     for id in receipt.kernels.keys() {
         let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
