@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod doctor;
 mod exit;
 mod interrupt;
 mod kernels;
@@ -38,6 +39,8 @@ enum Command {
     Logits(logits::Args),
     /// Measure speed: prompts and generation, in tokens per second.
     Bench(bench::Args),
+    /// Tell what this machine has, what would run on it, and what would make it faster.
+    Doctor(doctor::Args),
     /// List all kernels: which run here, why others do not, and what each is used for.
     Kernels(kernels::Args),
     /// Measure which kernels, threads and tiles are fastest here, and use them from now on.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -77,6 +77,17 @@ pub(crate) enum Source {
     File(PathBuf),
 }
 
+impl Source {
+    /// The file, if there is one to look for.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Source::Auto => Tuning::path(),
+            Source::Nowhere => None,
+            Source::File(path) => Some(path.clone()),
+        }
+    }
+}
+
 impl FromStr for Source {
     type Err = Infallible;
 
@@ -92,12 +103,7 @@ impl FromStr for Source {
 impl How {
     /// Options with these flags. Says on stderr what the user should know of measurements.
     pub(crate) fn options(&self) -> Result<Options> {
-        let path = match &self.tuning {
-            Source::Auto => Tuning::path(),
-            Source::Nowhere => None,
-            Source::File(path) => Some(path.clone()),
-        };
-        let tuning = match path.map(|path| Tuning::load(&path)).transpose()? {
+        let tuning = match self.tuning.path().map(|path| Tuning::load(&path)).transpose()? {
             Some(Found::Tuning(tuning)) => Some(tuning),
             Some(Found::Other(notice)) => {
                 exit::say(&format!("note: {notice}"));

@@ -157,3 +157,31 @@ fn floating_point_weights_give_the_same_text_and_say_so() {
     let said = |output: &Output| stderr(output).matches("note: --dequantize").count();
     assert_eq!((said(&floats), said(&plain)), (1, 0));
 }
+
+#[test]
+fn the_doctor_says_what_there_is_and_what_would_run() {
+    let report = json(&["doctor", "--json", "--tuning", "no/such/file"]);
+    let isas = &report["machine"]["isas"];
+    assert_eq!(isas.as_array().unwrap().len(), Cpu::detect().isas().len());
+    assert_eq!(report["formats"].as_array().unwrap().len(), 6);
+    for format in report["formats"].as_array().unwrap() {
+        assert!(format["gemv"].as_str().unwrap().starts_with("gemv_i2s_r32"), "{format}");
+    }
+    for measured in report["measured"].as_array().unwrap() {
+        assert!(measured["bandwidth_gbps"].as_f64().unwrap() > 0.0, "{measured}");
+        assert!(measured["peak_gmacs"].as_f64().unwrap() > 0.0, "{measured}");
+    }
+    let none = report["gpus"]["reason"].as_str().unwrap();
+    assert!(none.contains("not compiled"), "{none}");
+    let warnings = report["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|w| w.as_str().unwrap().contains("bitnet tune")), "{report}");
+
+    let output =
+        bitnet().env("BITNET_GPU_FAKE", "gpu").args(["doctor", "--isa", "scalar"]).unwrap();
+    let text = stdout(&output);
+    for words in
+        ["processor", "GB/s", "I2_S        gemv_i2s_r32_q8_scalar", "BITNET_GPU_FAKE is set"]
+    {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+}

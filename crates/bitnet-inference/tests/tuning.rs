@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+type Change = fn(&mut Value);
+
 fn shapes() -> Vec<Shape> {
     Shape::of(&Config::from_gguf(&Gguf::from_static("model.gguf", DEMO).unwrap()).unwrap())
 }
@@ -141,7 +143,7 @@ fn damaged_measurements_are_refused() {
         Err(error @ Error::Tuning { .. }) => error.to_string(),
         found => panic!("{found:?}"),
     };
-    let changes: [(fn(&mut Value), &str); 6] = [
+    let changes: [(Change, &str); 6] = [
         (|value| value["schema"] = json!(2), "format 2 is unknown"),
         (|value| value["models"][0]["threads"] = json!(0), "make no sense"),
         (|value| value["models"][0]["tile"] = json!(1), "make no sense"),

@@ -27,6 +27,9 @@ pub use verify::{Check, Verdict, verify};
 /// The version of the format.
 pub const SCHEMA: u32 = 1;
 
+/// The commit that this program is built from, where that is known.
+pub const COMMIT: Option<&str> = option_env!("BITNET_COMMIT");
+
 /// What a run computed, and with what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -223,7 +226,7 @@ impl Receipt {
             engine: Program {
                 name: "bitnet".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                commit: option_env!("BITNET_COMMIT").map(str::to_owned),
+                commit: COMMIT.map(str::to_owned),
             },
             model: Model::new(engine),
             machine: MachineUsed::new(engine),
