@@ -9,7 +9,7 @@ use crate::isa::{Isa, MissingIsa};
 use crate::op::{GemmFn, GemvFn};
 use crate::operation::{DataType, Operation};
 use crate::packed;
-use crate::registry::{Bound, Function, KERNELS, Kernel, KernelId, Line, kernels};
+use crate::registry::{Bound, Function, KERNELS, Kernel, KernelId, Line};
 use crate::simd::cpu::Cpu;
 
 mod backend;
@@ -297,7 +297,8 @@ impl KernelManager {
     pub fn select<F: Function>(&self, format: Option<Format>) -> Result<Bound<F>, NoKernel> {
         let operation = F::OPERATION;
         let (device, data) = (Device::Cpu, operation.data());
-        self.bind(Question { device, format, operation, data, shape: None })
+        let question = Question { device, format, operation, data, shape: None };
+        self.bind(self.choose(question)?, question)
     }
 
     /// The best kernels for a ternary matrix.
@@ -315,22 +316,32 @@ impl KernelManager {
             shape: Some([1, cols, rows]),
         };
         let (gemv, gemm) = (Operation::Gemv, Operation::Gemm);
-        let both = self.candidates(ask(gemv, format)).filter(|(_, gemv)| {
-            let same = ask(gemm, gemv.kernel.format());
-            self.candidates(same).next().is_some()
+        let both = format.map_or(&[][..], layouts).iter().filter_map(|&layout| {
+            let best = |operation| {
+                self.candidates(ask(operation, Some(layout))).min_by_key(|&(rank, _)| rank)
+            };
+            Some((layout, best(gemv)?, best(gemm)?))
         });
-        let best = both.min_by_key(|&(rank, _)| rank).and_then(|(_, gemv)| gemv.kernel.format());
-        let Some(layout) = best else {
-            let mut refusal = self.refusal(ask(gemv, format));
-            refusal.reasons.extend(self.refusal(ask(gemm, format)).reasons);
-            return Err(refusal);
-        };
-        let (gemv, gemm) = (ask(gemv, Some(layout)), ask(gemm, Some(layout)));
-        Ok(Product { layout, gemv: self.bind(gemv)?, gemm: self.bind(gemm)? })
+        match both.min_by_key(|(_, gemv, _)| gemv.0) {
+            Some((layout, (_, first), (_, second))) => Ok(Product {
+                layout,
+                gemv: self.bind(first, ask(gemv, format))?,
+                gemm: self.bind(second, ask(gemm, format))?,
+            }),
+            None => {
+                let mut refusal = self.refusal(ask(gemv, format));
+                refusal.reasons.extend(self.refusal(ask(gemm, format)).reasons);
+                Err(refusal)
+            }
+        }
     }
 
-    fn bind<F: Function>(&self, question: Question) -> Result<Bound<F>, NoKernel> {
-        let KernelHandle { kernel, index, .. } = self.choose(question)?;
+    /// The function of a kernel that answers a question.
+    fn bind<F: Function>(
+        &self,
+        KernelHandle { kernel, index, .. }: KernelHandle,
+        question: Question,
+    ) -> Result<Bound<F>, NoKernel> {
         // What was chosen may run, and is of the operation that `F` is of.
         let run = kernel.bind(&self.cpu).ok_or_else(|| self.refusal(question))?;
         Ok(Bound { kernel, run, index })
@@ -343,10 +354,17 @@ impl KernelManager {
 
     /// The kernels that answer a question, each with its rank, of which the least is the best.
     fn candidates(&self, question: Question) -> impl Iterator<Item = (Rank, KernelHandle)> {
-        let answers = kernels().enumerate().filter(move |(_, kernel)| {
-            let id = kernel.id();
-            question.fits(id) && question.admits(id).is_ok() && self.availability(id).is_ok()
+        // Each line with the number of kernels before it.
+        let lines = KERNELS.iter().scan(0, |next, line| {
+            let first = *next;
+            *next += line.kernels.len();
+            Some((first, line))
         });
+        let lines = lines.filter(move |(_, line)| {
+            question.fits(line) && question.admits((line.operation, line.format)).is_ok()
+        });
+        let kernels = lines.flat_map(|(first, line)| (first..).zip(line.kernels));
+        let answers = kernels.filter(|(_, kernel)| self.availability(kernel.id()).is_ok());
         answers.map(move |(index, kernel)| {
             let rank = self.rank(question, kernel.id(), index);
             (rank, KernelHandle { kernel, because: rank.because(), index })
@@ -372,17 +390,18 @@ impl KernelManager {
     fn refusal(&self, question: Question) -> NoKernel {
         let Question { device, format, operation, data, .. } = question;
         let takes = operation.data();
-        let lines = || KERNELS.iter().filter(|line| line.operation == operation);
-        let known = lines().flat_map(Line::ids).any(|id| question.fits(id));
+        let lines = || KERNELS.iter().filter(|line| question.fits(line));
         let reasons = match () {
             () if device != Device::Cpu => vec![(None, Reason::NotCompiled { device })],
             () if data != takes => vec![(None, Reason::Data { takes })],
-            () if !known => vec![(None, Reason::Weights { takes: weights(operation) })],
+            () if lines().next().is_none() => {
+                vec![(None, Reason::Weights { takes: weights(operation) })]
+            }
             () => lines()
                 .flat_map(Line::ids)
-                .filter(|&id| question.fits(id))
                 .filter_map(|id| {
-                    let why = question.admits(id).and_then(|()| self.availability(id));
+                    let why = question.admits((id.operation, id.format));
+                    let why = why.and_then(|()| self.availability(id));
                     why.err().map(|reason| (Some(id), reason))
                 })
                 .collect(),
@@ -454,24 +473,25 @@ impl Question {
         Question { device, format, operation, data, shape: Some([input[0], input[1], output[1]]) }
     }
 
-    /// Whether a kernel is of the kind that is asked for.
-    fn fits(&self, id: KernelId) -> bool {
-        let format = match (self.format, id.format) {
-            (Some(format), Some(layout)) if id.operation.is_product() => {
-                layouts(format).contains(&layout)
+    /// Whether a line is of the kind that is asked for.
+    fn fits(&self, line: &Line) -> bool {
+        // Most lines end here.
+        line.operation == self.operation
+            && (Device::Cpu, self.operation.data()) == (self.device, self.data)
+            && match (self.format, line.format) {
+                (Some(format), Some(layout)) if line.operation.is_product() => {
+                    layouts(format).contains(&layout)
+                }
+                (format, layout) => format == layout,
             }
-            (format, layout) => format == layout,
-        };
-        let kind = (Device::Cpu, id.operation, id.operation.data());
-        format && kind == (self.device, self.operation, self.data)
     }
 
-    /// Whether a kernel takes the shape.
-    fn admits(&self, id: KernelId) -> Result<(), Reason> {
+    /// Whether kernels of an operation and a format take the shape.
+    fn admits(&self, (operation, format): (Operation, Option<Format>)) -> Result<(), Reason> {
         let Some([tokens, cols, _]) = self.shape else {
             return Ok(());
         };
-        match (id.operation, id.format) {
+        match (operation, format) {
             (Operation::Gemv, _) if tokens != 1 => Err(Reason::Tokens { tokens }),
             (Operation::Gemv | Operation::Gemm, Some(layout)) => {
                 packed::width(layout, cols).map(|_| ()).map_err(Reason::Shape)
