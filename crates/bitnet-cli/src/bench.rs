@@ -62,8 +62,6 @@ pub(crate) struct Args {
     roofline: bool,
 }
 
-/// Bytes that are read to measure the bandwidth: more than caches hold.
-const STREAMED: usize = 512 << 20;
 /// How often they are read before and after a test.
 const READS: usize = 5;
 /// How often the peak is measured before and after a test: a round takes milliseconds.
@@ -204,7 +202,7 @@ impl Machine<'_> {
     fn measure(&self) -> Result<Limits, Error> {
         let manager = self.engine.manager();
         Ok(Limits {
-            bandwidth: limits::read_rates(manager, &self.pool, STREAMED, READS)?,
+            bandwidth: limits::read_rates(manager, &self.pool, limits::STREAMED, READS)?,
             peak: limits::peak_rates(manager, &self.pool, PEAKS)?,
         })
     }

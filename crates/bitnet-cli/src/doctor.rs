@@ -132,19 +132,15 @@ fn kept(source: &Source) -> (Option<Tuning>, Kept) {
 
 /// About a second.
 fn measure(manager: &KernelManager, threads: usize) -> Result<Measured> {
-    /// More than caches hold.
-    const BYTES: usize = 512 << 20;
     const READS: usize = 5;
     const PEAKS: usize = 25;
     let pool = Pool::new(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN))?;
-    let middle = |mut rates: Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
+    let bandwidth = limits::read_rates(manager, &pool, limits::STREAMED, READS)?;
+    let peak = limits::peak_rates(manager, &pool, PEAKS)?;
     Ok(Measured {
         threads,
-        bandwidth_gbps: middle(limits::read_rates(manager, &pool, BYTES, READS)?),
-        peak_gmacs: middle(limits::peak_rates(manager, &pool, PEAKS)?),
+        bandwidth_gbps: limits::median(&bandwidth),
+        peak_gmacs: limits::median(&peak),
     })
 }
 

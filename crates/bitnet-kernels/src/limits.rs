@@ -7,6 +7,9 @@ use crate::manager::{KernelManager, NoKernel};
 use crate::op::{PeakArgs, PeakFn, ReadArgs, ReadFn};
 use crate::pool::Pool;
 
+/// Bytes that are read to measure the bandwidth: more than most caches hold.
+pub const STREAMED: usize = 512 << 20;
+
 /// Reads of memory in GB/s, by all threads of `pool` with the best instruction set of the
 /// processor: the best of `rounds` passes over `bytes` bytes, which should be many times the
 /// caches.
@@ -86,6 +89,19 @@ pub fn peak_rates(
     let (_, seconds) = round(FEW);
     let repeats = (FEW as f64 * ROUND / seconds) as usize;
     Ok((0..rounds).map(|_| round(repeats.max(FEW)).0).collect())
+}
+
+/// The middle one of some rates or times, or the mean of the middle two.
+///
+/// # Panics
+///
+/// If there are none.
+#[must_use]
+pub fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
 fn best(rates: &[f64]) -> f64 {

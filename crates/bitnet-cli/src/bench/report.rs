@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bitnet_inference::{CHUNK, Engine};
+use bitnet_kernels::limits::median;
 use serde::Serialize;
 
 use crate::run::print;
@@ -304,14 +305,6 @@ fn mean(samples: &[f64]) -> (f64, f64) {
     let mean = samples.iter().sum::<f64>() / n;
     let squares = samples.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>();
     (mean, if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
-}
-
-/// The middle one, or the mean of the middle two.
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
 #[cfg(test)]

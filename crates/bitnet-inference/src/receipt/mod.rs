@@ -350,12 +350,9 @@ impl MachineUsed {
 ///
 /// None on the processors there are: every one has a kernel that reads.
 pub fn bandwidth(engine: &Engine) -> Result<f64, Error> {
-    /// More than caches hold.
-    const BYTES: usize = 512 << 20;
     const ROUNDS: usize = 4;
-    let mut rates = limits::read_rates(engine.manager(), engine.pool(), BYTES, ROUNDS)?;
-    rates.sort_by(f64::total_cmp);
-    Ok(rates[ROUNDS / 2])
+    let rates = limits::read_rates(engine.manager(), engine.pool(), limits::STREAMED, ROUNDS)?;
+    Ok(limits::median(&rates))
 }
 
 /// The share of the bandwidth that reading weights had.

@@ -1,19 +1,11 @@
 //! The brief's tests of what a build can compute with, under its names, on the program itself.
-#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 use std::fs;
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
 
-fn bitnet() -> Command {
-    let mut command = Command::cargo_bin("bitnet").unwrap();
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
-        command.env_remove(name);
-    }
-    command.env("BITNET_TUNING", "none");
-    command
-}
+use crate::{bitnet, program};
 
 fn doctor(command: &mut Command) -> Value {
     serde_json::from_slice(&command.args(["doctor", "--json"]).unwrap().stdout).unwrap()
@@ -22,7 +14,7 @@ fn doctor(command: &mut Command) -> Value {
 /// The default build links nothing of CUDA, nor of the C++ engines, and names no such library to open.
 #[test]
 fn test_cpu_feature_no_cuda_linking() {
-    let program = fs::read(assert_cmd::cargo::cargo_bin("bitnet")).unwrap();
+    let program = fs::read(program()).unwrap();
     let has = |name: &str| program.windows(name.len()).any(|window| window == name.as_bytes());
     assert!(has("bitnet"), "the program is searched");
     for name in

@@ -1,28 +1,11 @@
 //! The `bitnet` command as people and programs use it.
 
 use std::fs;
-use std::process::{Command as Process, Output, Stdio};
+use std::process::{Command as Process, Stdio};
 
-use assert_cmd::Command;
 use serde_json::Value;
 
-fn bitnet() -> Command {
-    let mut command = Command::cargo_bin("bitnet").expect("the program under test");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
-        command.env_remove(name);
-    }
-    // Whatever was measured on this machine.
-    command.env("BITNET_TUNING", "none");
-    command
-}
-
-fn stdout(output: &Output) -> &str {
-    str::from_utf8(&output.stdout).expect("stdout is UTF-8")
-}
-
-fn stderr(output: &Output) -> &str {
-    str::from_utf8(&output.stderr).expect("stderr is UTF-8")
-}
+use crate::{bitnet, program, stderr, stdout};
 
 const GREEDY: &str = " there lived a king who had three sons";
 const GREEDY_TOKENS: [u32; 8] = [437, 1024, 258, 530, 394, 342, 752, 1968];
@@ -149,7 +132,7 @@ fn logits_go_where_a_link_leads() {
 #[test]
 fn a_stderr_that_is_full_changes_nothing() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = Process::new(assert_cmd::cargo::cargo_bin("bitnet"))
+    let output = Process::new(program())
         .args(["run", "Once upon a time", "-c", "99999", "--temp", "0", "-n", "8"])
         .stderr(Stdio::from(full))
         .output()
@@ -214,7 +197,7 @@ fn a_context_beyond_the_model_is_cut_and_said() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let mut child = Process::new(assert_cmd::cargo::cargo_bin("bitnet"))
+    let mut child = Process::new(program())
         .args(["run", "Once upon a time", "-n", "400", "--seed", "1"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -232,7 +215,7 @@ fn ctrl_c_ends_cleanly_with_what_there_is() {
     use std::io::Read;
 
     // Scalar code, so that the story is long enough to interrupt.
-    let mut child = Process::new(assert_cmd::cargo::cargo_bin("bitnet"))
+    let mut child = Process::new(program())
         .args(["run", "Once upon a time", "--isa", "scalar", "-t", "1", "--seed", "1"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

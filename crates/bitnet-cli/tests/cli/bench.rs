@@ -1,16 +1,12 @@
 //! `bitnet bench` as people and programs use it. How fast it is, is no test.
-#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
-use assert_cmd::Command;
 use serde_json::Value;
+
+use crate::bitnet;
 
 /// stdout of `bitnet bench` on the demo model, small.
 fn bench(args: &[&str]) -> String {
-    let mut command = Command::cargo_bin("bitnet").unwrap();
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
-        command.env_remove(name);
-    }
-    let output = command.args(["bench", "-p", "4", "-n", "2", "-t", "1"]).args(args).unwrap();
+    let output = bitnet().args(["bench", "-p", "4", "-n", "2", "-t", "1"]).args(args).unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -129,8 +125,7 @@ fn what_cannot_be_measured_is_refused() {
         (&["-p", "4", "-t", "0"], 2, "0 threads"),
         (&["-p", "4", "-m", "missing.gguf"], 3, "missing.gguf"),
     ] {
-        let output =
-            Command::cargo_bin("bitnet").unwrap().arg("bench").args(args).output().unwrap();
+        let output = bitnet().arg("bench").args(args).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
         assert!(stderr.contains(words), "{args:?}: {stderr}");

@@ -4,22 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use assert_cmd::Command;
 use serde_json::{Value, json};
 
-fn bitnet() -> Command {
-    let mut command = Command::cargo_bin("bitnet").expect("the program under test");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
-        command.env_remove(name);
-    }
-    // Whatever was measured on this machine.
-    command.env("BITNET_TUNING", "none");
-    command
-}
-
-fn text(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).expect("UTF-8")
-}
+use crate::{bitnet, stderr, stdout};
 
 fn receipt(folder: &Path, more: &[&str], fake: Option<&str>) -> PathBuf {
     let path = folder.join("receipt.json");
@@ -46,10 +33,10 @@ fn a_receipt_of_the_demo_model_is_run_again() {
     {
         let path = receipt(folder.path(), more, None);
         let found = verify(&path, &["--isa", "scalar"]);
-        assert_eq!(found.status.code(), Some(0), "{more:?}: {}", text(&found.stdout));
-        assert!(text(&found.stdout).lines().all(|line| line.starts_with("ok ")));
-        assert!(text(&found.stdout).contains("ok    the same run again"));
-        assert!(text(&found.stderr).contains("the same run gave the same result"));
+        assert_eq!(found.status.code(), Some(0), "{more:?}: {}", stdout(&found));
+        assert!(stdout(&found).lines().all(|line| line.starts_with("ok ")));
+        assert!(stdout(&found).contains("ok    the same run again"));
+        assert!(stderr(&found).contains("the same run gave the same result"));
     }
 }
 
@@ -61,7 +48,7 @@ fn a_changed_receipt_does_not_hold() {
     fs::write(&path, changed).unwrap();
     let found = verify(&path, &[]);
     assert_eq!(found.status.code(), Some(5));
-    assert!(text(&found.stdout).contains("WRONG hash of the receipt"), "{}", text(&found.stdout));
+    assert!(stdout(&found).contains("WRONG hash of the receipt"), "{}", stdout(&found));
     let found = verify(&path, &["--json"]);
     let report: Value = serde_json::from_slice(&found.stdout).unwrap();
     assert_eq!((&report["verified"], &report["rerun"]), (&json!(false), &json!(true)));
@@ -76,7 +63,7 @@ fn a_receipt_of_a_faked_gpu_never_holds() {
         let path = receipt(folder.path(), &[], Some(fake));
         let found = verify(&path, &[]);
         assert_eq!(found.status.code(), Some(5));
-        assert!(text(&found.stdout).contains("WRONG no GPU is faked"), "{}", text(&found.stdout));
+        assert!(stdout(&found).contains("WRONG no GPU is faked"), "{}", stdout(&found));
     }
 }
 
@@ -85,15 +72,15 @@ fn what_is_no_receipt_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let missing = verify(&folder.path().join("missing.json"), &[]);
     assert_eq!(missing.status.code(), Some(1));
-    assert!(text(&missing.stderr).contains("missing.json"));
+    assert!(stderr(&missing).contains("missing.json"));
     let path = folder.path().join("no.json");
     for (content, words) in
         [("{", "no.json is no receipt"), ("{\"schema\": 2}", "missing field"), ("[]", "no receipt")]
     {
         fs::write(&path, content).unwrap();
         let found = verify(&path, &[]);
-        assert_eq!(found.status.code(), Some(3), "{}", text(&found.stderr));
-        assert!(text(&found.stderr).contains(words), "{}", text(&found.stderr));
+        assert_eq!(found.status.code(), Some(3), "{}", stderr(&found));
+        assert!(stderr(&found).contains(words), "{}", stderr(&found));
     }
     let output = bitnet().args(["run", "hi", "-n", "1", "--receipt", "no/such/folder"]).output();
     assert_eq!(output.unwrap().status.code(), Some(1));

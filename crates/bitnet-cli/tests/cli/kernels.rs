@@ -1,29 +1,11 @@
 //! `bitnet kernels`, and the flags that choose kernels.
-#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 use std::process::Output;
 
-use assert_cmd::Command;
 use bitnet_kernels::{Cpu, KERNELS, Line};
 use serde_json::Value;
 
-fn bitnet() -> Command {
-    let mut command = Command::cargo_bin("bitnet").expect("the program under test");
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BITNET_")) {
-        command.env_remove(name);
-    }
-    // Whatever was measured on this machine.
-    command.env("BITNET_TUNING", "none");
-    command
-}
-
-fn stdout(output: &Output) -> &str {
-    str::from_utf8(&output.stdout).expect("stdout is UTF-8")
-}
-
-fn stderr(output: &Output) -> &str {
-    str::from_utf8(&output.stderr).expect("stderr is UTF-8")
-}
+use crate::{bitnet, stderr, stdout};
 
 fn json(args: &[&str]) -> Value {
     serde_json::from_str(stdout(&bitnet().args(args).unwrap())).expect("one JSON object")
