@@ -208,12 +208,12 @@ impl Engine {
     pub fn load(gguf: Gguf, options: &Options) -> Result<Engine, Error> {
         device_features::open(options.device)?;
         let mut manager = options.manager()?;
-        let shapes = Shape::of(&Config::from_gguf(&gguf)?);
+        let config = Config::from_gguf(&gguf)?;
         let tuning = options.tuning.as_ref();
-        let best = tuning.and_then(|tuning| tuning.best(&shapes));
+        let best = tuning.and_then(|tuning| tuning.best(&Shape::of(&config)));
         manager.set_tuned(best.map_or_else(Vec::new, Best::tuned));
         let pool = Arc::new(pool(options.threads.or(best.map(|best| best.threads)))?);
-        let model = source::gguf::model(&gguf, options.dequantize, (&manager, &pool))?;
+        let model = source::gguf::model(&gguf, config, options.dequantize, (&manager, &pool))?;
         let (tokenizer, mut notices) = source::gguf::tokenizer(&gguf)?;
         let rows = model.embedding.rows;
         let tokens = tokenizer.as_ref().map(Tokenizer::len);

@@ -17,18 +17,18 @@ use crate::matrix::FloatMatrix;
 use crate::tokenizer::{Splitter, TokenType, Tokenizer, Vocabulary};
 use crate::{Config, Error, Notice};
 
-/// Reads the weights of a model and binds them to the best kernels; those of linear layers to
-/// kernels for floating-point weights, if they are to be dequantised.
+/// Reads the weights of a model of these hyper-parameters and binds them to the best kernels; those
+/// of linear layers to kernels for floating-point weights, if they are to be dequantised.
 ///
 /// # Errors
 ///
 /// Where the file is not a complete and sound model of a supported architecture.
 pub(crate) fn model(
     gguf: &Gguf,
+    config: Config,
     dequantize: bool,
     (manager, pool): (&KernelManager, &Pool),
 ) -> Result<BitNet, Error> {
-    let config = Config::from_gguf(gguf)?;
     let dequantize = dequantize.then(|| manager.select(Some(Format::F16))).transpose()?;
     let mut source = Source { gguf, dequantize, manager, pool, used: HashSet::new() };
     let (hidden, head_size) = (config.hidden, config.head_size);
