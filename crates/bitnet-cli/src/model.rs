@@ -13,7 +13,7 @@ use bitnet_kernels::{Device, Isa};
 use clap::value_parser;
 use sha2::{Digest, Sha256};
 
-use crate::exit;
+use crate::exit::{self, Usage};
 
 /// The demo model: see `models/MODEL_CARD.md`.
 static DEMO: &[u8] = include_bytes!("../../../models/bitnet-tales-i2_s.gguf");
@@ -109,7 +109,14 @@ impl How {
                 exit::say(&format!("note: {notice}"));
                 None
             }
-            Some(Found::Nothing) | None => None,
+            Some(Found::Nothing) => match &self.tuning {
+                Source::File(path) => {
+                    let what = format!("{}: there is no such file of measurements", path.display());
+                    return Err(Usage(what).into());
+                }
+                _ => None,
+            },
+            None => None,
         };
         Ok(self.measured(tuning))
     }

@@ -133,9 +133,11 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     };
 
     let counts = (generation.prompt().len(), generation.generated().len());
-    let figures = Figures::new(load, counts, generation.timings());
+    let decoded = generation.positions().saturating_sub(counts.0);
+    let figures = Figures::new(load, (counts.0, decoded), generation.timings());
     if let Some(path) = &args.receipt {
-        let bandwidth = Some(receipt::bandwidth(&engine)?);
+        // Where there is no memory for it, the receipt does without.
+        let bandwidth = receipt::bandwidth(&engine).ok();
         let around = Around { load, peak_memory: figures.peak_memory_bytes, bandwidth };
         let receipt = Receipt::new(&engine, &mut generation, (sampling, limit), around);
         let json = serde_json::to_string_pretty(&receipt)? + "\n";
@@ -273,7 +275,7 @@ impl ModelReport {
 }
 
 impl Figures {
-    fn new(load: Duration, (prompt, generated): (usize, usize), timings: Timings) -> Figures {
+    fn new(load: Duration, (prompt, decoded): (usize, usize), timings: Timings) -> Figures {
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         let speed = |tokens: usize, duration: Duration| {
             (tokens > 0 && !duration.is_zero()).then(|| tokens as f64 / duration.as_secs_f64())
@@ -284,8 +286,7 @@ impl Figures {
             first_token_ms: milliseconds(timings.first_token),
             decode_ms: milliseconds(timings.decode),
             prompt_per_second: speed(prompt, timings.prompt),
-            // The first token comes with the prompt.
-            decode_per_second: speed(generated.saturating_sub(1), timings.decode),
+            decode_per_second: speed(decoded, timings.decode),
             peak_memory_bytes: memory::peak(),
         }
     }

@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use bitnet_gguf::Gguf;
 use bitnet_inference::Config;
 use bitnet_inference::tuning::{self, Best, Found, Measured, Shape, Tuning};
+use bitnet_kernels::KernelManager;
 use bitnet_kernels::shapes::BITNET_2B_4T;
 
-use crate::exit::{self, End};
-use crate::model::{How, Source};
+use crate::exit::{self, End, Usage};
+use crate::model::Source;
 use crate::run::print;
 
 /// Flags of `bitnet tune`.
@@ -20,8 +21,9 @@ pub(crate) struct Args {
     /// Model file (GGUF) whose matrices are measured; those of BitNet b1.58 2B-4T if not given.
     #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
-    #[command(flatten)]
-    how: How,
+    /// Where to keep what was measured: in the user's folder for configuration if not given.
+    #[arg(long, value_name = "FILE", env = "BITNET_TUNING")]
+    tuning: Option<Source>,
     /// Print what is written instead of a summary.
     #[arg(long)]
     json: bool,
@@ -32,9 +34,15 @@ const LAYERS: usize = 30;
 const COUNTS: [usize; 4] = [2, 2, 2, 1];
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let path = match &args.how.tuning {
-        Source::File(path) => path.clone(),
-        _ => Tuning::path().context("there is no folder for configuration: give --tuning FILE")?,
+    let path = match &args.tuning {
+        Some(Source::File(path)) => path.clone(),
+        Some(Source::Nowhere) => {
+            let what = "`none` is no file to keep measurements in: give --tuning FILE";
+            return Err(Usage(what.to_owned()).into());
+        }
+        Some(Source::Auto) | None => {
+            Tuning::path().context("there is no folder for configuration: give --tuning FILE")?
+        }
     };
     let shapes = match &args.model {
         Some(model) => Shape::of(&Config::from_gguf(&Gguf::open(model)?)?),
@@ -49,7 +57,8 @@ pub(crate) fn run(args: &Args) -> Result<End> {
                 .collect()
         }
     };
-    let manager = args.how.measured(None).manager()?;
+    // All that the processor has: what is measured holds for runs that do not say otherwise.
+    let manager = KernelManager::new();
     let tuning =
         tuning::measure(&manager, &shapes, |what| exit::say(&format!("measuring {what}")))?;
     // What is there for other models stays, if it is for this machine. What is damaged goes.

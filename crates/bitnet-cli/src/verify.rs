@@ -1,8 +1,8 @@
 //! `bitnet verify`: whether a receipt can be true.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bitnet_inference::Options;
@@ -45,22 +45,42 @@ struct Line {
     wrong: Option<String>,
 }
 
+/// Bytes of a receipt at most: a prompt has some for each token.
+const LONGEST: u64 = 256 << 20;
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    if File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        let what = format!("it is longer than {LONGEST} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
+}
+
 pub(crate) fn run(args: &Args) -> Result<End> {
     let name = args.receipt.display();
-    let text = fs::read_to_string(&args.receipt).with_context(|| format!("cannot read {name}"))?;
-    let receipt: Receipt = serde_json::from_str(&text)
-        .map_err(|e| Unreadable(format!("{name} is no receipt of this version: {e}")))?;
+    let text = read(&args.receipt).with_context(|| format!("cannot read {name}"))?;
+    let receipt =
+        Receipt::read(&text).map_err(|e| Unreadable(format!("{name} is no receipt: {e}")))?;
     let wanted = receipt.options().map_err(|e| Unreadable(format!("{name}: {e}")))?;
     let options = Options {
         kv: wanted.kv,
         context: wanted.context,
         dequantize: wanted.dequantize,
-        ..args.how.options()?
+        ..args.how.measured(None)
     };
     let demo = args.model.is_none() && receipt.model.sha256 == model::demo_sha256();
     let engine = (demo || args.model.is_some())
         .then(|| model::load(args.model.as_deref(), &options))
         .transpose()?;
+    if let Some(engine) = engine.as_ref().filter(|e| e.sha256() != receipt.model.sha256) {
+        let what = format!(
+            "the model has the hash {}, and {name} is of another: {}",
+            engine.sha256(),
+            receipt.model.sha256
+        );
+        return Err(Unreadable(what).into());
+    }
     let verdict = verify(&receipt, engine.as_ref())?;
     let (holds, rerun) = (verdict.holds(), verdict.rerun);
     let text = match args.json {

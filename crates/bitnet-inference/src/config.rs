@@ -52,6 +52,9 @@ const ONE_BIT_LLM: [(usize, usize, u64); 3] =
     [(1536, 24, 32002), (2048, 24, 32002), (3200, 26, 32002)];
 
 impl Config {
+    /// The architectures of which it is.
+    pub const ARCHITECTURES: [&str; 2] = ["bitnet-b1.58", "bitnet-25"];
+
     /// Reads and checks the metadata.
     ///
     /// # Errors
@@ -60,7 +63,7 @@ impl Config {
     /// not one of those supported.
     pub fn from_gguf(gguf: &Gguf) -> Result<Config, Error> {
         let architecture = gguf.architecture()?.to_owned();
-        if !matches!(architecture.as_str(), "bitnet-b1.58" | "bitnet-25") {
+        if !Config::ARCHITECTURES.contains(&architecture.as_str()) {
             return Err(Error::Architecture { file: gguf.name().to_owned(), found: architecture });
         }
         let keys = Keys { gguf, architecture: &architecture };

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bitnet_kernels::NoKernel;
 use bitnet_kernels::format::FormatError;
 use bitnet_kernels::isa::MissingIsa;
+use bitnet_kernels::limits::LimitError;
 use bitnet_kernels::manager::PreferenceError;
 
 use crate::device_features::DeviceError;
@@ -270,6 +271,15 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+}
+
+impl From<LimitError> for Error {
+    fn from(error: LimitError) -> Error {
+        match error {
+            LimitError::Memory { bytes } => Error::Memory { what: "what is measured", bytes },
+            LimitError::Kernel(missing) => missing.into(),
+        }
+    }
 }
 
 /// Something the user should know that is no error: said once, by whoever shows it.

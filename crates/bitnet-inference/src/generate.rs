@@ -55,7 +55,7 @@ pub struct Timings {
     pub prompt: Duration,
     /// From the start to the first token.
     pub first_token: Duration,
-    /// From the first token to the last.
+    /// From the first token to the last, one that ended the text included.
     pub decode: Duration,
 }
 
@@ -120,12 +120,14 @@ impl<'a> Generation<'a> {
         if done == 0 {
             self.prompt_read = Some(self.session.read());
         }
+        if done > 0 {
+            self.timings.decode += start.elapsed();
+        }
         if self.engine.is_end(token) {
             return Ok(self.end(Finish::Stop));
         }
-        match done {
-            0 => self.timings.first_token = start.elapsed(),
-            _ => self.timings.decode += start.elapsed(),
+        if done == 0 {
+            self.timings.first_token = start.elapsed();
         }
         self.tokens.push(token);
         Ok(Some(token))

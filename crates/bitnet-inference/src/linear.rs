@@ -9,7 +9,8 @@ use bitnet_kernels::op::{
 };
 use bitnet_kernels::pool::Tile;
 use bitnet_kernels::{
-    Bound, Calls, DataType, Device, Format, KernelManager, Operation, Packed, Pool, format, packed,
+    Bound, Calls, DataType, Device, Format, Kernel, KernelManager, Operation, Packed, Pool, format,
+    packed,
 };
 
 use crate::Error;
@@ -264,6 +265,14 @@ impl Linear {
         match self {
             Linear::Quantized(linear) => linear.product.layout,
             Linear::Dequantized(_) => Format::F16,
+        }
+    }
+
+    /// The kernels for one row and for several.
+    pub(crate) fn kernels(&self) -> [&'static Kernel; 2] {
+        match self {
+            Linear::Quantized(linear) => [linear.product.gemv.kernel, linear.product.gemm.kernel],
+            Linear::Dequantized(linear) => [linear.head.kernel; 2],
         }
     }
 

@@ -66,7 +66,7 @@ impl Sampling {
     pub fn check(&self) -> Result<(), Error> {
         let unit = "a number from 0 to 1";
         let settings = [
-            ("temperature", self.temperature, !self.temperature.is_nan(), "a number"),
+            ("temperature", self.temperature, self.temperature.is_finite(), "a number"),
             ("top-p", self.top_p, (0.0..=1.0).contains(&self.top_p), unit),
             ("min-p", self.min_p, (0.0..=1.0).contains(&self.min_p), unit),
             (

@@ -6,9 +6,9 @@ mod common;
 use std::cell::Cell;
 use std::time::Duration;
 
-use bitnet_inference::receipt::{Around, Receipt, Verdict, verify};
+use bitnet_inference::receipt::{Around, MatrixUsed, Receipt, Verdict, verify};
 use bitnet_inference::{Engine, Finish, Generation, KvType, Layout, Options, Sampling};
-use bitnet_kernels::Cpu;
+use bitnet_kernels::{Cpu, Format, packed};
 use common::{DEMO, load, logits};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -270,6 +270,19 @@ fn fields_that_lack_or_are_unknown_are_refused() {
         more.pointer_mut(path).unwrap()["more"] = json!(1);
         assert!(serde_json::from_value::<Receipt>(more).is_err(), "{path} with more");
     }
+    let text = honest.to_string();
+    assert!(Receipt::read(&text).is_ok());
+    let twice = text.replacen(
+        "\"kernels\":{",
+        "\"kernels\":{\"add_f32_scalar\":7,\"add_f32_scalar\":8,",
+        1,
+    );
+    assert!(Receipt::read(&twice).unwrap_err().contains("add_f32_scalar is there twice"));
+    let list = Value::Array(honest["engine"].as_object().unwrap().values().cloned().collect());
+    let mut other = honest.clone();
+    other["engine"] = list;
+    assert!(Receipt::read(&other.to_string()).is_err());
+    assert!(Receipt::read("{\"schema\":2,\"new\":1}").unwrap_err().contains("of version 2"));
 }
 
 #[test]
@@ -289,6 +302,43 @@ fn kernels_that_were_not_called_or_do_not_exist_are_found() {
             r.kernels.remove(id);
         });
     }
+    // The same number of calls, of kernels that no matrix has.
+    let gemv = format!("gemv_i2s_r32_q8_{isa}");
+    let rename = |from: &str, to: &str, calls: u64| {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        forge(&move |r| {
+            let all = r.kernels[&from];
+            r.kernels.insert(from.clone(), all - calls.min(all));
+            r.kernels.retain(|_, calls| *calls > 0);
+            r.kernels.insert(to.clone(), calls.min(all));
+        })
+    };
+    rename(&gemv, &gemv.replace("i2s", "tl2"), u64::MAX);
+    rename(&gemv, "gemv_tl2_r32_q8_scalar", 3);
+    let norm = receipt.kernels.keys().find(|id| id.starts_with("norm")).unwrap();
+    if isa != "scalar" {
+        rename(&gemv, "gemv_i2s_r32_q8_scalar", 3);
+        rename(norm, "norm_f32_scalar", 1);
+    }
+    for operation in ["attend", "store"] {
+        let id = receipt.kernels.keys().find(|id| id.starts_with(operation)).unwrap();
+        rename(id, &id.replace("f32", "q8_0"), u64::MAX);
+    }
+    forge(&|r| {
+        let bytes = |layout, m: &MatrixUsed| {
+            packed::bytes(layout, m.rows as usize, m.cols as usize).unwrap() as u64
+        };
+        let all: u64 = r.model.matrices.iter().map(|m| bytes(Format::Tl2R32, m)).sum();
+        for matrix in &mut r.model.matrices {
+            matrix.layout = "tl2_r32".to_owned();
+        }
+        r.read.prompt.linear = all * r.model.layers;
+        r.read.decode.linear = all * r.model.layers;
+    });
+    forge(&|r| r.model.types = vec!["Q9".to_owned()]);
+    forge(&|r| r.model.architecture = "llama".to_owned());
+    forge(&|r| r.read.prompt.head = 1);
+    forge(&|r| r.read.bandwidth_gbps = Some(-3.0));
     let more = |id: String| forge(&move |r| r.kernels.extend([(id.clone(), 1)]));
     assert!(more("gemv_magic_q8_avx9".to_owned()).contains("there is no kernel"));
     assert!(more("condense_f16_f32_scalar".to_owned()).contains("no forward pass calls condense"));
@@ -297,6 +347,11 @@ fn kernels_that_were_not_called_or_do_not_exist_are_found() {
     let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
     let said = more(format!("add_f32_{foreign}"));
     assert!(said.contains(&format!("does not run with at most {isa}")), "{said}");
+    forge(&|r| r.machine.architecture = "sparc".to_owned());
+    forge(&|r| {
+        r.machine.architecture = "aarch64".to_owned();
+        r.machine.isas = ["scalar", "avx2", "neon"].map(str::to_owned).to_vec();
+    });
     forge(&|r| r.machine.isas.push(foreign.to_owned()));
     forge(&|r| r.machine.isas.clear());
     forge(&|r| r.machine.isas.insert(0, "scalar".to_owned()));

@@ -125,14 +125,14 @@ fn measurements_of_another_machine_or_version_are_not_used_and_that_is_said() {
         }
     };
     let said = other(|value| value["machine"]["cpu"] = json!("Z80"));
-    assert!(said.contains("it is of Z80") && said.contains("bitnet tune"), "{said}");
+    assert!(said.contains("it is of \"Z80\"") && said.contains("bitnet tune"), "{said}");
     let said = other(|value| value["machine"]["allowed"] = json!(4096));
     assert!(said.contains("4096 threads"), "{said}");
     let said = other(|value| {
         value["version"] = json!("9.9.9");
         value["more"] = json!("that only 9.9.9 knows");
     });
-    assert!(said.contains("of version 9.9.9"), "{said}");
+    assert!(said.contains("of version \"9.9.9\""), "{said}");
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(Tuning::load(&folder.path().join("none.json")).unwrap(), Found::Nothing);
 }

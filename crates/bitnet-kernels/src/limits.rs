@@ -3,9 +3,40 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use std::fmt;
+
 use crate::manager::{KernelManager, NoKernel};
 use crate::op::{PeakArgs, PeakFn, ReadArgs, ReadFn};
 use crate::pool::Pool;
+
+/// Why a machine cannot be measured.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LimitError {
+    /// There is no kernel: not so on the processors there are.
+    Kernel(NoKernel),
+    /// There is not enough memory to read.
+    Memory {
+        /// Bytes that are needed.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitError::Kernel(missing) => missing.fmt(f),
+            LimitError::Memory { bytes } => write!(f, "not enough memory to read {bytes} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for LimitError {}
+
+impl From<NoKernel> for LimitError {
+    fn from(missing: NoKernel) -> LimitError {
+        LimitError::Kernel(missing)
+    }
+}
 
 /// Bytes that are read to measure the bandwidth: more than most caches hold.
 pub const STREAMED: usize = 512 << 20;
@@ -24,17 +55,19 @@ pub fn read_bandwidth(pool: &Pool, bytes: usize, rounds: usize) -> f64 {
 ///
 /// # Errors
 ///
-/// None on the processors there are: every one has a row in the table.
+/// [`LimitError::Memory`] where there is not so much memory.
 pub fn read_rates(
     manager: &KernelManager,
     pool: &Pool,
     bytes: usize,
     rounds: usize,
-) -> Result<Vec<f64>, NoKernel> {
+) -> Result<Vec<f64>, LimitError> {
     /// Numbers of a piece: 1 MiB, so that threads share the work evenly.
     const PIECE: usize = 1 << 18;
     let read = manager.select::<ReadFn>(None)?;
-    let data = vec![1.0_f32; bytes / 4];
+    let mut data = Vec::new();
+    data.try_reserve_exact(bytes / 4).map_err(|_| LimitError::Memory { bytes })?;
+    data.resize(bytes / 4, 1.0_f32);
     let pieces: Vec<_> = data.chunks(PIECE).collect();
     let mut sums = vec![0.0; pieces.len()];
     let rates = (0..rounds).map(|_| {

@@ -74,9 +74,12 @@ fn what_is_no_receipt_is_refused() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("missing.json"));
     let path = folder.path().join("no.json");
-    for (content, words) in
-        [("{", "no.json is no receipt"), ("{\"schema\": 2}", "missing field"), ("[]", "no receipt")]
-    {
+    for (content, words) in [
+        ("{", "no.json is no receipt"),
+        ("{\"schema\": 2}", "of version 2"),
+        ("{\"schema\": 1}", "missing field"),
+        ("[]", "no receipt"),
+    ] {
         fs::write(&path, content).unwrap();
         let found = verify(&path, &[]);
         assert_eq!(found.status.code(), Some(3), "{}", stderr(&found));

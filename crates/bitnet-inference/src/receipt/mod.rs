@@ -7,10 +7,13 @@
 //! accident.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bitnet_kernels::{Device, limits};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::device_features;
@@ -50,6 +53,7 @@ pub struct Receipt {
     /// Calls of each kernel, by its id, counted where it is called: products by forward passes, the
     /// others by rows, attention by rows and heads, exact logits and what 2 more bits refine by rows of
     /// the output layer.
+    #[serde(deserialize_with = "distinct")]
     pub kernels: BTreeMap<String, u64>,
     /// Bytes of weights read.
     pub read: Read,
@@ -110,6 +114,10 @@ pub struct MatrixUsed {
     pub cols: u64,
     /// How it is kept in memory.
     pub layout: String,
+    /// The kernel that multiplies it by one row.
+    pub gemv: String,
+    /// The kernel that multiplies it by several.
+    pub gemm: String,
 }
 
 /// What a run used of a machine.
@@ -264,8 +272,35 @@ impl Receipt {
     #[must_use]
     pub fn digest(&self) -> String {
         let rest = Receipt { sha256: String::new(), ..self.clone() };
+        hash(rest.written().to_string().bytes())
+    }
+
+    /// What a file of it holds: numbers as they are written there.
+    fn written(&self) -> Value {
         // Numbers, texts, lists and objects: there is nothing that JSON could not hold.
-        hash(serde_json::to_value(&rest).unwrap_or_default().to_string().bytes())
+        let text = serde_json::to_string(self).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not JSON, or has other fields than a receipt of this version, or in other form.
+    pub fn read(text: &str) -> Result<Receipt, String> {
+        let found: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        match &found["schema"] {
+            Value::Number(version) if version.as_u64() != Some(u64::from(SCHEMA)) => {
+                return Err(format!("it is of version {version}, and this program knows {SCHEMA}"));
+            }
+            _ => {}
+        }
+        let receipt: Receipt = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        // Lists in place of objects, and fields left out, are not what the schema says.
+        if receipt.written() != found {
+            return Err("it is not written as the schema says".to_owned());
+        }
+        Ok(receipt)
     }
 
     /// The options that give the same result on any machine.
@@ -281,6 +316,31 @@ impl Receipt {
             ..Options::default()
         })
     }
+}
+
+/// A map none of whose keys is there twice.
+fn distinct<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    struct Distinct;
+
+    impl<'de> Visitor<'de> for Distinct {
+        type Value = BTreeMap<String, u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object, each key once")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = from.next_entry::<String, u64>()? {
+                if map.insert(key.clone(), value).is_some() {
+                    return Err(A::Error::custom(format!("{key} is there twice")));
+                }
+            }
+            Ok(map)
+        }
+    }
+
+    from.deserialize_map(Distinct)
 }
 
 /// Calls of each kernel, by its id: those of the forward pass and those of the sampler.
@@ -314,7 +374,8 @@ impl Model {
         let matrix = |linear: &Linear| {
             let (rows, cols) = linear.shape();
             let layout = linear.layout().to_string();
-            MatrixUsed { rows: rows as u64, cols: cols as u64, layout }
+            let [gemv, gemm] = linear.kernels().map(ToString::to_string);
+            MatrixUsed { rows: rows as u64, cols: cols as u64, layout, gemv, gemm }
         };
         let first = engine.model.layers.first();
         Model {
@@ -348,7 +409,7 @@ impl MachineUsed {
 ///
 /// # Errors
 ///
-/// None on the processors there are: every one has a kernel that reads.
+/// [`Error::Memory`].
 pub fn bandwidth(engine: &Engine) -> Result<f64, Error> {
     const ROUNDS: usize = 4;
     let rates = limits::read_rates(engine.manager(), engine.pool(), limits::STREAMED, ROUNDS)?;

@@ -10,7 +10,7 @@ use bitnet_kernels::{Device, Format, Isa, KernelId, Operation, packed};
 use super::{Model, Outcome, Receipt, SCHEMA, hash, kernels, share};
 use crate::generate::Generation;
 use crate::session::CHUNK;
-use crate::{Engine, Error};
+use crate::{Config, Engine, Error};
 
 /// What was looked at, and what is wrong with it, if anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ pub fn verify(receipt: &Receipt, engine: Option<&Engine>) -> Result<Verdict, Err
     );
     verdict.check("kernels of the device", device(receipt));
     let sampler = receipt.request.sampler.check();
+    verdict.check("the kind of model", known(receipt));
     verdict.check("the sampler", sampler.map_err(|error| error.to_string()));
     let run = sizes(receipt).and_then(|()| Run::of(receipt));
     verdict.check("tokens", run.as_ref().map(|_| ()).map_err(Clone::clone));
@@ -105,11 +106,26 @@ fn program(receipt: &Receipt) -> Result<(), String> {
     let program = &receipt.engine;
     same("name", &program.name.as_str(), &"bitnet")?;
     let numbers: Vec<_> = program.version.split('.').collect();
-    let sound = numbers.len() == 3 && numbers[..2].iter().all(|n| n.parse::<u32>().is_ok());
-    let commit = program.commit.as_ref().is_none_or(|commit| is_hex(commit, 40));
+    let digits = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+    let sound = numbers.len() == 3 && numbers.iter().all(|n| digits(n));
+    let commit = program.commit.as_deref().map(|commit| commit.trim_end_matches("-changed"));
+    let commit = commit.is_none_or(|commit| is_hex(commit, 40));
     match sound && commit {
         true => Ok(()),
         false => Err(format!("{program:?} is no release or commit")),
+    }
+}
+
+/// Whether a model is one of those whose passes are known.
+fn known(receipt: &Receipt) -> Result<(), String> {
+    let Model { architecture, types, .. } = &receipt.model;
+    if !Config::ARCHITECTURES.contains(&architecture.as_str()) {
+        return Err(format!("architecture {architecture:?} is unknown"));
+    }
+    let ternary = |name: &String| Format::TERNARY.iter().any(|f| f.ggml_name() == name);
+    match types.is_empty() || !types.iter().all(ternary) {
+        true => Err(format!("{types:?} are no formats of ternary weights")),
+        false => Ok(()),
     }
 }
 
@@ -127,6 +143,8 @@ fn sizes(receipt: &Receipt) -> Result<(), String> {
         ("vocabulary", model.vocabulary, 1 << 32),
         ("context", request.context, 1 << 24),
         ("generated", receipt.result.generated, 1 << 24),
+        ("bytes of the output layer", receipt.read.prompt.head, 1 << 62),
+        ("bytes of the output layer", receipt.read.decode.head, 1 << 62),
     ];
     match sizes.into_iter().find(|&(_, size, most)| size > most) {
         None => Ok(()),
@@ -151,12 +169,22 @@ fn device(receipt: &Receipt) -> Result<(), String> {
     }
     let isas = machine.isas.iter().map(|isa| isa.parse::<Isa>());
     let isas: Vec<_> = isas.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    if isas.first() != Some(&Isa::Scalar) || isas.windows(2).any(|pair| pair[0] >= pair[1]) {
-        return Err(format!("no processor has the instruction sets {}", machine.isas.join(", ")));
-    }
-    let arch = isas.iter().filter_map(|isa| isa.arch()).next_back();
-    if arch.is_some_and(|arch| arch != machine.architecture) {
-        return Err(format!("{} has no {}", machine.architecture, machine.isas.join(", ")));
+    let needs = |isa: Isa| match isa {
+        Isa::Scalar => None,
+        Isa::Avx2 | Isa::Neon => Some(Isa::Scalar),
+        Isa::AvxVnni | Isa::Avx512 => Some(Isa::Avx2),
+        Isa::Avx512Vnni => Some(Isa::Avx512),
+        Isa::NeonDot => Some(Isa::Neon),
+        Isa::NeonI8mm => Some(Isa::NeonDot),
+    };
+    let sound = |isa: &Isa| {
+        let here = isa.arch().is_none_or(|arch| arch == machine.architecture);
+        here && needs(*isa).is_none_or(|needed| isas.contains(&needed))
+    };
+    let ordered = isas.windows(2).all(|pair| pair[0] < pair[1]);
+    if isas.first() != Some(&Isa::Scalar) || !ordered || !isas.iter().all(sound) {
+        let super::MachineUsed { architecture, isas, .. } = machine;
+        return Err(format!("no {architecture} has the instruction sets {}", isas.join(", ")));
     }
     if machine.threads == 0 || machine.cpu.is_empty() || machine.architecture.is_empty() {
         return Err("a machine has a name and threads".to_owned());
@@ -214,7 +242,7 @@ impl Run {
             ("cancelled", 0) => {
                 Some(positions).filter(|&run| run < prompt && run.is_multiple_of(chunk))
             }
-            ("cancelled", _) => Some(all - 1),
+            ("cancelled", _) => Some(all - 1).filter(|_| generated < request.limit),
             _ => None,
         };
         let finish = &result.finish;
@@ -236,32 +264,44 @@ impl Run {
     /// The calls that [`forward`](crate::arch::forward) makes, and those that follow from the logits.
     fn calls(&self, receipt: &Receipt) -> Result<(), String> {
         let &Model { layers, heads, ref matrices, vocabulary, .. } = &receipt.model;
+        let [one, more] = [self.prompt[0] + self.decode, self.prompt[1]];
+        // Products are counted with the kernels that each matrix has.
+        let mut products: BTreeMap<&str, u64> = BTreeMap::new();
+        for matrix in matrices {
+            *products.entry(&matrix.gemv).or_default() += layers * one;
+            *products.entry(&matrix.gemm).or_default() += layers * more;
+        }
+        products.retain(|_, calls| *calls > 0);
+        let mut head = 0;
         let mut found: BTreeMap<Operation, u64> = BTreeMap::new();
         for (id, &calls) in &receipt.kernels {
             let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
-            let sum = found.entry(kernel.operation).or_default();
-            *sum = sum.saturating_add(calls);
-            if calls == 0 {
-                return Err(format!("{id} was called 0 times"));
+            let mut rest = calls;
+            if kernel.operation.is_product() || receipt.dequantized {
+                let expected = products.remove(id.as_str()).unwrap_or(0);
+                rest = calls.checked_sub(expected).ok_or_else(|| {
+                    format!("{id} was called {calls} times, and must have been {expected}")
+                })?;
+            }
+            if calls == 0 || kernel.operation.is_product() && rest > 0 {
+                return Err(format!("{id} was called {rest} times too often"));
+            }
+            match kernel.operation {
+                Operation::Gemv | Operation::Gemm => {}
+                Operation::Head => head += rest,
+                // One kernel computes an operation of a run.
+                operation => {
+                    if found.insert(operation, rest).is_some() {
+                        return Err(format!("{operation} has more than one kernel"));
+                    }
+                }
             }
         }
-        let products = layers * matrices.len() as u64;
-        let [one, more] = [self.prompt[0] + self.decode, self.prompt[1]];
+        if let Some((id, calls)) = products.first_key_value() {
+            return Err(format!("{id} was not called, and must have been {calls} times"));
+        }
         let mut take = |operation| found.remove(&operation).unwrap_or(0);
-        let mut head = take(Operation::Head);
-        let wanted = match receipt.dequantized {
-            true => {
-                let products = products * (one + more);
-                head = head.checked_sub(products).ok_or_else(|| {
-                    format!("{head} products with floating-point weights, of {products}")
-                })?;
-                [0, 0]
-            }
-            false => [products * one, products * more],
-        };
         let exact = [
-            (Operation::Gemv, wanted[0]),
-            (Operation::Gemm, wanted[1]),
             (Operation::Quantize, 4 * layers * self.rows),
             (Operation::Norm, 4 * layers * self.rows + self.outputs),
             (Operation::Rope, 2 * layers * self.rows),
@@ -274,6 +314,13 @@ impl Run {
         ];
         for (operation, expected) in exact {
             same(operation.name(), &take(operation), &expected)?;
+        }
+        for id in receipt.kernels.keys() {
+            let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
+            if matches!(kernel.operation, Operation::Attend | Operation::Store) {
+                let format = kernel.format.map_or("", Format::name);
+                same("format of keys and values", &format, &receipt.request.kv.as_str())?;
+            }
         }
         // What the logits cost depends on them: without the model there are only limits.
         let (scan, refine) = (take(Operation::Scan), take(Operation::Refine));
@@ -311,7 +358,18 @@ impl Run {
         same("bytes after it", &read.decode.linear, &bytes.saturating_mul(self.decode))?;
         let output = [read.prompt.head > 0, read.decode.head > 0];
         let expected = [self.outputs > self.decode, self.decode > 0];
-        same("whether an output layer was read", &output, &expected)
+        same("whether an output layer was read", &output, &expected)?;
+        let scanned = receipt.kernels.keys().any(|id| id.starts_with("scan_"));
+        let one = (read.prompt.head + read.decode.head).checked_div(self.outputs).unwrap_or(0);
+        let all = [u64::from(expected[0]) * one, self.decode * one];
+        // Without scans each token reads all of it.
+        match scanned || [read.prompt.head, read.decode.head] == all {
+            true => Ok(()),
+            false => Err(format!(
+                "{:?} bytes of output layers, of {one} each",
+                (read.prompt.head, read.decode.head)
+            )),
+        }
     }
 
     fn hashes(&self, receipt: &Receipt) -> Result<(), String> {
@@ -336,7 +394,7 @@ impl Run {
         }
         let some = [times.prompt_ms, times.first_token_ms, times.decode_ms].map(|ms| ms > 0.0);
         let result = &receipt.result;
-        let expected = [self.outputs > 0, result.generated > 0, result.generated > 1];
+        let expected = [self.outputs > 0, result.generated > 0, self.decode > 0];
         same("whether there are times", &some, &expected)?;
         if result.generated > 0 && times.first_token_ms < times.prompt_ms {
             return Err(format!("the first token came before the prompt ended: {times:?}"));
@@ -345,6 +403,9 @@ impl Run {
             return Err("a process has memory".to_owned());
         }
         let bandwidth = read.bandwidth_gbps.unwrap_or(0.0);
+        if !bandwidth.is_finite() || read.bandwidth_gbps.is_some_and(|gbps| gbps <= 0.0) {
+            return Err(format!("{bandwidth} GB/s is no bandwidth"));
+        }
         let expected = share(read.decode, times.decode_ms, bandwidth);
         let close = match (read.decode_share, expected) {
             (Some(found), Some(expected)) => (found / expected - 1.0).abs() < 1e-9,
@@ -369,6 +430,16 @@ fn stored(matrix: &super::MatrixUsed, dequantized: bool) -> Result<u64, String> 
     let layouts = if dequantized { &[Format::F16][..] } else { &Format::PACKED };
     let layout = layouts.iter().find(|layout| layout.name() == matrix.layout);
     let layout = *layout.ok_or_else(|| format!("{} is no layout of such a run", matrix.layout))?;
+    let operations = match dequantized {
+        true => [Operation::Head; 2],
+        false => [Operation::Gemv, Operation::Gemm],
+    };
+    for (id, operation) in [&matrix.gemv, &matrix.gemm].into_iter().zip(operations) {
+        let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
+        if (kernel.operation, kernel.format) != (operation, Some(layout)) {
+            return Err(format!("{id} is no {operation} for {layout}"));
+        }
+    }
     let bytes = match dequantized {
         true => layout.row_bytes(cols).map(|row| row.saturating_mul(rows)),
         false => packed::bytes(layout, rows, cols),
@@ -411,7 +482,7 @@ fn rerun(receipt: &Receipt, engine: &Engine) -> Result<Result<(), String>, Error
         asked.set(asked.get() + 1);
         asked.get() > passes
     };
-    while again.next(stop)?.is_some() {}
+    while again.generated().len() as u64 <= result.generated && again.next(stop)?.is_some() {}
     let (calls, [prompt, decode]) = (kernels(&again), again.read());
     let found = Outcome::new(&mut again);
     Ok(same("result", result, &found)

@@ -139,7 +139,7 @@ fn kernels(
     for &layout in Format::PACKED.iter().filter(suits) {
         let mut bench = None;
         for &isa in isas {
-            let manager = manager.clone().limit(isa)?.limit_layout(layout);
+            let manager = manager.clone().limit(isa)?;
             // What the user excludes is not measured.
             let Ok(product) = manager.product(shape.matrix(layout)) else {
                 continue;

@@ -144,14 +144,14 @@ impl Tuning {
         if let Some(version) = value["version"].as_str()
             && version != env!("CARGO_PKG_VERSION")
         {
-            return Ok(other(format!("it is of version {version}")));
+            return Ok(other(format!("it is of version {version:?}")));
         }
         let tuning: Tuning = serde_json::from_value(value).map_err(|e| fail(e.to_string()))?;
         tuning.check().map_err(fail)?;
         let machine = Machine::detect();
         if tuning.machine != machine {
             let Machine { cpu, cores, allowed, .. } = &tuning.machine;
-            return Ok(other(format!("it is of {cpu}, {allowed} threads on {cores} cores")));
+            return Ok(other(format!("it is of {cpu:?}, {allowed} threads on {cores} cores")));
         }
         Ok(Found::Tuning(tuning))
     }
@@ -163,8 +163,11 @@ impl Tuning {
     /// [`Error::Tuning`] where it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let json = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
+        // As a whole or not at all, whoever reads it meanwhile.
+        let part = path.with_extension(format!("part-{}", std::process::id()));
         let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-        let written = folder.and_then(|()| fs::write(path, json));
+        let written = folder.and_then(|()| fs::write(&part, json));
+        let written = written.and_then(|()| fs::rename(&part, path));
         written.map_err(|e| Error::Tuning { path: path.to_owned(), what: e.to_string() })
     }
 

@@ -170,6 +170,7 @@ impl FromStr for Choice {
 
     /// Letters may be of either case.
     fn from_str(name: &str) -> Result<Choice, UnknownChoice> {
+        let name = name.trim();
         let backend = KernelBackend::ALL.into_iter().find(|b| b.name().eq_ignore_ascii_case(name));
         match backend {
             Some(backend) => Ok(Choice::Backend(backend)),
