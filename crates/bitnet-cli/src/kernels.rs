@@ -44,14 +44,17 @@ struct Row {
     runs: bool,
     /// Why it does not run.
     reason: Option<String>,
-    /// The formats of weights it is chosen for; the operation, where there are no weights.
-    selected_for: Vec<&'static str>,
+    /// The formats of weights it is chosen for; the operation, where there are no weights; the shapes
+    /// of matrices for which measurements chose it.
+    selected_for: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
     let options = args.how.options()?;
     let manager = options.manager()?;
-    let rows = KERNELS.iter().flat_map(Line::ids).map(|id| Row::new(id, &manager)).collect();
+    let tuning = options.tuning.as_ref();
+    let rows =
+        KERNELS.iter().flat_map(Line::ids).map(|id| Row::new(id, &manager, tuning)).collect();
     let report = Report {
         architecture: std::env::consts::ARCH,
         isas: manager.cpu().isas().iter().map(|isa| isa.name()).collect(),
@@ -67,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
 }
 
 impl Row {
-    fn new(id: KernelId, manager: &KernelManager) -> Row {
+    fn new(id: KernelId, manager: &KernelManager, tuning: Option<&Tuning>) -> Row {
         let reason = manager.availability(id).err();
         Row {
             id: id.to_string(),
@@ -79,7 +82,11 @@ impl Row {
             },
             runs: reason.is_none(),
             reason: reason.map(|reason| reason.to_string()),
-            selected_for: selected_for(id, manager),
+            selected_for: selected_for(id, manager)
+                .into_iter()
+                .map(str::to_owned)
+                .chain(tuning.map_or_else(Vec::new, |tuning| measured_for(id, manager, tuning)))
+                .collect(),
         }
     }
 }
@@ -105,6 +112,23 @@ fn selected_for(id: KernelId, manager: &KernelManager) -> Vec<&'static str> {
     };
     let ours = formats.into_iter().filter(|&format| chosen(format) == Ok(id));
     ours.map(|format| format.map_or(id.operation.name(), Format::name)).collect()
+}
+
+/// The shapes of matrices for which measurements chose a kernel.
+fn measured_for(id: KernelId, manager: &KernelManager, tuning: &Tuning) -> Vec<String> {
+    let mut shapes = Vec::new();
+    for best in &tuning.models {
+        let mut manager = manager.clone();
+        manager.set_tuned(best.tuned());
+        for shape in best.shapes.iter().filter(|shape| shape.operation == id.operation.name()) {
+            let matrix = Matrix { format: Some(Format::I2S), rows: shape.rows, cols: shape.cols };
+            let ids = manager.product(matrix).map(|p| [p.gemv.kernel.id(), p.gemm.kernel.id()]);
+            if ids.is_ok_and(|ids| ids.contains(&id)) {
+                shapes.push(format!("{} x {}", shape.rows, shape.cols));
+            }
+        }
+    }
+    shapes
 }
 
 impl Report {

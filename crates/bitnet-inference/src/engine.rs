@@ -230,6 +230,9 @@ impl Engine {
             notices.push(Notice::Context { asked, used: trained });
         }
         let Options { kv, dequantize, .. } = *options;
+        for (choice, reason) in manager.unavailable(&options.kernels) {
+            notices.push(Notice::Preference { choice, reason });
+        }
         if dequantize {
             notices.push(Notice::Dequantized);
         }

@@ -8,7 +8,7 @@ use bitnet_kernels::NoKernel;
 use bitnet_kernels::format::FormatError;
 use bitnet_kernels::isa::MissingIsa;
 use bitnet_kernels::limits::LimitError;
-use bitnet_kernels::manager::PreferenceError;
+use bitnet_kernels::manager::{Choice, PreferenceError, Reason};
 
 use crate::device_features::DeviceError;
 use crate::tokenizer::TokenizerError;
@@ -283,7 +283,7 @@ impl From<LimitError> for Error {
 }
 
 /// Something the user should know that is no error: said once, by whoever shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Notice {
     /// The file does not say how its tokenizer splits text.
@@ -297,6 +297,13 @@ pub enum Notice {
         path: PathBuf,
         /// Of what they are.
         what: String,
+    },
+    /// Kernels that the user prefers and that cannot run; others that the user named are used.
+    Preference {
+        /// What was named.
+        choice: Choice,
+        /// Why it cannot run.
+        reason: Reason,
     },
     /// Linear layers compute with floating-point weights.
     Dequantized,
@@ -318,6 +325,9 @@ impl fmt::Display for Notice {
             ),
             Notice::Tuning { path, what } => {
                 write!(f, "{}: {what}: not used; measure again with `bitnet tune`", path.display())
+            }
+            Notice::Preference { choice, reason } => {
+                write!(f, "--kernel {choice}: {reason}: using the others that were named")
             }
             Notice::Dequantized => f.write_str(
                 "--dequantize: linear layers compute with floating-point weights, slowly and in \

@@ -268,6 +268,9 @@ fn preferences_are_tried_in_order() {
     let mut manager = KernelManager::new();
     let wanted = ["I2S_QK256_CUDA", "I2S_QK256_AVX2", "i2s_qk256_scalar"];
     manager.set_backend_preference(&choices(&wanted)).unwrap();
+    let unavailable = manager.unavailable(&choices(&wanted));
+    assert_eq!(unavailable[0], (choices(&wanted)[0], Reason::Absent));
+    assert_eq!(unavailable.len(), 1 + usize::from(missing(Isa::Avx2)));
     let product = manager.product(matrix(Format::I2S, 64, 256)).unwrap();
     let cpu = Cpu::detect();
     let want = [Isa::AvxVnni, Isa::Avx2, Isa::Scalar].into_iter().find(|&isa| cpu.has(isa));

@@ -3,11 +3,11 @@
 use std::process::Output;
 
 use bitnet_kernels::{Cpu, KERNELS, Line};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{bitnet, stderr, stdout};
 
-fn json(args: &[&str]) -> Value {
+fn object(args: &[&str]) -> Value {
     serde_json::from_str(stdout(&bitnet().args(args).unwrap())).expect("one JSON object")
 }
 
@@ -19,7 +19,7 @@ fn kernel<'a>(report: &'a Value, id: &str) -> &'a Value {
 
 #[test]
 fn every_kernel_is_listed_and_runs_or_says_why_not() {
-    let report = json(&["kernels", "--json"]);
+    let report = object(&["kernels", "--json"]);
     let kernels = report["kernels"].as_array().unwrap();
     assert_eq!(kernels.len(), KERNELS.iter().flat_map(Line::ids).count());
     let cpu = Cpu::detect();
@@ -52,7 +52,7 @@ fn the_table_says_the_same() {
 #[test]
 fn switches_narrow_what_is_used() {
     let preferred = "gemv_tl2_r32_q8_scalar,norm_f32_scalar";
-    let report = json(&["kernels", "--json", "--kernel", preferred]);
+    let report = object(&["kernels", "--json", "--kernel", preferred]);
     assert_eq!(kernel(&report, "norm_f32_scalar")["selected_for"][0], "norm");
     let gemv = &kernel(&report, "gemv_tl2_r32_q8_scalar")["selected_for"];
     assert_eq!(gemv.as_array().unwrap().len(), 6);
@@ -63,10 +63,13 @@ fn switches_narrow_what_is_used() {
     assert_eq!(serde_json::from_str::<Value>(stdout(&output)).unwrap(), report);
 
     let args = ["run", "Once", "--temp", "0", "-n", "2", "--json", "--kernel", preferred];
-    let called = &json(&args)["kernels"];
+    let called = &object(&args)["kernels"];
     for id in preferred.split(',') {
         assert!(called[id].as_u64().unwrap() > 0, "{called}");
     }
+    let args = ["run", "Once", "-n", "1", "--kernel", "I2S_QK256_CUDA, I2S_QK256_Scalar"];
+    let said = bitnet().args(args).unwrap();
+    assert!(stderr(&said).contains("note: --kernel I2S_QK256_CUDA: not compiled"));
 }
 
 #[test]
@@ -107,6 +110,18 @@ fn what_is_measured_is_kept_used_and_shown() {
     let with = |args: &[&str]| bitnet().env("BITNET_TUNING", &path).args(args).output().unwrap();
     let shown: Value = serde_json::from_str(stdout(&with(&["kernels", "--json"]))).unwrap();
     assert_eq!(shown["tuning"], written);
+    // Each shape has one gemv and one gemm.
+    let used = |shape: &str| {
+        let kernels = shown["kernels"].as_array().unwrap().iter();
+        let used =
+            kernels.filter(|k| k["selected_for"].as_array().unwrap().contains(&json!(shape)));
+        used.map(|kernel| kernel["operation"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    for shape in ["256 x 256", "128 x 256", "512 x 256", "256 x 512"] {
+        let mut found = used(shape);
+        found.sort_unstable();
+        assert_eq!(found, ["gemm", "gemv"], "{shape}");
+    }
     let table = with(&["kernels"]);
     assert!(stdout(&table).contains("Measured, for models with matrices of these shapes"));
 
@@ -142,7 +157,7 @@ fn floating_point_weights_give_the_same_text_and_say_so() {
 
 #[test]
 fn the_doctor_says_what_there_is_and_what_would_run() {
-    let report = json(&["doctor", "--json", "--tuning", "no/such/file"]);
+    let report = object(&["doctor", "--json", "--tuning", "no/such/file"]);
     let isas = &report["machine"]["isas"];
     assert_eq!(isas.as_array().unwrap().len(), Cpu::detect().isas().len());
     assert_eq!(report["formats"].as_array().unwrap().len(), 6);

@@ -145,7 +145,7 @@ fn kernels(
                 continue;
             };
             if bench.is_none() {
-                bench = Some(Bench::new(shape, &manager, pool)?);
+                bench = Some(Bench::new(shape, &manager.limit_layout(layout), pool)?);
             }
             ways.push((benches.len(), product));
         }

@@ -58,7 +58,8 @@ impl Best {
     }
 
     /// The kernels, as a [`KernelManager`](bitnet_kernels::KernelManager) takes them.
-    pub(crate) fn tuned(&self) -> Vec<Tuned> {
+    #[must_use]
+    pub fn tuned(&self) -> Vec<Tuned> {
         let shapes = self.shapes.iter().map(|shape| {
             let kernels: Vec<KernelId> =
                 shape.kernels.iter().filter_map(|kernel| kernel.id.parse().ok()).collect();
@@ -94,7 +95,7 @@ pub struct Candidate {
 }
 
 /// What a file of measurements is good for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Found {
     /// For this machine.
     Tuning(Tuning),

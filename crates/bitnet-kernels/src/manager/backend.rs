@@ -227,7 +227,7 @@ impl Choice {
     }
 
     /// Whether one of its kernels may run, or why the best may not.
-    fn availability(self, manager: &KernelManager) -> Result<(), Reason> {
+    pub(super) fn availability(self, manager: &KernelManager) -> Result<(), Reason> {
         let answers: Vec<_> =
             self.kernels().into_iter().map(|id| manager.availability(id)).collect();
         match answers.iter().any(Result::is_ok) {

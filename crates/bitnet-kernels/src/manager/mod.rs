@@ -192,6 +192,14 @@ impl KernelManager {
         Ok(())
     }
 
+    /// Of some choices, those of which nothing can run, and why; the first of an operation that can run
+    /// is used instead.
+    #[must_use]
+    pub fn unavailable(&self, choices: &[Choice]) -> Vec<(Choice, Reason)> {
+        let why = |choice: &Choice| Some((*choice, choice.availability(self).err()?));
+        choices.iter().filter_map(why).collect()
+    }
+
     /// Takes measured kernels before others. Preferences of the user come first.
     pub fn set_tuned(&mut self, tuned: Vec<Tuned>) {
         self.tuned = tuned;
