@@ -73,7 +73,7 @@ pub(crate) enum Source {
     Auto,
     /// Nowhere.
     Nowhere,
-    /// A file, if it is there.
+    /// A file, which must be there where measurements are read.
     File(PathBuf),
 }
 

@@ -267,7 +267,7 @@ pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool> {
 impl ModelReport {
     fn new(engine: &Engine) -> ModelReport {
         ModelReport {
-            sha256: engine.sha256(),
+            sha256: engine.sha256().to_owned(),
             architecture: engine.config().architecture.clone(),
             weights: engine.weight_formats().join("+"),
         }

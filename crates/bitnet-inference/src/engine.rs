@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::{fmt, fs, io};
 
 use bitnet_gguf::Gguf;
@@ -176,6 +176,8 @@ pub struct Engine {
     tiles: Tiles,
     /// SHA-256 of the measurements in use.
     tuning: Option<String>,
+    /// SHA-256 of the model file, once it was asked for.
+    sha256: OnceLock<String>,
     notices: Vec<Notice>,
 }
 
@@ -248,6 +250,7 @@ impl Engine {
             kv,
             dequantize,
             tiles: best.map_or_else(Tiles::default, |best| Tiles(best.tile)),
+            sha256: OnceLock::new(),
             tuning: tuning.filter(|_| best.is_some()).map(|tuning| tuning.sha256().to_owned()),
             notices,
         })
@@ -380,9 +383,13 @@ impl Engine {
         &self.notices
     }
 
-    /// SHA-256 of the model file, in hexadecimal. Reads all of it.
+    /// SHA-256 of the model file, in hexadecimal. Reads all of it, the first time.
     #[must_use]
-    pub fn sha256(&self) -> String {
+    pub fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| self.hash())
+    }
+
+    fn hash(&self) -> String {
         /// Read and given back at a time, so that a mapped file does not fill the memory.
         const PIECE: usize = 1 << 24;
         let bytes = self.gguf.bytes();

@@ -340,6 +340,11 @@ fn kernels_that_were_not_called_or_do_not_exist_are_found() {
     forge(&|r| r.model.types = vec!["Q9".to_owned()]);
     forge(&|r| r.model.architecture = "llama".to_owned());
     forge(&|r| r.read.prompt.head = 1);
+    // Calls whose sum would overflow.
+    forge(&|r| {
+        let ids = ["head_f16_f32_scalar", "head_f32_f32_scalar"];
+        r.kernels.extend(ids.map(|id| (id.to_owned(), u64::MAX)));
+    });
     forge(&|r| r.read.bandwidth_gbps = Some(-3.0));
     let more = |id: String| forge(&move |r| r.kernels.extend([(id.clone(), 1)]));
     assert!(more("gemv_magic_q8_avx9".to_owned()).contains("there is no kernel"));

@@ -1,9 +1,8 @@
 //! What the machine can do at best: the limits that kernels are measured against.
 
+use std::fmt;
 use std::hint::black_box;
 use std::time::Instant;
-
-use std::fmt;
 
 use crate::manager::{KernelManager, NoKernel};
 use crate::op::{PeakArgs, PeakFn, ReadArgs, ReadFn};

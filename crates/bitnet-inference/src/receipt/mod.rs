@@ -379,7 +379,7 @@ impl Model {
         };
         let first = engine.model.layers.first();
         Model {
-            sha256: engine.sha256(),
+            sha256: engine.sha256().to_owned(),
             architecture: config.architecture.clone(),
             types: engine.weight_formats().into_iter().map(str::to_owned).collect(),
             layers: config.layers as u64,

@@ -272,7 +272,7 @@ impl Run {
             *products.entry(&matrix.gemm).or_default() += layers * more;
         }
         products.retain(|_, calls| *calls > 0);
-        let mut head = 0;
+        let mut head = 0_u64;
         let mut found: BTreeMap<Operation, u64> = BTreeMap::new();
         for (id, &calls) in &receipt.kernels {
             let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
@@ -288,7 +288,7 @@ impl Run {
             }
             match kernel.operation {
                 Operation::Gemv | Operation::Gemm => {}
-                Operation::Head => head += rest,
+                Operation::Head => head = rest.saturating_add(head),
                 // One kernel computes an operation of a run.
                 operation => {
                     if found.insert(operation, rest).is_some() {
