@@ -2,7 +2,8 @@
 //!
 //! Workers live as long as the pool. Between jobs they spin for a moment, because the next job of
 //! a token is microseconds away, and then park, because the processor may be wanted elsewhere.
-//! Which thread computes a tile is chance; what it computes is not.
+//! Which thread computes a tile is chance; what it computes is not. Nothing here takes a lock: who
+//! finds the pool at work for another computes alone.
 #![expect(unsafe_code, reason = "disjoint parts of one output are handed to several threads")]
 
 use std::cell::Cell;
@@ -11,8 +12,8 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::{hint, io};
 
@@ -128,13 +129,17 @@ thread_local! {
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
-    /// One job at a time.
-    turn: Mutex<()>,
+    /// Whether the workers have a job, or are about to.
+    taken: AtomicBool,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// A job is a function of nothing: each thread calls it once.
-type Job<'a> = &'a (dyn Fn() + Sync);
+/// A function that each thread calls once, and the thread that waits for them.
+#[derive(Clone)]
+struct Job<'a> {
+    f: &'a (dyn Fn() + Sync),
+    caller: Thread,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -150,8 +155,6 @@ struct Shared {
     parked: Vec<AtomicBool>,
     /// Turns of waiting before a thread parks.
     spins: u32,
-    /// The thread in `Pool::run`, once it is parked or about to park.
-    waiter: Mutex<Option<Thread>>,
 }
 
 impl Pool {
@@ -167,7 +170,7 @@ impl Pool {
         }
         let extra = threads.get() - 1;
         let shared = Arc::new(Shared::new(extra));
-        let mut pool = Pool { shared, turn: Mutex::new(()), workers: Vec::new() };
+        let mut pool = Pool { shared, taken: AtomicBool::new(false), workers: Vec::new() };
         for index in 0..extra {
             let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new().name(format!("bitnet-{}", index + 1));
@@ -180,7 +183,8 @@ impl Pool {
     /// A pool of the calling thread alone.
     #[must_use]
     pub fn alone() -> Pool {
-        Pool { shared: Arc::new(Shared::new(0)), turn: Mutex::new(()), workers: Vec::new() }
+        let shared = Arc::new(Shared::new(0));
+        Pool { shared, taken: AtomicBool::new(false), workers: Vec::new() }
     }
 
     /// The number of threads, the calling one included.
@@ -258,11 +262,13 @@ impl Pool {
 
     /// Calls `f` for `0..n`, each once.
     fn each(&self, n: usize, f: impl Fn(usize) + Sync) {
-        if n <= 1 || self.workers.is_empty() || BUSY.get() {
+        let alone = n <= 1 || self.workers.is_empty() || BUSY.get();
+        // `Acquire` and the `Release` below order what one caller and the next do to `shared`.
+        if alone || self.taken.swap(true, Ordering::Acquire) {
             return (0..n).for_each(f);
         }
         let next = AtomicUsize::new(0);
-        self.run(&|| {
+        let result = self.run(&|| {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= n {
@@ -271,16 +277,21 @@ impl Pool {
                 f(i);
             }
         });
+        self.taken.store(false, Ordering::Release);
+        if let Err(panic) = result {
+            resume_unwind(panic);
+        }
     }
 
-    /// Calls `job` once on every thread and waits for all of them.
-    fn run(&self, job: Job<'_>) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Calls `f` once on every thread and waits for all of them; the panic, if one did.
+    ///
+    /// The caller has taken the workers.
+    fn run(&self, f: &(dyn Fn() + Sync)) -> thread::Result<()> {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. Workers use the job between the change of `epoch` and
-        // their decrement of `busy`, and this function does not return before `busy` is zero.
-        let mut job: Job<'static> = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
-        shared.job.store(&raw mut job, Ordering::Relaxed);
+        let job = Job { f, caller: thread::current() };
+        // Workers use the job between the change of `epoch` and their decrement of `busy`, and this
+        // function does not return before `busy` is zero.
+        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         for (parked, worker) in shared.parked.iter().zip(&self.workers) {
@@ -289,14 +300,16 @@ impl Pool {
             }
         }
         BUSY.set(true);
-        let mine = catch_unwind(AssertUnwindSafe(job));
+        let mine = catch_unwind(AssertUnwindSafe(f));
         BUSY.set(false);
         shared.wait();
         let theirs = shared.panicked.swap(false, Ordering::Relaxed);
-        if let Err(panic) = mine {
-            resume_unwind(panic);
+        mine?;
+        if theirs {
+            Err(Box::new("a worker thread panicked; its message is above"))
+        } else {
+            Ok(())
         }
-        assert!(!theirs, "a worker thread panicked; its message is above");
     }
 }
 
@@ -324,7 +337,6 @@ impl Shared {
             stop: AtomicBool::new(false),
             parked: (0..extra).map(|_| AtomicBool::new(false)).collect(),
             spins: if extra < cores { SPINS } else { SHARED_SPINS },
-            waiter: Mutex::new(None),
         }
     }
 
@@ -353,17 +365,15 @@ impl Shared {
             }
             // SAFETY: `Pool::run` stored the job before it changed `epoch`, and keeps it alive
             // until `busy` is zero.
-            let job = unsafe { *self.job.load(Ordering::Relaxed) };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+            let Job { f, caller } = unsafe { (*self.job.load(Ordering::Relaxed)).clone() };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
                 // Dropping it could panic again.
                 std::mem::forget(panic);
                 self.panicked.store(true, Ordering::Relaxed);
             }
+            // From here on the job may be gone.
             if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
-                let waiter = self.waiter.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(thread) = waiter {
-                    thread.unpark();
-                }
+                caller.unpark();
             }
         }
     }
@@ -375,15 +385,11 @@ impl Shared {
             if spins < self.spins {
                 spins += 1;
                 hint::spin_loop();
-                continue;
-            }
-            let me = Some(thread::current());
-            *self.waiter.lock().unwrap_or_else(PoisonError::into_inner) = me;
-            if self.busy.load(Ordering::SeqCst) > 0 {
+            } else {
+                // An `unpark` that comes first, or late from a job before, lets it pass at once.
                 thread::park();
             }
         }
-        *self.waiter.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -657,6 +663,7 @@ mod tests {
         let pool = pool(2);
         thread::scope(|scope| {
             for _ in 0..4 {
+                // Who finds the pool taken computes alone, so none waits for another.
                 scope.spawn(|| {
                     for _ in 0..100 {
                         let mut out = [0; 16];
