@@ -56,6 +56,8 @@ pub(crate) struct Args {
     delay: u64,
     #[command(flatten)]
     how: model::How,
+    #[command(flatten)]
+    cache: model::Cache,
     /// Measure read bandwidth and 8-bit multiply-adds around each test, with as many threads, and
     /// give speeds as shares of them.
     #[arg(long)]
@@ -115,7 +117,7 @@ impl Args {
         tests: &[Test],
         report: &mut Report,
     ) -> Result<bool> {
-        let options = Options { threads, ..self.how.options()? };
+        let options = Options { threads, kv: self.cache.kv, ..self.how.options()? };
         let engine = model::load(path, &options)?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
         if longest > engine.context() {

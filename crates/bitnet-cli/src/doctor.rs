@@ -11,6 +11,7 @@ use bitnet_inference::device_features::{self, GPU_FAKE};
 use bitnet_inference::machine::Machine;
 use bitnet_inference::tuning::{Found, Tuning};
 use bitnet_kernels::manager::Matrix;
+use bitnet_kernels::op::{PeakFn, ReadFn};
 use bitnet_kernels::{Device, Format, KernelManager, Pool, limits};
 use serde::Serialize;
 
@@ -52,6 +53,8 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Measured {
     threads: usize,
+    /// What measured it: nothing better than `--isa` allows.
+    kernels: [String; 2],
     /// Reads of memory, GB/s.
     bandwidth_gbps: f64,
     /// 8-bit multiply-adds, 10^9 a second.
@@ -79,8 +82,9 @@ struct Chosen {
 #[derive(Debug, Serialize)]
 struct Kept {
     path: Option<String>,
-    used: bool,
-    /// Why they are not used.
+    /// Whether they are of this machine, for the models that were measured.
+    usable: bool,
+    /// Why not.
     reason: Option<String>,
 }
 
@@ -126,7 +130,7 @@ fn kept(source: &Source) -> (Option<Tuning>, Kept) {
         Some(Err(error)) => (None, Some(error.to_string())),
     };
     let path = path.map(|path| path.display().to_string());
-    let kept = Kept { path, used: tuning.is_some(), reason };
+    let kept = Kept { path, usable: tuning.is_some(), reason };
     (tuning, kept)
 }
 
@@ -139,6 +143,10 @@ fn measure(manager: &KernelManager, threads: usize) -> Result<Measured> {
     let peak = limits::peak_rates(manager, &pool, PEAKS)?;
     Ok(Measured {
         threads,
+        kernels: [
+            manager.select::<ReadFn>(None)?.kernel.to_string(),
+            manager.select::<PeakFn>(None)?.kernel.to_string(),
+        ],
         bandwidth_gbps: limits::median(&bandwidth),
         peak_gmacs: limits::median(&peak),
     })
@@ -178,11 +186,12 @@ fn warnings(machine: &Machine, system: &System, kept: &Kept) -> Vec<String> {
             machine.architecture
         ));
     }
-    if let Some(quota) = system.cpu_quota.filter(|quota| *quota < machine.cores as f64) {
+    if let Some(quota) = system.cpu_quota.filter(|quota| *quota < machine.threads() as f64) {
+        let most = quota.floor().max(1.0);
         out.push(format!(
-            "a quota of {quota} CPUs for {} cores: threads beyond it are made to wait; raise it, or \
-             give -t",
-            machine.cores
+            "a quota of {quota} CPUs, and {} threads if none are asked for, which are then stopped \
+             in turns: raise it, or give -t {most}",
+            machine.threads()
         ));
     }
     if machine.allowed < machine.cores {
@@ -190,7 +199,11 @@ fn warnings(machine: &Machine, system: &System, kept: &Kept) -> Vec<String> {
         out.push(format!("only {allowed} of {cores} cores may be used by this process"));
     }
     if let Some(load) = system.load_average.filter(|load| *load > 0.5 * machine.allowed as f64) {
-        out.push(format!("others use {load:.1} of the processors: figures are lower for it"));
+        out.push(format!(
+            "a load of {load:.1} on {} processors in the last minute: while others work, figures are \
+             lower",
+            machine.allowed
+        ));
     }
     if system.available_memory_bytes.is_some_and(|bytes| bytes < 2 << 30) {
         out.push("less than 2 GiB of memory are free: large models will not load".to_owned());
@@ -241,10 +254,10 @@ impl Report {
         };
         let (all, free) = (gib(system.memory_bytes), gib(system.available_memory_bytes));
         lines.push(format!("memory      {all}, {free} free"));
-        for Measured { threads, bandwidth_gbps, peak_gmacs } in measured {
+        for Measured { threads, kernels: [read, peak], bandwidth_gbps, peak_gmacs } in measured {
             lines.push(format!(
-                "measured    {threads} threads: {bandwidth_gbps:.1} GB/s, {peak_gmacs:.0} GMAC/s in \
-                 8 bits"
+                "measured    {threads} threads: {bandwidth_gbps:.1} GB/s ({read}), {peak_gmacs:.0} \
+                 GMAC/s ({peak})"
             ));
         }
         let none = || gpus.reason.clone().unwrap_or_default();
@@ -252,7 +265,7 @@ impl Report {
         lines.push(format!("GPUs        {found}"));
         lines.push(format!("C++         {}", libraries.text()));
         let path = tuning.path.as_deref().unwrap_or("nowhere");
-        let used = if tuning.used { "used" } else { "not used" };
+        let used = if tuning.usable { "for the models that were measured" } else { "not used" };
         lines.push(format!("tuning      {path}: {used}"));
         lines.push(String::new());
         for Chosen { format, gemv, gemm, .. } in formats {
@@ -278,7 +291,7 @@ mod tests {
             cores: 8,
             allowed: 16,
         };
-        (machine, System::default(), Kept { path: None, used: true, reason: None })
+        (machine, System::default(), Kept { path: None, usable: true, reason: None })
     }
 
     fn said(machine: &Machine, system: &System, kept: &Kept) -> Vec<String> {
@@ -306,10 +319,10 @@ mod tests {
         };
         let machine = Machine { isas: vec!["scalar".to_owned()], allowed: 3, ..plain };
         let kept =
-            Kept { used: false, reason: Some("nothing was measured yet".to_owned()), ..kept };
+            Kept { usable: false, reason: Some("nothing was measured yet".to_owned()), ..kept };
         let found = said(&machine, &system, &kept).join("\n");
         for words in
-            ["plain code", "2.5 CPUs", "3 of 8", "9.0 of", "2 GiB", "madvise", "governor", "tune"]
+            ["plain code", "2.5 CPUs", "3 of 8", "9.0 on", "2 GiB", "madvise", "governor", "tune"]
         {
             assert!(found.contains(words), "{words} in {found}");
         }

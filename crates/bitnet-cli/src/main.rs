@@ -3,10 +3,11 @@
 //! stdout is what was asked for and nothing else; everything else goes to stderr.
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
 mod doctor;
@@ -52,7 +53,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse_from(args()).command {
+    // A variable that is set to nothing is as good as not set.
+    let command = Cli::command().mut_subcommands(|command| {
+        command.mut_args(|arg| match arg.get_env().and_then(env::var_os) {
+            Some(value) if value.is_empty() => arg.env(None::<&'static str>),
+            _ => arg,
+        })
+    });
+    let matches = command.get_matches_from(args());
+    let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match parsed.command {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -67,7 +77,7 @@ fn main() -> ExitCode {
 
 /// The arguments, with `-pg` of llama-bench written as our parser takes it.
 fn args() -> Vec<OsString> {
-    let mut args: Vec<_> = std::env::args_os().collect();
+    let mut args: Vec<_> = env::args_os().collect();
     if args.get(1).is_some_and(|command| command == "bench") {
         args.iter_mut().filter(|arg| *arg == "-pg").for_each(|arg| *arg = "--pg".into());
     }

@@ -10,6 +10,7 @@ use bitnet_inference::tuning::{Found, Tuning};
 use bitnet_inference::{Engine, Error, KvType, Layout, Options};
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::{Device, Isa};
+use clap::builder::FalseyValueParser;
 use clap::value_parser;
 use sha2::{Digest, Sha256};
 
@@ -34,12 +35,27 @@ pub(crate) struct Args {
     threads: i64,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    cache: Cache,
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
     device: Device,
     /// Compute with floating-point weights in linear layers, to check against: slow, the same results.
-    #[arg(long, env = "BITNET_DEQUANTIZE")]
+    #[arg(long, env = "BITNET_DEQUANTIZE", value_parser = FalseyValueParser::new())]
     dequantize: bool,
+}
+
+/// Flags of keys and values.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Cache {
+    /// Format of keys and values: f32, f16 (half the memory) or q8_0 (about a quarter).
+    #[arg(
+        long = "cache-type",
+        value_name = "TYPE",
+        default_value = "f32",
+        env = "BITNET_CACHE_TYPE"
+    )]
+    pub(crate) kv: KvType,
 }
 
 /// Flags of how a model is computed, whoever loads it.
@@ -58,9 +74,6 @@ pub(crate) struct How {
     /// depend on it.
     #[arg(long, value_name = "LAYOUT", env = "BITNET_LAYOUT")]
     layout: Option<Layout>,
-    /// Format of keys and values: f32, f16 (half the memory) or q8_0 (about a quarter).
-    #[arg(long, value_name = "TYPE", default_value = "f32", env = "BITNET_CACHE_TYPE")]
-    cache_type: KvType,
     /// What `bitnet tune` measured: `auto` takes it where that was written, `none` does without.
     #[arg(long, value_name = "FILE", default_value = "auto", env = "BITNET_TUNING")]
     pub(crate) tuning: Source,
@@ -123,8 +136,8 @@ impl How {
 
     /// Options with these flags, and measurements.
     pub(crate) fn measured(&self, tuning: Option<Tuning>) -> Options {
-        let How { isa, kernels, layout, cache_type, .. } = self.clone();
-        Options { isa, kernels, layout, kv: cache_type, tuning, ..Options::default() }
+        let How { isa, kernels, layout, .. } = self.clone();
+        Options { isa, kernels, layout, tuning, ..Options::default() }
     }
 }
 
@@ -135,6 +148,7 @@ impl Args {
             // Negative is automatic. Zero is passed on, and refused.
             threads: usize::try_from(self.threads).ok(),
             device: self.device,
+            kv: self.cache.kv,
             dequantize: self.dequantize,
             context: Some(self.ctx_size).filter(|&n| n > 0),
             ..self.how.options()?

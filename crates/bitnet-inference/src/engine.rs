@@ -8,7 +8,8 @@ use std::{fmt, fs, io};
 
 use bitnet_gguf::Gguf;
 use bitnet_kernels::manager::Choice;
-use bitnet_kernels::{Cpu, Device, Format, Isa, KernelManager, Pool};
+use bitnet_kernels::op::SoftmaxFn;
+use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, NoKernel, Pool};
 use sha2::{Digest, Sha256};
 
 use crate::arch::BitNet;
@@ -239,6 +240,13 @@ impl Engine {
             notices.push(Notice::Dequantized);
         }
         let kernels = Kernels::select(&manager, kv.format())?;
+        let used = used(&model, &kernels, &manager)?;
+        for choice in options.kernels.iter().filter(|choice| !choice.concerns(&used)) {
+            notices.push(Notice::Unused { option: format!("--kernel {choice}") });
+        }
+        if let Some(layout) = options.layout.filter(|_| dequantize) {
+            notices.push(Notice::Unused { option: format!("--layout {layout}") });
+        }
         Ok(Engine {
             gguf,
             model: Arc::new(model),
@@ -420,6 +428,23 @@ impl Engine {
         let (kernels, pool) = (self.kernels.clone(), Arc::clone(&self.pool));
         CpuBackend::new(kernels, pool, cache, (self.dequantize, self.tiles))
     }
+}
+
+/// The kernels of a run, each once.
+fn used(
+    model: &BitNet,
+    kernels: &Kernels,
+    manager: &KernelManager,
+) -> Result<Vec<KernelId>, NoKernel> {
+    let softmax = manager.select::<SoftmaxFn>(None)?.kernel;
+    let all = model.kernels().chain(kernels.all()).chain([softmax]).map(Kernel::id);
+    let mut ids = Vec::new();
+    for id in all {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
 }
 
 /// More threads than any machine has cores: a larger number is a mistake.

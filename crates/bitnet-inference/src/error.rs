@@ -305,6 +305,11 @@ pub enum Notice {
         /// Why it cannot run.
         reason: Reason,
     },
+    /// An option that says nothing about what this model computes with.
+    Unused {
+        /// The option, as on the command line.
+        option: String,
+    },
     /// Linear layers compute with floating-point weights.
     Dequantized,
     /// A greater context was asked for than the model was trained for.
@@ -328,6 +333,9 @@ impl fmt::Display for Notice {
             }
             Notice::Preference { choice, reason } => {
                 write!(f, "--kernel {choice}: {reason}: using the others that were named")
+            }
+            Notice::Unused { option } => {
+                write!(f, "{option} has no effect: this model does not compute with that")
             }
             Notice::Dequantized => f.write_str(
                 "--dequantize: linear layers compute with floating-point weights, slowly and in \

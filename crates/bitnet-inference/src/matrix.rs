@@ -5,7 +5,7 @@ use std::ops::Range;
 use bitnet_gguf::Bytes;
 use bitnet_kernels::op::HeadFn;
 use bitnet_kernels::shortlist::{Shortlist, ShortlistError};
-use bitnet_kernels::{Bound, Format, KernelManager, Pool};
+use bitnet_kernels::{Bound, Format, Kernel, KernelManager, Pool};
 
 /// A floating-point matrix `[rows, cols]`, in the bytes of the file: embeddings and output layer.
 #[derive(Debug)]
@@ -41,6 +41,12 @@ impl FloatMatrix {
             head: manager.select(Some(format))?,
             shortlist,
         })
+    }
+
+    /// The kernels that multiply by it, or look for its greatest products.
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
+        let shortlist = self.shortlist.iter().flat_map(Shortlist::kernels);
+        shortlist.chain([self.head.kernel])
     }
 
     /// The bytes of some rows.

@@ -20,7 +20,7 @@ use crate::op::{
 };
 use crate::packed::{Group, Groups, ROWS};
 use crate::pool::{Pool, Tile};
-use crate::registry::{Bound, Calls};
+use crate::registry::{Bound, Calls, Kernel};
 use crate::simd::prefetch::prefetch;
 
 /// Panels that a thread scans at a time: some tens of microseconds.
@@ -58,6 +58,8 @@ pub struct Shortlist {
     rows: usize,
     cols: usize,
     row_bytes: usize,
+    /// Made the codes.
+    condense: &'static Kernel,
     scan: Bound<ScanFn>,
     refine: Bound<RefineFn>,
 }
@@ -206,6 +208,7 @@ impl Shortlist {
             rows,
             cols,
             row_bytes,
+            condense: condense.kernel,
             scan: manager.select(None)?,
             refine: manager.select(None)?,
         };
@@ -218,6 +221,12 @@ impl Shortlist {
             }
         });
         Ok(list)
+    }
+
+    /// The kernels that made it and search it.
+    #[must_use]
+    pub fn kernels(&self) -> [&'static Kernel; 3] {
+        [self.condense, self.scan.kernel, self.refine.kernel]
     }
 
     fn panels(&mut self) -> Vec<Panel<'_>> {

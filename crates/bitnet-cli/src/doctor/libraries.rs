@@ -33,8 +33,9 @@ const NAMES: [&str; 3] = ["llama", "ggml", "bitnet"];
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Libraries {
     /// Folders that exist, in order.
-    pub(super) searched: Vec<PathBuf>,
-    pub(super) found: Vec<PathBuf>,
+    pub(super) searched: Vec<String>,
+    /// What is not UTF-8 in a path is replaced.
+    pub(super) found: Vec<String>,
 }
 
 impl Libraries {
@@ -53,18 +54,17 @@ impl Libraries {
             let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
             let mut ours: Vec<_> = paths.filter(|path| is_library(path)).collect();
             ours.sort();
-            found.extend(ours);
-            searched.push(folder);
+            found.extend(ours.iter().map(|path| path.display().to_string()));
+            searched.push(folder.display().to_string());
         }
         Libraries { searched, found }
     }
 
     /// For people.
     pub(super) fn text(&self) -> String {
-        let names: Vec<_> = self.found.iter().map(|path| path.display().to_string()).collect();
-        match names.is_empty() {
+        match self.found.is_empty() {
             true => "no libraries of llama.cpp or bitnet.cpp found".to_owned(),
-            false => format!("{} (this version uses none)", names.join(", ")),
+            false => format!("{} (this version uses none)", self.found.join(", ")),
         }
     }
 }
@@ -102,7 +102,7 @@ mod tests {
         }
         let missing = folder.path().join("missing");
         let found = Libraries::within([missing, folder.path().to_owned()].into_iter());
-        assert_eq!(found.searched, [folder.path()]);
+        assert_eq!(found.searched, [folder.path().display().to_string()]);
         assert_eq!(found.found, ours.map(|name| folder.path().join(name)));
         assert!(found.text().contains("libllama.so") && found.text().contains("uses none"));
         let none = Libraries { searched: Vec::new(), found: Vec::new() };

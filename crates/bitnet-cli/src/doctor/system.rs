@@ -1,7 +1,7 @@
 //! What the operating system tells of the machine. What it does not tell is unknown, not zero.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -49,7 +49,8 @@ impl System {
         });
         let read = |path: &str| fs::read_to_string(path).ok();
         System {
-            cpu_quota: read("/sys/fs/cgroup/cpu.max").and_then(|text| quota(&text)),
+            cpu_quota: read("/proc/self/cgroup")
+                .and_then(|groups| group_quota(Path::new("/sys/fs/cgroup"), &groups)),
             memory_bytes: memory.map(|[all, _]| all),
             available_memory_bytes: memory.map(|[_, free]| free),
             load_average: read("/proc/loadavg").and_then(|text| load(&text)),
@@ -62,11 +63,33 @@ impl System {
     }
 }
 
-/// CPUs of `max 100000`, which is no limit, or `250000 100000`, which are 2.5.
+/// CPUs that the groups of a process may use: the least of all that they are in. `groups` is what
+/// Linux says of them, a line of `ID:CONTROLLERS:PATH` each.
+fn group_quota(root: &Path, groups: &str) -> Option<f64> {
+    let limits = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or(""), fields.next().unwrap_or("/"));
+        // The second version has one hierarchy and names no controllers.
+        let base = if controllers.is_empty() { root.to_owned() } else { root.join(controllers) };
+        let ours = controllers.is_empty() || controllers.split(',').any(|c| c == "cpu");
+        // Within a container the path may be that outside, of which nothing is there.
+        let path = Path::new(path.trim_start_matches('/'));
+        let folders = path.ancestors().filter(|_| ours).map(|path| base.join(path));
+        let limit = |folder: PathBuf| {
+            let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+            let first = || Some(read("cpu.cfs_quota_us")? + " " + &read("cpu.cfs_period_us")?);
+            quota(&read("cpu.max").or_else(first)?)
+        };
+        folders.filter_map(limit).collect::<Vec<_>>()
+    });
+    limits.min_by(f64::total_cmp)
+}
+
+/// CPUs of `max 100000` or `-1 100000`, which is no limit, or `250000 100000`, which are 2.5.
 fn quota(text: &str) -> Option<f64> {
     let mut numbers = text.split_whitespace().map(str::parse::<f64>);
     let (quota, period) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-    (period > 0.0).then(|| quota / period)
+    (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
 /// The first number of `0.52 0.58 0.59 1/71 1234`.
@@ -132,6 +155,7 @@ mod tests {
         assert_eq!(quota("max 100000\n"), None);
         assert_eq!(quota("250000 100000\n"), Some(2.5));
         assert_eq!(quota("1 0"), None);
+        assert_eq!(quota("-1 100000"), None);
         assert_eq!(load("0.52 0.58 0.59 1/71 1234\n"), Some(0.52));
         assert_eq!(load(""), None);
         assert_eq!(marked("always [madvise] never\n").as_deref(), Some("madvise"));
@@ -143,6 +167,29 @@ mod tests {
         assert_eq!(processors("0-1,8"), Some(3));
         assert_eq!(processors("3-1"), None);
         assert_eq!(processors("x"), None);
+    }
+
+    #[test]
+    fn the_quota_is_the_least_of_all_groups() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let found = |groups: &str| group_quota(folder.path(), groups);
+        assert_eq!(found("0::/\n"), None);
+        write("a/b/cpu.max", "max 100000\n");
+        assert_eq!(found("0::/a/b\n"), None);
+        write("a/cpu.max", "150000 100000\n");
+        assert_eq!(found("0::/a/b\n"), Some(1.5));
+        assert_eq!(found("0::/elsewhere\n"), None);
+        write("cpu.max", "50000 100000\n");
+        assert_eq!(found("0::/elsewhere\n"), Some(0.5));
+
+        write("cpu,cpuacct/c/cpu.cfs_quota_us", "25000\n");
+        write("cpu,cpuacct/c/cpu.cfs_period_us", "100000\n");
+        assert_eq!(found("4:cpu,cpuacct:/c\n2:memory:/c\n"), Some(0.25));
     }
 
     #[test]

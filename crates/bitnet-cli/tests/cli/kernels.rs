@@ -73,6 +73,44 @@ fn switches_narrow_what_is_used() {
 }
 
 #[test]
+fn what_has_no_effect_is_said() {
+    let run = |args: &[&str]| bitnet().args(["run", "Once", "-n", "1"]).args(args).unwrap();
+    let said = |args: &[&str]| -> Vec<String> {
+        let output = run(args);
+        let notes = stderr(&output).lines().filter(|line| line.contains("has no effect"));
+        notes.filter_map(|line| Some(line.split(' ').nth(2)?.to_owned())).collect()
+    };
+    // Of keys and values in f32, and an output layer in half precision.
+    let kernels = "attend_q8_0_scalar,head_q6_k_f32_scalar,gemv_i2s_r32_q8_scalar,norm_f32_scalar";
+    assert_eq!(said(&["--kernel", kernels]), ["attend_q8_0_scalar", "head_q6_k_f32_scalar"]);
+    assert_eq!(said(&["--kernel", "attend_q8_0_scalar", "--cache-type", "q8_0"]), [""; 0]);
+    assert_eq!(said(&["--layout", "tl2_r32"]), [""; 0]);
+    let floats = ["--dequantize", "--layout", "tl2_r32", "--kernel", "gemv_tl2_r32_q8_scalar"];
+    assert_eq!(said(&floats), ["gemv_tl2_r32_q8_scalar", "tl2_r32"]);
+    for command in ["kernels", "doctor", "verify"] {
+        let output = bitnet().args([command, "--cache-type", "f16"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}");
+    }
+}
+
+#[test]
+fn variables_that_are_empty_are_not_set() {
+    let names =
+        ["ISA", "KERNELS", "LAYOUT", "CACHE_TYPE", "DEVICE", "DEQUANTIZE", "MODEL", "THREADS"];
+    let mut command = bitnet();
+    names.iter().for_each(|name| {
+        command.env(format!("BITNET_{name}"), "");
+    });
+    let output = command.args(["run", "Once", "-n", "1"]).unwrap();
+    assert!(!stderr(&output).contains("note: "), "{}", stderr(&output));
+    for (value, notes) in [("1", 1), ("true", 1), ("0", 0), ("false", 0)] {
+        let run = ["run", "Once", "-n", "1"];
+        let output = bitnet().env("BITNET_DEQUANTIZE", value).args(run).unwrap();
+        assert_eq!(stderr(&output).matches("note: --dequantize").count(), notes, "{value}");
+    }
+}
+
+#[test]
 fn kernels_that_cannot_run_are_refused_with_those_that_can() {
     let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
     let foreign = format!("add_f32_{foreign}");
@@ -138,6 +176,12 @@ fn what_is_measured_is_kept_used_and_shown() {
     let refused = with(&["run", "hello"]);
     assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("tuning.json: it was changed"), "{}", stderr(&refused));
+    let endless = ["run", "hello", "--tuning", "/dev/zero"];
+    if cfg!(unix) {
+        let refused = bitnet().args(endless).output().unwrap();
+        assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("it is longer than"), "{}", stderr(&refused));
+    }
     tune(&[]);
     let other = std::fs::read_to_string(&path).unwrap().replace("\"0.1.0\"", "\"0.0.9\"");
     std::fs::write(&path, other).unwrap();
@@ -176,9 +220,12 @@ fn the_doctor_says_what_there_is_and_what_would_run() {
     let output =
         bitnet().env("BITNET_GPU_FAKE", "gpu").args(["doctor", "--isa", "scalar"]).unwrap();
     let text = stdout(&output);
-    for words in
-        ["processor", "GB/s", "I2_S        gemv_i2s_r32_q8_scalar", "BITNET_GPU_FAKE is set"]
-    {
+    for words in [
+        "processor",
+        "GB/s (read_f32_scalar)",
+        "I2_S        gemv_i2s_r32_q8_scalar",
+        "BITNET_GPU_FAKE",
+    ] {
         assert!(text.contains(words), "{words} in {text}");
     }
 }

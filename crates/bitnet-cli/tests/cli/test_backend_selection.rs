@@ -47,4 +47,15 @@ fn test_ffi_library_discovery() {
     assert!(!found(folder.path()));
     fs::write(&lib, "").unwrap();
     assert!(found(folder.path()));
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::OsStr::from_bytes(b"\xff");
+        let odd = folder.path().join(name);
+        // Not every file system takes such names.
+        if fs::create_dir(&odd).and_then(|()| fs::write(odd.join("libllama.so"), "")).is_ok() {
+            let report = doctor(bitnet().env("BITNET_CPP_DIR", &odd));
+            assert!(report["libraries"]["found"][0].as_str().unwrap().ends_with("libllama.so"));
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! Grouped-query attention, rotary positions (NeoX), squared ReLU gate, no biases, the output layer
 //! is the embedding table. GGUF architectures `bitnet-b1.58` and `bitnet-25`.
 
-use bitnet_kernels::Format;
+use bitnet_kernels::{Format, Kernel};
 
 use crate::Config;
 use crate::backend::{Backend, Heads, Norm, Row};
@@ -78,6 +78,11 @@ impl BitNet {
     #[must_use]
     pub(crate) fn ternary_products(&self) -> u64 {
         self.linears().map(Linear::shape).map(|(rows, cols)| (rows * cols) as u64).sum()
+    }
+
+    /// The kernels that it is bound to.
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
+        self.linears().flat_map(Linear::kernels).chain(self.embedding.kernels())
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {

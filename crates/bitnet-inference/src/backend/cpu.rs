@@ -9,7 +9,9 @@ use bitnet_kernels::op::{
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
-use bitnet_kernels::{Aligned, Bound, Calls, Format, KernelManager, NoKernel, Pool, format};
+use bitnet_kernels::{
+    Aligned, Bound, Calls, Format, Kernel, KernelManager, NoKernel, Pool, format,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +83,21 @@ impl Kernels {
             add: manager.select(None)?,
             relu2: manager.select(None)?,
         })
+    }
+
+    /// The rows of the table.
+    pub(crate) fn all(&self) -> [&'static Kernel; 8] {
+        let Kernels { quantize, norm, rope, store, attend, join, add, relu2 } = self;
+        [
+            quantize.kernel,
+            norm.kernel,
+            rope.kernel,
+            store.kernel,
+            attend.kernel,
+            join.kernel,
+            add.kernel,
+            relu2.kernel,
+        ]
     }
 }
 

@@ -1,8 +1,9 @@
 //! What was measured on a machine, so that what runs fastest there is used: kernels for matrices of
 //! each shape, threads, the size of tiles. Results are the same bits whatever it says.
 
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use bitnet_kernels::KernelId;
 use bitnet_kernels::manager::Tuned;
@@ -21,6 +22,9 @@ pub use measure::{Shape, measure};
 
 /// The version of the format.
 const SCHEMA: u32 = 1;
+
+/// Bytes of a file at most: a model has some thousand.
+const LONGEST: u64 = 16 << 20;
 
 /// What was measured on a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +137,7 @@ impl Tuning {
     /// [`Error::Tuning`] where the file cannot be read or is damaged.
     pub fn load(path: &Path) -> Result<Found, Error> {
         let fail = |what: String| Error::Tuning { path: path.to_owned(), what };
-        let text = match fs::read_to_string(path) {
+        let text = match read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => return Err(fail(error.to_string())),
@@ -223,4 +227,14 @@ impl Tuning {
         }
         Ok(())
     }
+}
+
+/// A file of measurements, unless it is too long to be one.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    if File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        let what = format!("it is longer than {LONGEST} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
 }

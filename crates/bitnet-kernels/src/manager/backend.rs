@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::KernelManager;
 use super::reason::Reason;
+use super::{KernelManager, rivals};
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::operation::Operation;
@@ -133,6 +133,14 @@ pub enum Choice {
 }
 
 impl Choice {
+    /// Whether it says something about one of the kernels `used`: about its operation, with weights in
+    /// its format.
+    #[must_use]
+    pub fn concerns(self, used: &[KernelId]) -> bool {
+        let ids = self.kernels();
+        ids.iter().any(|&id| used.iter().any(|&other| rivals(id, other)))
+    }
+
     fn kernels(self) -> Vec<KernelId> {
         match self {
             Choice::Kernel(id) => vec![id],
