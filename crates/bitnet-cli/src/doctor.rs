@@ -162,9 +162,7 @@ fn gpus() -> Gpus {
 
 /// The kernels for matrices of a format.
 fn chosen(format: Format, manager: &KernelManager) -> Result<Chosen> {
-    /// Of a shape that suits every format.
-    const SIZE: usize = 1 << 12;
-    let product = manager.product(Matrix { format: Some(format), rows: SIZE, cols: SIZE })?;
+    let product = manager.product(Matrix::typical(Some(format)))?;
     Ok(Chosen {
         format: format.ggml_name(),
         layout: product.layout.name(),

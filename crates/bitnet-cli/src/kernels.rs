@@ -93,14 +93,12 @@ impl Row {
 
 /// What a kernel is chosen for. Matrices that tuning knows by their shape may have others.
 fn selected_for(id: KernelId, manager: &KernelManager) -> Vec<&'static str> {
-    /// Of a shape that suits every format.
-    const SIZE: usize = 1 << 12;
     let chosen = |format| -> Result<KernelId, NoKernel> {
         if !id.operation.is_product() {
             let (operation, data) = (id.operation, id.operation.data());
             return Ok(manager.kernel_for(Device::Cpu, format, operation, data)?.kernel.id());
         }
-        let product = manager.product(Matrix { format, rows: SIZE, cols: SIZE })?;
+        let product = manager.product(Matrix::typical(format))?;
         Ok(match id.operation {
             Operation::Gemv => product.gemv.kernel.id(),
             _ => product.gemm.kernel.id(),

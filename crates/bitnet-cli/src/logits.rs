@@ -4,9 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bitnet_inference::{CHUNK, Error, Input};
+use bitnet_inference::{CHUNK, Error, Input, sha256};
 use safetensors::tensor::{Dtype, TensorView};
-use sha2::{Digest, Sha256};
 
 use crate::exit::{self, End, Usage};
 use crate::model;
@@ -42,8 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         bytes.extend(logits.iter().flat_map(|logit| logit.to_le_bytes()));
     }
     let shape = vec![args.ids.len(), engine.vocabulary()];
-    let digest = Sha256::digest(&bytes);
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha256(&bytes);
     let tensor = TensorView::new(Dtype::F32, shape.clone(), &bytes)?;
     let file = safetensors::serialize([("logits", tensor)], None)?;
     // In place: the path may be a link or a device.

@@ -7,12 +7,11 @@ use std::str::FromStr;
 use anyhow::Result;
 use bitnet_gguf::Gguf;
 use bitnet_inference::tuning::{Found, Tuning};
-use bitnet_inference::{Engine, Error, KvType, Layout, Options};
+use bitnet_inference::{Engine, Error, KvType, Layout, Options, sha256};
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::{Device, Isa};
 use clap::builder::FalseyValueParser;
 use clap::value_parser;
-use sha2::{Digest, Sha256};
 
 use crate::exit::{self, Usage};
 
@@ -159,7 +158,7 @@ impl Args {
 
 /// SHA-256 of the demo model, in hexadecimal.
 pub(crate) fn demo_sha256() -> String {
-    Sha256::digest(DEMO).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(DEMO)
 }
 
 /// Loads the model of a file, or the demo model, and says on stderr what its user should know.

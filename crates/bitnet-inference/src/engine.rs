@@ -18,6 +18,7 @@ use crate::device_features::{self, KernelCapabilities};
 use crate::linear::Tiles;
 use crate::machine::Machine;
 use crate::session::Session;
+use crate::sha256;
 use crate::source;
 use crate::state::KvCache;
 use crate::tokenizer::{Special, Tokenizer};
@@ -407,7 +408,7 @@ impl Engine {
             digest.update(&piece[..]);
             piece.evict();
         }
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256::finish(digest)
     }
 
     /// Empty sequences that share forward passes.

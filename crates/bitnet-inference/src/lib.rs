@@ -18,6 +18,7 @@ mod matrix;
 pub mod receipt;
 mod sample;
 mod session;
+mod sha256;
 mod source;
 mod state;
 pub mod synth;
@@ -32,6 +33,7 @@ pub use generate::{Finish, Generation, Timings};
 pub use linear::QuantizedLinear;
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
+pub use sha256::sha256;
 
 pub use bitnet_kernels::shortlist::Candidate;
 

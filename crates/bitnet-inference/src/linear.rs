@@ -89,8 +89,10 @@ impl QuantizedLinear<()> {
         manager: &KernelManager,
     ) -> Result<QuantizedLinear<()>, Error> {
         let bind = || {
-            // Other devices have reasons of their own.
-            manager.kernel_for(device, format, Operation::Gemv, DataType::Q8)?;
+            if device != Device::Cpu {
+                // It has reasons of its own.
+                manager.kernel_for(device, format, Operation::Gemv, DataType::Q8)?;
+            }
             let matrix = Matrix { format, rows: out_features, cols: in_features };
             Ok((manager.product(matrix)?, manager.select(None)?))
         };

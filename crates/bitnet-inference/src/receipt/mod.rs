@@ -14,15 +14,16 @@ use bitnet_kernels::{Device, limits};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::device_features;
 use crate::generate::{Finish, Generation};
 use crate::linear::Linear;
 use crate::machine::Machine;
 use crate::sample::Sampling;
+use crate::sha256::sha256;
 use crate::{Engine, Error, KvType, Options, WeightsRead};
 
+mod passes;
 mod verify;
 
 pub use verify::{Check, Verdict, verify};
@@ -272,7 +273,7 @@ impl Receipt {
     #[must_use]
     pub fn digest(&self) -> String {
         let rest = Receipt { sha256: String::new(), ..self.clone() };
-        hash(rest.written().to_string().bytes())
+        sha256(rest.written().to_string())
     }
 
     /// What a file of it holds: numbers as they are written there.
@@ -356,13 +357,13 @@ pub fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
 impl Outcome {
     fn new(generation: &mut Generation<'_>) -> Outcome {
         let logits = generation.last_logits();
-        let logits_sha256 = logits.map(|x| hash(x.iter().flat_map(|x| x.to_le_bytes())));
+        let logits_sha256 = logits.map(|x| sha256(bytes(x.iter().map(|x| x.to_le_bytes()))));
         let tokens = generation.generated();
         Outcome {
             generated: tokens.len() as u64,
             positions: generation.positions() as u64,
             finish: generation.finish().unwrap_or(Finish::Cancelled).name().to_owned(),
-            tokens_sha256: hash(tokens.iter().flat_map(|id| id.to_le_bytes())),
+            tokens_sha256: sha256(bytes(tokens.iter().map(|id| id.to_le_bytes()))),
             logits_sha256,
         }
     }
@@ -422,9 +423,9 @@ fn share(read: WeightsRead, ms: f64, bandwidth: f64) -> Option<f64> {
     (ms > 0.0 && bandwidth > 0.0).then(|| rate / bandwidth)
 }
 
-pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
-    let bytes: Vec<u8> = bytes.into_iter().collect();
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+/// Numbers of four bytes, one after another.
+fn bytes(numbers: impl Iterator<Item = [u8; 4]>) -> Vec<u8> {
+    numbers.flatten().collect()
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bitnet_kernels::shortlist::Shortlist;
-use bitnet_kernels::{Device, Format, Isa, KernelId, Operation, packed};
+use bitnet_kernels::{Device, Format, Isa, KernelId};
 
-use super::{Model, Outcome, Receipt, SCHEMA, hash, kernels, share};
+use super::passes::Run;
+use super::{Model, Outcome, Receipt, SCHEMA, kernels};
 use crate::generate::Generation;
 use crate::session::CHUNK;
 use crate::{Config, Engine, Error};
@@ -95,7 +95,11 @@ pub fn verify(receipt: &Receipt, engine: Option<&Engine>) -> Result<Verdict, Err
     Ok(verdict)
 }
 
-fn same<T: PartialEq + fmt::Debug>(what: &str, found: &T, expected: &T) -> Result<(), String> {
+pub(super) fn same<T: PartialEq + fmt::Debug>(
+    what: &str,
+    found: &T,
+    expected: &T,
+) -> Result<(), String> {
     match found == expected {
         true => Ok(()),
         false => Err(format!("{what} is {found:?} and must be {expected:?}")),
@@ -129,7 +133,7 @@ fn known(receipt: &Receipt) -> Result<(), String> {
     }
 }
 
-fn is_hex(text: &str, len: usize) -> bool {
+pub(super) fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
@@ -200,251 +204,6 @@ fn device(receipt: &Receipt) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The forward passes of a run.
-struct Run {
-    /// Rows of all passes.
-    rows: u64,
-    /// Passes over the prompt, of one row and of more.
-    prompt: [u64; 2],
-    /// Passes of one row after it.
-    decode: u64,
-    /// Passes after which logits were asked for.
-    outputs: u64,
-}
-
-impl Run {
-    /// The passes that the tokens of a receipt make necessary.
-    fn of(receipt: &Receipt) -> Result<Run, String> {
-        let (request, result) = (&receipt.request, &receipt.result);
-        let (prompt, chunk) = (request.prompt.len() as u64, CHUNK as u64);
-        let Outcome { generated, positions, .. } = *result;
-        let context = request.context;
-        if prompt == 0 || prompt > context || positions > context || generated > request.limit {
-            return Err(format!(
-                "{prompt} tokens of a prompt and {generated} of {} after it do not make {positions} \
-                 in a context of {context}",
-                request.limit
-            ));
-        }
-        let vocabulary = receipt.model.vocabulary;
-        if let Some(id) = request.prompt.iter().find(|&&id| u64::from(id) >= vocabulary) {
-            return Err(format!("token {id} is not in a vocabulary of {vocabulary}"));
-        }
-        // The last token that is generated is not run; one that ends the text is not counted.
-        let all = prompt + generated;
-        let expected = match (result.finish.as_str(), generated) {
-            ("stop", _) => Some(all).filter(|_| generated < request.limit),
-            ("length", 0) => Some(0).filter(|_| request.limit == 0),
-            ("length", n) => Some(all - 1).filter(|&run| n == request.limit || run == context),
-            // Between two pieces of the prompt.
-            ("cancelled", 0) => {
-                Some(positions).filter(|&run| run < prompt && run.is_multiple_of(chunk))
-            }
-            ("cancelled", _) => Some(all - 1).filter(|_| generated < request.limit),
-            _ => None,
-        };
-        let finish = &result.finish;
-        let expected = expected.ok_or_else(|| {
-            format!("{generated} tokens of {} cannot end by {finish:?}", request.limit)
-        })?;
-        same("tokens run", &positions, &expected)?;
-        let first = positions.min(prompt);
-        let (full, rest) = (first / chunk, first % chunk);
-        let decode = positions - first;
-        Ok(Run {
-            rows: positions,
-            prompt: [u64::from(rest == 1), full + u64::from(rest > 1)],
-            decode,
-            outputs: u64::from(first == prompt) + decode,
-        })
-    }
-
-    /// The calls that [`forward`](crate::arch::forward) makes, and those that follow from the logits.
-    fn calls(&self, receipt: &Receipt) -> Result<(), String> {
-        let &Model { layers, heads, ref matrices, vocabulary, .. } = &receipt.model;
-        let [one, more] = [self.prompt[0] + self.decode, self.prompt[1]];
-        // Products are counted with the kernels that each matrix has.
-        let mut products: BTreeMap<&str, u64> = BTreeMap::new();
-        for matrix in matrices {
-            *products.entry(&matrix.gemv).or_default() += layers * one;
-            *products.entry(&matrix.gemm).or_default() += layers * more;
-        }
-        products.retain(|_, calls| *calls > 0);
-        let mut head = 0_u64;
-        let mut found: BTreeMap<Operation, u64> = BTreeMap::new();
-        for (id, &calls) in &receipt.kernels {
-            let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
-            let mut rest = calls;
-            if kernel.operation.is_product() || receipt.dequantized {
-                let expected = products.remove(id.as_str()).unwrap_or(0);
-                rest = calls.checked_sub(expected).ok_or_else(|| {
-                    format!("{id} was called {calls} times, and must have been {expected}")
-                })?;
-            }
-            if calls == 0 || kernel.operation.is_product() && rest > 0 {
-                return Err(format!("{id} was called {rest} times too often"));
-            }
-            match kernel.operation {
-                Operation::Gemv | Operation::Gemm => {}
-                Operation::Head => head = rest.saturating_add(head),
-                // One kernel computes an operation of a run.
-                operation => {
-                    if found.insert(operation, rest).is_some() {
-                        return Err(format!("{operation} has more than one kernel"));
-                    }
-                }
-            }
-        }
-        if let Some((id, calls)) = products.first_key_value() {
-            return Err(format!("{id} was not called, and must have been {calls} times"));
-        }
-        let mut take = |operation| found.remove(&operation).unwrap_or(0);
-        let exact = [
-            (Operation::Quantize, 4 * layers * self.rows),
-            (Operation::Norm, 4 * layers * self.rows + self.outputs),
-            (Operation::Rope, 2 * layers * self.rows),
-            (Operation::Store, layers * self.rows),
-            (Operation::Attend, layers * self.rows * heads),
-            (Operation::Join, layers * self.rows * heads),
-            (Operation::Add, 2 * layers * self.rows),
-            (Operation::Relu2, layers * self.rows),
-            (Operation::Softmax, receipt.request.sampler.softmaxes() * self.outputs),
-        ];
-        for (operation, expected) in exact {
-            same(operation.name(), &take(operation), &expected)?;
-        }
-        for id in receipt.kernels.keys() {
-            let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
-            if matches!(kernel.operation, Operation::Attend | Operation::Store) {
-                let format = kernel.format.map_or("", Format::name);
-                same("format of keys and values", &format, &receipt.request.kv.as_str())?;
-            }
-        }
-        // What the logits cost depends on them: without the model there are only limits.
-        let (scan, refine) = (take(Operation::Scan), take(Operation::Refine));
-        let hidden = matrices.first().map_or(0, |matrix| matrix.cols);
-        if scan > 0 && !Shortlist::suits(vocabulary as usize, hidden as usize) {
-            return Err(format!("{scan} scans of an output layer that is too small for it"));
-        }
-        let whole = self.outputs.checked_sub(scan);
-        let least = whole.map(|whole| whole + scan);
-        let most = whole.map(|whole| whole + scan * vocabulary);
-        if least.is_none_or(|least| head < least) || most.is_none_or(|most| head > most) {
-            let outputs = self.outputs;
-            return Err(format!("{scan} scans and {head} products for {outputs} logits"));
-        }
-        if refine > scan * vocabulary {
-            return Err(format!("{refine} rows refined in {scan} scans"));
-        }
-        match found.keys().next() {
-            None => Ok(()),
-            Some(operation) => Err(format!("no forward pass calls {operation}")),
-        }
-    }
-
-    /// What the passes read of linear layers.
-    fn bytes(&self, receipt: &Receipt) -> Result<(), String> {
-        let &Model { layers, ref matrices, .. } = &receipt.model;
-        let mut bytes = 0_u64;
-        for matrix in matrices {
-            let stored = stored(matrix, receipt.dequantized)?;
-            bytes = bytes.saturating_add(stored.saturating_mul(layers));
-        }
-        let read = &receipt.read;
-        let prompt = self.prompt.iter().sum::<u64>();
-        same("bytes for the prompt", &read.prompt.linear, &bytes.saturating_mul(prompt))?;
-        same("bytes after it", &read.decode.linear, &bytes.saturating_mul(self.decode))?;
-        let output = [read.prompt.head > 0, read.decode.head > 0];
-        let expected = [self.outputs > self.decode, self.decode > 0];
-        same("whether an output layer was read", &output, &expected)?;
-        let scanned = receipt.kernels.keys().any(|id| id.starts_with("scan_"));
-        let one = (read.prompt.head + read.decode.head).checked_div(self.outputs).unwrap_or(0);
-        let all = [u64::from(expected[0]) * one, self.decode * one];
-        // Without scans each token reads all of it.
-        match scanned || [read.prompt.head, read.decode.head] == all {
-            true => Ok(()),
-            false => Err(format!(
-                "{:?} bytes of output layers, of {one} each",
-                (read.prompt.head, read.decode.head)
-            )),
-        }
-    }
-
-    fn hashes(&self, receipt: &Receipt) -> Result<(), String> {
-        let result = &receipt.result;
-        let logits = result.logits_sha256.as_ref();
-        same("whether there are logits", &logits.is_some(), &(self.outputs > 0))?;
-        let mut hashes = logits.into_iter().chain([&result.tokens_sha256, &receipt.model.sha256]);
-        if let Some(wrong) = hashes.find(|hash| !is_hex(hash, 64)) {
-            return Err(format!("{wrong:?} is no SHA-256"));
-        }
-        match result.generated {
-            0 => same("hash of no tokens", &result.tokens_sha256, &hash([])),
-            _ => Ok(()),
-        }
-    }
-
-    fn times(&self, receipt: &Receipt) -> Result<(), String> {
-        let (times, read) = (&receipt.timings, &receipt.read);
-        let all = [times.load_ms, times.prompt_ms, times.first_token_ms, times.decode_ms];
-        if all.iter().any(|ms| !ms.is_finite() || *ms < 0.0) {
-            return Err(format!("{times:?} are no times"));
-        }
-        let some = [times.prompt_ms, times.first_token_ms, times.decode_ms].map(|ms| ms > 0.0);
-        let result = &receipt.result;
-        let expected = [self.outputs > 0, result.generated > 0, self.decode > 0];
-        same("whether there are times", &some, &expected)?;
-        if result.generated > 0 && times.first_token_ms < times.prompt_ms {
-            return Err(format!("the first token came before the prompt ended: {times:?}"));
-        }
-        if receipt.peak_memory_bytes == Some(0) {
-            return Err("a process has memory".to_owned());
-        }
-        let bandwidth = read.bandwidth_gbps.unwrap_or(0.0);
-        if !bandwidth.is_finite() || read.bandwidth_gbps.is_some_and(|gbps| gbps <= 0.0) {
-            return Err(format!("{bandwidth} GB/s is no bandwidth"));
-        }
-        let expected = share(read.decode, times.decode_ms, bandwidth);
-        let close = match (read.decode_share, expected) {
-            (Some(found), Some(expected)) => (found / expected - 1.0).abs() < 1e-9,
-            (found, expected) => found.is_none() && expected.is_none(),
-        };
-        match close {
-            true => Ok(()),
-            false => Err(format!(
-                "the share of the bandwidth is {:?} and must be {expected:?}",
-                read.decode_share
-            )),
-        }
-    }
-}
-
-/// Bytes of a matrix in memory.
-fn stored(matrix: &super::MatrixUsed, dequantized: bool) -> Result<u64, String> {
-    let shape = (usize::try_from(matrix.rows), usize::try_from(matrix.cols));
-    let (Ok(rows), Ok(cols)) = shape else {
-        return Err(format!("{matrix:?} is too large"));
-    };
-    let layouts = if dequantized { &[Format::F16][..] } else { &Format::PACKED };
-    let layout = layouts.iter().find(|layout| layout.name() == matrix.layout);
-    let layout = *layout.ok_or_else(|| format!("{} is no layout of such a run", matrix.layout))?;
-    let operations = match dequantized {
-        true => [Operation::Head; 2],
-        false => [Operation::Gemv, Operation::Gemm],
-    };
-    for (id, operation) in [&matrix.gemv, &matrix.gemm].into_iter().zip(operations) {
-        let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
-        if (kernel.operation, kernel.format) != (operation, Some(layout)) {
-            return Err(format!("{id} is no {operation} for {layout}"));
-        }
-    }
-    let bytes = match dequantized {
-        true => layout.row_bytes(cols).map(|row| row.saturating_mul(rows)),
-        false => packed::bytes(layout, rows, cols),
-    };
-    bytes.map(|bytes| bytes as u64).map_err(|e| e.to_string())
 }
 
 /// Whether a model is that of the receipt, whatever its layout in memory.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::MOST_THREADS;
 use crate::linear::Tiles;
 use crate::machine::Machine;
-use crate::receipt::hash;
+use crate::sha256::sha256;
 use crate::{Error, Notice};
 
 mod measure;
@@ -202,7 +202,7 @@ impl Tuning {
 
     fn digest(&self) -> String {
         let rest = Tuning { sha256: String::new(), ..self.clone() };
-        hash(serde_json::to_value(&rest).unwrap_or_default().to_string().bytes())
+        sha256(serde_json::to_value(&rest).unwrap_or_default().to_string())
     }
 
     fn check(&self) -> Result<(), String> {

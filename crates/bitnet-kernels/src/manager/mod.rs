@@ -147,6 +147,14 @@ pub struct Matrix {
     pub cols: usize,
 }
 
+impl Matrix {
+    /// Of a shape that suits every format.
+    #[must_use]
+    pub const fn typical(format: Option<Format>) -> Matrix {
+        Matrix { format, rows: 1 << 12, cols: 1 << 12 }
+    }
+}
+
 impl Default for KernelManager {
     fn default() -> KernelManager {
         KernelManager::new()
