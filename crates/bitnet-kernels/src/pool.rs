@@ -2,8 +2,8 @@
 //!
 //! Workers live as long as the pool. Between jobs they spin for a moment, because the next job of
 //! a token is microseconds away, and then park, because the processor may be wanted elsewhere.
-//! Which thread computes a tile is chance; what it computes is not. Nothing here takes a lock: who
-//! finds the pool at work for another computes alone.
+//! Which thread computes a tile is chance; what it computes is not. No lock is taken but
+//! to sleep and to wake: who finds the pool at work for another computes alone.
 #![expect(unsafe_code, reason = "disjoint parts of one output are handed to several threads")]
 
 use std::cell::Cell;
@@ -12,9 +12,9 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::{hint, io};
 
 /// More threads than any machine runs.
@@ -134,12 +134,8 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// A function that each thread calls once, and the thread that waits for them.
-#[derive(Clone)]
-struct Job<'a> {
-    f: &'a (dyn Fn() + Sync),
-    caller: Thread,
-}
+/// A job is a function of nothing: each thread calls it once.
+type Job<'a> = &'a (dyn Fn() + Sync);
 
 #[derive(Debug)]
 struct Shared {
@@ -155,6 +151,10 @@ struct Shared {
     parked: Vec<AtomicBool>,
     /// Turns of waiting before a thread parks.
     spins: u32,
+    /// Whether the thread in `Pool::run` sleeps or is about to.
+    waiting: AtomicBool,
+    /// What it sleeps with, until `busy` is zero.
+    sleep: (Mutex<()>, Condvar),
 }
 
 impl Pool {
@@ -286,12 +286,12 @@ impl Pool {
     /// Calls `f` once on every thread and waits for all of them; the panic, if one did.
     ///
     /// The caller has taken the workers.
-    fn run(&self, f: &(dyn Fn() + Sync)) -> thread::Result<()> {
+    fn run(&self, job: Job<'_>) -> thread::Result<()> {
         let shared = &*self.shared;
-        let job = Job { f, caller: thread::current() };
-        // Workers use the job between the change of `epoch` and their decrement of `busy`, and this
-        // function does not return before `busy` is zero.
-        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
+        // SAFETY: only the lifetime changes. Workers use the job between the change of `epoch` and
+        // their decrement of `busy`, and this function does not return before `busy` is zero.
+        let mut job: Job<'static> = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
+        shared.job.store(&raw mut job, Ordering::Relaxed);
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         for (parked, worker) in shared.parked.iter().zip(&self.workers) {
@@ -300,7 +300,7 @@ impl Pool {
             }
         }
         BUSY.set(true);
-        let mine = catch_unwind(AssertUnwindSafe(f));
+        let mine = catch_unwind(AssertUnwindSafe(job));
         BUSY.set(false);
         shared.wait();
         let theirs = shared.panicked.swap(false, Ordering::Relaxed);
@@ -337,6 +337,8 @@ impl Shared {
             stop: AtomicBool::new(false),
             parked: (0..extra).map(|_| AtomicBool::new(false)).collect(),
             spins: if extra < cores { SPINS } else { SHARED_SPINS },
+            waiting: AtomicBool::new(false),
+            sleep: (Mutex::new(()), Condvar::new()),
         }
     }
 
@@ -365,31 +367,34 @@ impl Shared {
             }
             // SAFETY: `Pool::run` stored the job before it changed `epoch`, and keeps it alive
             // until `busy` is zero.
-            let Job { f, caller } = unsafe { (*self.job.load(Ordering::Relaxed)).clone() };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
+            let job = unsafe { *self.job.load(Ordering::Relaxed) };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
                 // Dropping it could panic again.
                 std::mem::forget(panic);
                 self.panicked.store(true, Ordering::Relaxed);
             }
-            // From here on the job may be gone.
-            if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
-                caller.unpark();
+            // Either this sees that the caller waits, or the caller sees that nobody is busy.
+            let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
+            if last && self.waiting.load(Ordering::SeqCst) {
+                let _asleep = self.sleep.0.lock().unwrap_or_else(PoisonError::into_inner);
+                self.sleep.1.notify_all();
             }
         }
     }
 
     /// Returns when no worker is busy.
     fn wait(&self) {
-        let mut spins = 0;
-        while self.busy.load(Ordering::SeqCst) > 0 {
-            if spins < self.spins {
-                spins += 1;
-                hint::spin_loop();
-            } else {
-                // An `unpark` that comes first, or late from a job before, lets it pass at once.
-                thread::park();
+        let busy = || self.busy.load(Ordering::SeqCst) > 0;
+        for _ in 0..self.spins {
+            if !busy() {
+                return;
             }
+            hint::spin_loop();
         }
+        self.waiting.store(true, Ordering::SeqCst);
+        let asleep = self.sleep.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.sleep.1.wait_while(asleep, |()| busy()));
+        self.waiting.store(false, Ordering::SeqCst);
     }
 }
 
