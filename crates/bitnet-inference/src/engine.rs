@@ -234,19 +234,14 @@ impl Engine {
             notices.push(Notice::Context { asked, used: trained });
         }
         let Options { kv, dequantize, .. } = *options;
-        for (choice, reason) in manager.unavailable(&options.kernels) {
+        let kernels = Kernels::select(&manager, kv.format())?;
+        let used = used(&model, &kernels, &manager)?;
+        for (choice, reason) in manager.without_effect(&options.kernels, &used) {
             notices.push(Notice::Preference { choice, reason });
         }
         if dequantize {
             notices.push(Notice::Dequantized);
-        }
-        let kernels = Kernels::select(&manager, kv.format())?;
-        let used = used(&model, &kernels, &manager)?;
-        for choice in options.kernels.iter().filter(|choice| !choice.concerns(&used)) {
-            notices.push(Notice::Unused { option: format!("--kernel {choice}") });
-        }
-        if let Some(layout) = options.layout.filter(|_| dequantize) {
-            notices.push(Notice::Unused { option: format!("--layout {layout}") });
+            notices.extend(options.layout.map(|layout| Notice::Layout { layout }));
         }
         Ok(Engine {
             gguf,
@@ -431,21 +426,14 @@ impl Engine {
     }
 }
 
-/// The kernels of a run, each once.
+/// The kernels of a run: those of the layers, each with its own, among them.
 fn used(
     model: &BitNet,
     kernels: &Kernels,
     manager: &KernelManager,
 ) -> Result<Vec<KernelId>, NoKernel> {
     let softmax = manager.select::<SoftmaxFn>(None)?.kernel;
-    let all = model.kernels().chain(kernels.all()).chain([softmax]).map(Kernel::id);
-    let mut ids = Vec::new();
-    for id in all {
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
-    }
-    Ok(ids)
+    Ok(model.kernels().chain(kernels.all()).chain([softmax]).map(Kernel::id).collect())
 }
 
 /// More threads than any machine has cores: a larger number is a mistake.

@@ -10,6 +10,7 @@ use bitnet_kernels::isa::MissingIsa;
 use bitnet_kernels::limits::LimitError;
 use bitnet_kernels::manager::{Choice, PreferenceError, Reason};
 
+use crate::Layout;
 use crate::device_features::DeviceError;
 use crate::tokenizer::TokenizerError;
 
@@ -298,17 +299,17 @@ pub enum Notice {
         /// Of what they are.
         what: String,
     },
-    /// Kernels that the user prefers and that cannot run; others that the user named are used.
+    /// Kernels that the user prefers, and of which nothing comes.
     Preference {
         /// What was named.
         choice: Choice,
-        /// Why it cannot run.
+        /// Why not.
         reason: Reason,
     },
-    /// An option that says nothing about what this model computes with.
-    Unused {
-        /// The option, as on the command line.
-        option: String,
+    /// A layout of ternary weights for layers that are computed with floating-point weights.
+    Layout {
+        /// What was asked for.
+        layout: Layout,
     },
     /// Linear layers compute with floating-point weights.
     Dequantized,
@@ -332,10 +333,10 @@ impl fmt::Display for Notice {
                 write!(f, "{}: {what}: not used; measure again with `bitnet tune`", path.display())
             }
             Notice::Preference { choice, reason } => {
-                write!(f, "--kernel {choice}: {reason}: using the others that were named")
+                write!(f, "--kernel {choice} has no effect: {reason}")
             }
-            Notice::Unused { option } => {
-                write!(f, "{option} has no effect: this model does not compute with that")
+            Notice::Layout { layout } => {
+                write!(f, "--layout {layout} has no effect: no layer has ternary weights")
             }
             Notice::Dequantized => f.write_str(
                 "--dequantize: linear layers compute with floating-point weights, slowly and in \

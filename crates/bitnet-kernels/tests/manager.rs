@@ -268,9 +268,15 @@ fn preferences_are_tried_in_order() {
     let mut manager = KernelManager::new();
     let wanted = ["I2S_QK256_CUDA", "I2S_QK256_AVX2", "i2s_qk256_scalar"];
     manager.set_backend_preference(&choices(&wanted)).unwrap();
-    let unavailable = manager.unavailable(&choices(&wanted));
-    assert_eq!(unavailable[0], (choices(&wanted)[0], Reason::Absent));
-    assert_eq!(unavailable.len(), 1 + usize::from(missing(Isa::Avx2)));
+    let used = [id("gemv_i2s_r32_q8_scalar")];
+    let without = manager.without_effect(&choices(&wanted), &used);
+    assert_eq!(without[0], (choices(&wanted)[0], Reason::Absent));
+    assert_eq!(without.len(), 1 + usize::from(missing(Isa::Avx2)));
+    // Products in any layout are one subject; other operations are, with weights of a format.
+    let others = ["gemm_tl2_r32_q8_scalar", "norm_f32_scalar", "attend_f16_scalar"];
+    let used = ["gemv_i2s_r32_q8_scalar", "attend_q8_0_scalar"].map(id);
+    let without = KernelManager::new().without_effect(&choices(&others), &used);
+    assert_eq!(without, [1, 2].map(|i| (choices(&others)[i], Reason::Unused)));
     let product = manager.product(matrix(Format::I2S, 64, 256)).unwrap();
     let cpu = Cpu::detect();
     let want = [Isa::AvxVnni, Isa::Avx2, Isa::Scalar].into_iter().find(|&isa| cpu.has(isa));

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::KernelManager;
 use super::reason::Reason;
-use super::{KernelManager, rivals};
 use crate::format::Format;
 use crate::isa::Isa;
 use crate::operation::Operation;
@@ -133,14 +133,6 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Whether it says something about one of the kernels `used`: about its operation, with weights in
-    /// its format.
-    #[must_use]
-    pub fn concerns(self, used: &[KernelId]) -> bool {
-        let ids = self.kernels();
-        ids.iter().any(|&id| used.iter().any(|&other| rivals(id, other)))
-    }
-
     fn kernels(self) -> Vec<KernelId> {
         match self {
             Choice::Kernel(id) => vec![id],
@@ -232,6 +224,11 @@ impl Choice {
     fn subject(self) -> Subject {
         // Families without kernels are about products, as their names say.
         self.kernels().first().map_or(Subject::Products, |&id| Subject::of(id))
+    }
+
+    /// Whether it is about one of the kernels `used`.
+    pub(super) fn concerns(self, used: &[KernelId]) -> bool {
+        used.iter().any(|&id| Subject::of(id) == self.subject())
     }
 
     /// Whether one of its kernels may run, or why the best may not.

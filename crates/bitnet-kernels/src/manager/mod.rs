@@ -8,14 +8,15 @@ use crate::format::Format;
 use crate::isa::{Isa, MissingIsa};
 use crate::op::{GemmFn, GemvFn};
 use crate::operation::{DataType, Operation};
-use crate::packed;
 use crate::registry::{Bound, Function, KERNELS, Kernel, KernelId, Line};
 use crate::simd::cpu::Cpu;
 
 mod backend;
+mod question;
 mod reason;
 
 pub use backend::{Choice, KernelBackend, PreferenceError, UnknownChoice};
+use question::{Question, layouts, weights};
 pub use reason::{NoKernel, Reason};
 
 /// Chooses kernels, and says why it does not choose others.
@@ -66,7 +67,7 @@ pub struct KernelRequirements {
     pub device: Device,
     /// What it computes.
     pub operation: Operation,
-    /// The format of the weights: that of a file, or a layout of [packed] matrices.
+    /// The format of the weights: that of a file, or a layout of [packed](crate::packed) matrices.
     pub format: Option<Format>,
     /// The type of activations.
     pub data: DataType,
@@ -200,12 +201,16 @@ impl KernelManager {
         Ok(())
     }
 
-    /// Of some choices, those of which nothing can run, and why; the first of an operation that can run
-    /// is used instead.
+    /// Of some choices, those that have no effect on a run with the kernels `used`, and why: they
+    /// cannot run, or say nothing about what is computed.
     #[must_use]
-    pub fn unavailable(&self, choices: &[Choice]) -> Vec<(Choice, Reason)> {
-        let why = |choice: &Choice| Some((*choice, choice.availability(self).err()?));
-        choices.iter().filter_map(why).collect()
+    pub fn without_effect(&self, choices: &[Choice], used: &[KernelId]) -> Vec<(Choice, Reason)> {
+        let why = |choice: Choice| match choice.availability(self) {
+            Ok(()) if choice.concerns(used) => None,
+            Ok(()) => Some((choice, Reason::Unused)),
+            Err(reason) => Some((choice, reason)),
+        };
+        choices.iter().filter_map(|&choice| why(choice)).collect()
     }
 
     /// Takes measured kernels before others. Preferences of the user come first.
@@ -431,24 +436,6 @@ fn rivals(one: KernelId, other: KernelId) -> bool {
     one.operation == other.operation && (one.operation.is_product() || one.format == other.format)
 }
 
-/// The layouts that weights of a format are packed into for products; the layouts are their own.
-fn layouts(format: Format) -> &'static [Format] {
-    match Format::PACKED.iter().position(|&layout| layout == format) {
-        Some(place) => &Format::PACKED[place..=place],
-        None if Format::TERNARY.contains(&format) => &Format::PACKED,
-        None => &[],
-    }
-}
-
-/// The formats of weights that an operation takes.
-fn weights(operation: Operation) -> Vec<Format> {
-    if operation.is_product() {
-        return Format::TERNARY.to_vec();
-    }
-    let lines = KERNELS.iter().filter(|line| line.operation == operation);
-    lines.filter_map(|line| line.format).collect()
-}
-
 /// What is better comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
@@ -468,54 +455,6 @@ impl Rank {
             (usize::MAX, usize::MAX) => Because::Best,
             (usize::MAX, _) => Because::Tuned,
             _ => Because::Preferred,
-        }
-    }
-}
-
-/// What is asked of a kernel.
-#[derive(Clone, Copy, Debug)]
-struct Question {
-    device: Device,
-    format: Option<Format>,
-    operation: Operation,
-    data: DataType,
-    /// Rows of activations, columns and rows of the matrix.
-    shape: Option<[usize; 3]>,
-}
-
-impl Question {
-    fn new(wanted: &KernelRequirements) -> Question {
-        let &KernelRequirements { device, operation, format, data, input, output } = wanted;
-        Question { device, format, operation, data, shape: Some([input[0], input[1], output[1]]) }
-    }
-
-    /// Whether a line is of the kind that is asked for.
-    fn fits(&self, line: &Line) -> bool {
-        // Most lines end here.
-        line.operation == self.operation
-            && (Device::Cpu, self.operation.data()) == (self.device, self.data)
-            && match (self.format, line.format) {
-                (Some(format), Some(layout)) if line.operation.is_product() => {
-                    layouts(format).contains(&layout)
-                }
-                (format, layout) => format == layout,
-            }
-    }
-
-    /// Whether kernels of an operation and a format take the shape.
-    fn admits(&self, (operation, format): (Operation, Option<Format>)) -> Result<(), Reason> {
-        let Some([tokens, cols, _]) = self.shape else {
-            return Ok(());
-        };
-        match (operation, format) {
-            (Operation::Gemv, _) if tokens != 1 => Err(Reason::Tokens { tokens }),
-            (Operation::Gemv | Operation::Gemm, Some(layout)) => {
-                packed::width(layout, cols).map(|_| ()).map_err(Reason::Shape)
-            }
-            (Operation::Head, Some(format)) => {
-                format.row_bytes(cols).map(|_| ()).map_err(Reason::Shape)
-            }
-            _ => Ok(()),
         }
     }
 }

@@ -53,6 +53,8 @@ pub enum Reason {
     },
     /// The user prefers other kernels of the same operation.
     NotPreferred,
+    /// A run does not compute what it computes.
+    Unused,
     /// It does not take matrices of this shape.
     Shape(FormatError),
     /// It takes one row of activations at a time.
@@ -85,6 +87,7 @@ impl fmt::Display for Reason {
             Reason::Excluded { limit } => write!(f, "excluded by --isa {limit}"),
             Reason::OtherLayout { layout } => write!(f, "excluded by --layout {layout}"),
             Reason::NotPreferred => f.write_str("excluded by --kernel, which names others"),
+            Reason::Unused => f.write_str("this model does not compute with that"),
             Reason::Shape(error) => error.fmt(f),
             Reason::Tokens { tokens } => {
                 write!(f, "it takes one row of activations, not {tokens}: ask for gemm")
