@@ -3,7 +3,6 @@
 mod libraries;
 mod system;
 
-use std::io;
 use std::num::NonZeroUsize;
 
 use anyhow::Result;
@@ -17,7 +16,7 @@ use serde::Serialize;
 
 use crate::exit::End;
 use crate::model::{How, Source};
-use crate::run::print;
+use crate::output;
 use libraries::Libraries;
 use system::System;
 
@@ -110,11 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         libraries,
         tuning: kept,
     };
-    let text = match args.json {
-        true => serde_json::to_string(&report)? + "\n",
-        false => report.text(),
-    };
-    print(&mut io::stdout(), &text)?;
+    output::report(&report, args.json, || report.text())?;
     Ok(End::Done)
 }
 
@@ -184,17 +179,16 @@ fn warnings(machine: &Machine, system: &System, kept: &Kept) -> Vec<String> {
             machine.architecture
         ));
     }
-    if let Some(quota) = system.cpu_quota.filter(|quota| *quota < machine.threads() as f64) {
-        let most = quota.floor().max(1.0);
-        out.push(format!(
-            "a quota of {quota} CPUs, and {} threads if none are asked for, which are then stopped \
-             in turns: raise it, or give -t {most}",
-            machine.threads()
-        ));
+    // A quota of more is among what makes fewer threads allowed.
+    if let Some(quota) = system.cpu_quota.filter(|quota| *quota < 1.0) {
+        out.push(format!("a quota of {quota} CPUs: even one thread is stopped in turns; raise it"));
     }
     if machine.allowed < machine.cores {
         let Machine { allowed, cores, .. } = machine;
-        out.push(format!("only {allowed} of {cores} cores may be used by this process"));
+        out.push(format!(
+            "only {allowed} of {cores} cores may be used by this process: see its affinity and its \
+             quota of processor time"
+        ));
     }
     if let Some(load) = system.load_average.filter(|load| *load > 0.5 * machine.allowed as f64) {
         out.push(format!(
@@ -308,7 +302,7 @@ mod tests {
     fn what_makes_a_machine_slow_is_said() {
         let (plain, calm, kept) = quiet();
         let system = System {
-            cpu_quota: Some(2.5),
+            cpu_quota: Some(0.5),
             load_average: Some(9.0),
             available_memory_bytes: Some(1 << 30),
             huge_pages: Some("never".to_owned()),
@@ -320,7 +314,7 @@ mod tests {
             Kept { usable: false, reason: Some("nothing was measured yet".to_owned()), ..kept };
         let found = said(&machine, &system, &kept).join("\n");
         for words in
-            ["plain code", "2.5 CPUs", "3 of 8", "9.0 on", "2 GiB", "madvise", "governor", "tune"]
+            ["plain code", "0.5 CPUs", "3 of 8", "9.0 on", "2 GiB", "madvise", "governor", "tune"]
         {
             assert!(found.contains(words), "{words} in {found}");
         }

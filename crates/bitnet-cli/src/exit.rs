@@ -10,7 +10,7 @@ pub(crate) const CODES: &str = "Exit codes:
   0    done
   1    failed while running
   2    wrong usage
-  3    a model or another file not found, unreadable or unsupported
+  3    model not found, unreadable or unsupported; a receipt or measurements damaged
   4    out of memory, or the context is too small
   5    a receipt does not hold
   130  interrupted by Ctrl-C";

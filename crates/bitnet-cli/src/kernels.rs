@@ -1,7 +1,5 @@
 //! `bitnet kernels`: every kernel there is, whether it runs here, and what it is used for.
 
-use std::io;
-
 use anyhow::Result;
 use bitnet_inference::tuning::Tuning;
 use bitnet_kernels::manager::Matrix;
@@ -10,7 +8,7 @@ use serde::Serialize;
 
 use crate::exit::End;
 use crate::model::How;
-use crate::run::print;
+use crate::output;
 use crate::tune;
 
 /// Flags of `bitnet kernels`.
@@ -61,11 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         kernels: rows,
         tuning: options.tuning,
     };
-    let text = match args.json {
-        true => serde_json::to_string(&report)? + "\n",
-        false => report.table(),
-    };
-    print(&mut io::stdout(), &text)?;
+    output::report(&report, args.json, || report.table())?;
     Ok(End::Done)
 }
 

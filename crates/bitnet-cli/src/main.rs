@@ -17,6 +17,7 @@ mod kernels;
 mod logits;
 mod memory;
 mod model;
+mod output;
 mod run;
 mod synth;
 mod tune;

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitnet_inference::receipt::{self, Around, Receipt};
-use bitnet_inference::{Engine, Finish, Generation, Sampling, Timings};
+use bitnet_inference::{Engine, Finish, Generation, Sampling, Timings, read_text};
 use clap::value_parser;
 use serde::Serialize;
 
 use crate::exit::{End, Usage};
 use crate::interrupt::Interrupt;
+use crate::output::print;
 use crate::{exit, memory, model};
 
 /// Flags of `bitnet run`. Names and defaults are those of llama.cpp.
@@ -175,7 +176,7 @@ impl Args {
         }
         if let Some(path) = &self.file {
             return File::open(path)
-                .and_then(read_text)
+                .and_then(read_prompt)
                 .with_context(|| format!("cannot read the prompt from {}", path.display()));
         }
         match &self.text {
@@ -184,7 +185,7 @@ impl Args {
                 let what = "no prompt: give one as an argument, with -f FILE, or on stdin";
                 Err(Usage(what.to_owned()).into())
             }
-            _ => read_text(io::stdin().lock()).context("cannot read the prompt from stdin"),
+            _ => read_prompt(io::stdin().lock()).context("cannot read the prompt from stdin"),
         }
     }
 
@@ -211,13 +212,9 @@ impl Args {
 /// Bytes of a prompt at most: more than any context holds.
 const LONGEST_PROMPT: u64 = 64 << 20;
 
-/// All of a text, without the newline that editors put at the end of files.
-fn read_text(from: impl Read) -> io::Result<String> {
-    let mut text = String::new();
-    if from.take(LONGEST_PROMPT + 1).read_to_string(&mut text)? as u64 > LONGEST_PROMPT {
-        let what = format!("it is longer than {LONGEST_PROMPT} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-    }
+/// All of a prompt, without the newline that editors put at the end of files.
+fn read_prompt(from: impl Read) -> io::Result<String> {
+    let mut text = read_text(from, LONGEST_PROMPT)?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -253,15 +250,6 @@ fn write_text(
         return Ok(None);
     }
     Ok(Some(text))
-}
-
-/// Writes at once; false if nobody reads any more.
-pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool> {
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("cannot write to stdout"),
-    }
 }
 
 impl ModelReport {

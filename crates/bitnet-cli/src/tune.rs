@@ -1,6 +1,5 @@
 //! `bitnet tune`: measures what runs fastest on this machine, and keeps it.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,7 +11,7 @@ use bitnet_kernels::shapes::BITNET_2B_4T;
 
 use crate::exit::{self, End, Usage};
 use crate::model::Source;
-use crate::run::print;
+use crate::output;
 
 /// Flags of `bitnet tune`.
 #[derive(Debug, clap::Args)]
@@ -67,11 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         _ => tuning,
     };
     tuning.save(&path)?;
-    let text = match args.json {
-        true => serde_json::to_string(&tuning)? + "\n",
-        false => summary(&tuning, &path),
-    };
-    print(&mut io::stdout(), &text)?;
+    output::report(&tuning, args.json, || summary(&tuning, &path))?;
     Ok(End::Done)
 }
 

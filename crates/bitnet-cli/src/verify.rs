@@ -1,17 +1,16 @@
 //! `bitnet verify`: whether a receipt can be true.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bitnet_inference::Options;
-use bitnet_inference::receipt::{Receipt, verify};
+use bitnet_inference::receipt::{Check, Receipt, verify};
+use bitnet_inference::{Options, read_text};
 use serde::Serialize;
 
 use crate::exit::{self, End, Unreadable};
 use crate::model::{self, How};
-use crate::run::print;
+use crate::output;
 
 /// Flags of `bitnet verify`.
 #[derive(Debug, clap::Args)]
@@ -48,18 +47,10 @@ struct Line {
 /// Bytes of a receipt at most: a prompt has some for each token.
 const LONGEST: u64 = 256 << 20;
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    if File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
-        let what = format!("it is longer than {LONGEST} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-    }
-    Ok(text)
-}
-
 pub(crate) fn run(args: &Args) -> Result<End> {
     let name = args.receipt.display();
-    let text = read(&args.receipt).with_context(|| format!("cannot read {name}"))?;
+    let text = File::open(&args.receipt).and_then(|file| read_text(file, LONGEST));
+    let text = text.with_context(|| format!("cannot read {name}"))?;
     let receipt =
         Receipt::read(&text).map_err(|e| Unreadable(format!("{name} is no receipt: {e}")))?;
     let wanted = receipt.options().map_err(|e| Unreadable(format!("{name}: {e}")))?;
@@ -82,20 +73,11 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         return Err(Unreadable(what).into());
     }
     let verdict = verify(&receipt, engine.as_ref())?;
-    let (holds, rerun) = (verdict.holds(), verdict.rerun);
-    let text = match args.json {
-        true => {
-            let line = |check: bitnet_inference::receipt::Check| Line {
-                what: check.what,
-                wrong: check.wrong,
-            };
-            let checks = verdict.checks.into_iter().map(line).collect();
-            serde_json::to_string(&Report { verified: holds, rerun, checks })? + "\n"
-        }
-        false => verdict.to_string(),
-    };
-    print(&mut io::stdout(), &text)?;
-    if !holds {
+    let (verified, rerun) = (verdict.holds(), verdict.rerun);
+    let line = |Check { what, wrong }: &Check| Line { what, wrong: wrong.clone() };
+    let report = Report { verified, rerun, checks: verdict.checks.iter().map(line).collect() };
+    output::report(&report, args.json, || verdict.to_string())?;
+    if !verified {
         exit::say(&format!("{name} does not hold"));
         return Ok(End::Refuted);
     }

@@ -22,6 +22,7 @@ mod sha256;
 mod source;
 mod state;
 pub mod synth;
+mod text;
 pub mod tokenizer;
 pub mod tuning;
 
@@ -34,6 +35,7 @@ pub use linear::QuantizedLinear;
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
+pub use text::read_text;
 
 pub use bitnet_kernels::shortlist::Candidate;
 

@@ -9,7 +9,7 @@ use bitnet_inference::{CHUNK, Engine};
 use bitnet_kernels::limits::median;
 use serde::Serialize;
 
-use crate::run::print;
+use crate::output::print;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -71,43 +71,8 @@ impl Run {
 
     /// The calls that [`forward`](crate::arch::forward) makes, and those that follow from the logits.
     pub(super) fn calls(&self, receipt: &Receipt) -> Result<(), String> {
-        let &Model { layers, heads, ref matrices, vocabulary, .. } = &receipt.model;
-        let [one, more] = [self.prompt[0] + self.decode, self.prompt[1]];
-        // Products are counted with the kernels that each matrix has.
-        let mut products: BTreeMap<&str, u64> = BTreeMap::new();
-        for matrix in matrices {
-            *products.entry(&matrix.gemv).or_default() += layers * one;
-            *products.entry(&matrix.gemm).or_default() += layers * more;
-        }
-        products.retain(|_, calls| *calls > 0);
-        let mut head = 0_u64;
-        let mut found: BTreeMap<Operation, u64> = BTreeMap::new();
-        for (id, &calls) in &receipt.kernels {
-            let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
-            let mut rest = calls;
-            if kernel.operation.is_product() || receipt.dequantized {
-                let expected = products.remove(id.as_str()).unwrap_or(0);
-                rest = calls.checked_sub(expected).ok_or_else(|| {
-                    format!("{id} was called {calls} times, and must have been {expected}")
-                })?;
-            }
-            if calls == 0 || kernel.operation.is_product() && rest > 0 {
-                return Err(format!("{id} was called {rest} times too often"));
-            }
-            match kernel.operation {
-                Operation::Gemv | Operation::Gemm => {}
-                Operation::Head => head = rest.saturating_add(head),
-                // One kernel computes an operation of a run.
-                operation => {
-                    if found.insert(operation, rest).is_some() {
-                        return Err(format!("{operation} has more than one kernel"));
-                    }
-                }
-            }
-        }
-        if let Some((id, calls)) = products.first_key_value() {
-            return Err(format!("{id} was not called, and must have been {calls} times"));
-        }
+        let &Model { layers, heads, .. } = &receipt.model;
+        let (head, mut found) = self.beside_linear(receipt)?;
         let mut take = |operation| found.remove(&operation).unwrap_or(0);
         let exact = [
             (Operation::Quantize, 4 * layers * self.rows),
@@ -123,33 +88,85 @@ impl Run {
         for (operation, expected) in exact {
             same(operation.name(), &take(operation), &expected)?;
         }
-        for id in receipt.kernels.keys() {
-            let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
-            if matches!(kernel.operation, Operation::Attend | Operation::Store) {
-                let format = kernel.format.map_or("", Format::name);
+        self.output_layer(receipt, [head, take(Operation::Scan), take(Operation::Refine)])?;
+        match found.keys().next() {
+            None => Ok(()),
+            Some(operation) => Err(format!("no forward pass calls {operation}")),
+        }
+    }
+
+    /// Calls of the kernels of output layers, and of each other operation; those of linear layers, which
+    /// have kernels of their own for each matrix, must be all and no more.
+    fn beside_linear(&self, receipt: &Receipt) -> Result<(u64, BTreeMap<Operation, u64>), String> {
+        let mut products = self.products(&receipt.model);
+        let (mut head, mut found) = (0_u64, BTreeMap::new());
+        for (id, &calls) in &receipt.kernels {
+            let KernelId { operation, format, .. } = id.parse().map_err(|e| format!("{e}"))?;
+            let mut rest = calls;
+            if operation.is_product() || receipt.dequantized {
+                let expected = products.remove(id.as_str()).unwrap_or(0);
+                rest = calls.checked_sub(expected).ok_or_else(|| {
+                    format!("{id} was called {calls} times, and must have been {expected}")
+                })?;
+            }
+            if calls == 0 || operation.is_product() && rest > 0 {
+                return Err(format!("{id} was called {rest} times too often"));
+            }
+            if matches!(operation, Operation::Attend | Operation::Store) {
+                let format = format.map_or("", Format::name);
                 same("format of keys and values", &format, &receipt.request.kv.as_str())?;
             }
+            match operation {
+                Operation::Gemv | Operation::Gemm => {}
+                Operation::Head => head = rest.saturating_add(head),
+                // One kernel computes an operation of a run.
+                _ if found.insert(operation, rest).is_some() => {
+                    return Err(format!("{operation} has more than one kernel"));
+                }
+                _ => {}
+            }
         }
-        // What the logits cost depends on them: without the model there are only limits.
-        let (scan, refine) = (take(Operation::Scan), take(Operation::Refine));
+        match products.first_key_value() {
+            None => Ok((head, found)),
+            Some((id, calls)) => {
+                Err(format!("{id} was not called, and must have been {calls} times"))
+            }
+        }
+    }
+
+    /// The calls of the kernels of linear layers.
+    fn products<'a>(&self, model: &'a Model) -> BTreeMap<&'a str, u64> {
+        let [one, more] = [self.prompt[0] + self.decode, self.prompt[1]];
+        let mut products: BTreeMap<&str, u64> = BTreeMap::new();
+        for matrix in &model.matrices {
+            *products.entry(&matrix.gemv).or_default() += model.layers * one;
+            *products.entry(&matrix.gemm).or_default() += model.layers * more;
+        }
+        products.retain(|_, calls| *calls > 0);
+        products
+    }
+
+    /// What the logits cost depends on them: without the model there are only limits.
+    fn output_layer(
+        &self,
+        receipt: &Receipt,
+        [head, scan, refine]: [u64; 3],
+    ) -> Result<(), String> {
+        let &Model { ref matrices, vocabulary, .. } = &receipt.model;
         let hidden = matrices.first().map_or(0, |matrix| matrix.cols);
         if scan > 0 && !Shortlist::suits(vocabulary as usize, hidden as usize) {
             return Err(format!("{scan} scans of an output layer that is too small for it"));
         }
-        let whole = self.outputs.checked_sub(scan);
-        let least = whole.map(|whole| whole + scan);
-        let most = whole.map(|whole| whole + scan * vocabulary);
-        if least.is_none_or(|least| head < least) || most.is_none_or(|most| head > most) {
-            let outputs = self.outputs;
+        // A scan leaves one row at least, and all at most.
+        let outputs = self.outputs;
+        let range = outputs.checked_sub(scan).map(|whole| whole + scan..=whole + scan * vocabulary);
+        if !range.is_some_and(|range| range.contains(&head)) {
             return Err(format!("{scan} scans and {head} products for {outputs} logits"));
         }
         if refine > scan * vocabulary {
             return Err(format!("{refine} rows refined in {scan} scans"));
         }
-        match found.keys().next() {
-            None => Ok(()),
-            Some(operation) => Err(format!("no forward pass calls {operation}")),
-        }
+        Ok(())
     }
 
     /// What the passes read of linear layers.

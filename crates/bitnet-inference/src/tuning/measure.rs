@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use bitnet_kernels::manager::{Matrix, Product};
-use bitnet_kernels::{Device, Format, KernelId, KernelManager, Operation, Pool, format, packed};
+use bitnet_kernels::{
+    Device, Format, KernelId, KernelManager, Operation, Pool, format, limits, packed,
+};
 
 use super::{Best, Candidate, Measured, Tuning};
 use crate::linear::{QuantizedLinear, Tiles};
@@ -114,8 +116,7 @@ fn alternating<T>(things: &[T], mut seconds: impl FnMut(&T) -> f64) -> Vec<f64> 
             }
         }
     }
-    rounds.iter_mut().for_each(|found| found.sort_by(f64::total_cmp));
-    rounds.into_iter().map(|found| found[ROUNDS / 2]).collect()
+    rounds.iter().map(|found| limits::median(found)).collect()
 }
 
 /// The fastest, or the usual one if that is nearly as fast.

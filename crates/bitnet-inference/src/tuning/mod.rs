@@ -2,7 +2,7 @@
 //! each shape, threads, the size of tiles. Results are the same bits whatever it says.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bitnet_kernels::KernelId;
@@ -14,6 +14,7 @@ use crate::engine::MOST_THREADS;
 use crate::linear::Tiles;
 use crate::machine::Machine;
 use crate::sha256::sha256;
+use crate::text::read_text;
 use crate::{Error, Notice};
 
 mod measure;
@@ -137,7 +138,7 @@ impl Tuning {
     /// [`Error::Tuning`] where the file cannot be read or is damaged.
     pub fn load(path: &Path) -> Result<Found, Error> {
         let fail = |what: String| Error::Tuning { path: path.to_owned(), what };
-        let text = match read(path) {
+        let text = match File::open(path).and_then(|file| read_text(file, LONGEST)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => return Err(fail(error.to_string())),
@@ -227,14 +228,4 @@ impl Tuning {
         }
         Ok(())
     }
-}
-
-/// A file of measurements, unless it is too long to be one.
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    if File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
-        let what = format!("it is longer than {LONGEST} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-    }
-    Ok(text)
 }
