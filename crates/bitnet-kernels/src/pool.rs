@@ -283,7 +283,7 @@ impl Pool {
         }
     }
 
-    /// Calls `f` once on every thread and waits for all of them; the panic, if one did.
+    /// Calls `job` once on every thread and waits for all of them; the error is a panic in it.
     ///
     /// The caller has taken the workers.
     fn run(&self, job: Job<'_>) -> thread::Result<()> {
