@@ -22,8 +22,9 @@ static DEMO: &[u8] = include_bytes!("../../../models/bitnet-tales-i2_s.gguf");
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// Model file (GGUF); the small demo model inside this program if not given.
-    #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
+    /// Model: a GGUF file, or a Hugging Face folder with safetensors; the small demo model inside this
+    /// program if not given.
+    #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
     /// Tokens of context; 0 is what the model was trained for.
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNET_CTX_SIZE")]

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bitnet_gguf::Gguf;
-use bitnet_inference::Config;
+use bitnet_inference::Checkpoint;
 use bitnet_inference::tuning::{self, Best, Found, Measured, Shape, Tuning};
 use bitnet_kernels::KernelManager;
 use bitnet_kernels::shapes::BITNET_2B_4T;
@@ -17,7 +16,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// Model file (GGUF) whose matrices are measured; those of BitNet b1.58 2B-4T if not given.
+    /// Model (GGUF file or Hugging Face folder) whose matrices are measured; those of BitNet b1.58 2B-4T if not given.
     #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
     /// Where to keep what was measured: in the user's folder for configuration if not given.
@@ -44,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         }
     };
     let shapes = match &args.model {
-        Some(model) => Shape::of(&Config::from_gguf(&Gguf::open(model)?)?),
+        Some(model) => Shape::of(Checkpoint::open(model)?.config()),
         None => {
             let known = BITNET_2B_4T.iter().zip(COUNTS);
             known

@@ -1,7 +1,5 @@
 //! An open file: its metadata and its tensors.
 
-use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 
 use crate::header::{self, Header};
@@ -36,12 +34,7 @@ impl Gguf {
     /// [`Gguf::tensor_type`].
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf, Error> {
         let path = path.as_ref();
-        let name = path.display().to_string();
-        let bytes = match map(path) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(Error::NotAFile { file: name }),
-            Err(source) => return Err(Error::Io { file: name, source }),
-        };
+        let (name, bytes) = (path.display().to_string(), Bytes::open(path)?);
         Gguf::parse(name, bytes)
     }
 
@@ -318,13 +311,4 @@ impl Gguf {
         };
         types::resolve(&self.name, architecture, tensor, self.header.alignment)
     }
-}
-
-/// The bytes of a regular file; `None` when it is something else.
-fn map(path: &Path) -> io::Result<Option<Bytes>> {
-    // Before opening: opening a pipe would wait for its other end.
-    if !fs::metadata(path)?.is_file() {
-        return Ok(None);
-    }
-    Bytes::map(&File::open(path)?).map(Some)
 }

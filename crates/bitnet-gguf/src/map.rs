@@ -2,14 +2,17 @@
 //! map, and that give memory back.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::{Bound, Deref, Range, RangeBounds};
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
+
+use crate::Error;
 
 /// Immutable shared bytes: a range of a memory map, of a static or of a vector.
 ///
@@ -44,8 +47,30 @@ impl Bytes {
         Bytes::whole(Memory::Static(bytes))
     }
 
+    /// Maps a regular file into memory, read only. Nobody may change it while the result lives: see
+    /// [`Gguf::open`](crate::Gguf::open).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::NotAFile`].
+    pub fn open(path: &Path) -> Result<Bytes, Error> {
+        let file = || path.display().to_string();
+        let open = || {
+            // Before opening: opening a pipe would wait for its other end.
+            if !fs::metadata(path)?.is_file() {
+                return Ok(None);
+            }
+            Bytes::map(&File::open(path)?).map(Some)
+        };
+        match open() {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(Error::NotAFile { file: file() }),
+            Err(source) => Err(Error::Io { file: file(), source }),
+        }
+    }
+
     /// Maps `file`, read only.
-    pub(crate) fn map(file: &File) -> io::Result<Bytes> {
+    fn map(file: &File) -> io::Result<Bytes> {
         // SAFETY: the map is read only and private to this value, and `Mmap` unmaps only when the
         // last `Bytes` is gone. That nobody changes the file meanwhile cannot be checked; as in
         // every reader that maps files, it is accepted, and said in the docs of `Gguf::open`.

@@ -4,22 +4,20 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use bitnet_gguf::Gguf;
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::op::SoftmaxFn;
 use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, NoKernel, Pool};
-use sha2::{Digest, Sha256};
 
-use crate::arch::BitNet;
+use crate::arch::Model;
 use crate::backend::cpu::{CpuBackend, Kernels};
 use crate::device_features::{self, KernelCapabilities};
 use crate::linear::Tiles;
 use crate::machine::Machine;
 use crate::session::Session;
-use crate::sha256;
-use crate::source;
+use crate::source::{Checkpoint, Loader};
 use crate::state::KvCache;
 use crate::tokenizer::{Special, Tokenizer};
 use crate::tuning::{Best, Shape, Tuning};
@@ -166,8 +164,11 @@ impl FromStr for KvType {
 /// # Ok::<(), bitnet_inference::Error>(())
 /// ```
 pub struct Engine {
-    gguf: Gguf,
-    pub(crate) model: Arc<BitNet>,
+    /// Its files, without what has been loaded.
+    checkpoint: Checkpoint,
+    /// Bytes of its tensors.
+    size: u64,
+    pub(crate) model: Arc<Model>,
     tokenizer: Option<Tokenizer>,
     manager: KernelManager,
     kernels: Kernels,
@@ -185,7 +186,7 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("model", &self.gguf.name()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("model", &self.checkpoint.name()).finish_non_exhaustive()
     }
 }
 
@@ -197,11 +198,7 @@ impl Engine {
     /// Where the file is not a complete and sound model of a supported kind, or the options ask
     /// for what the machine does not have.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Engine, Error> {
-        let path = path.as_ref();
-        if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-            return Err(Error::Folder { path: path.to_owned() });
-        }
-        Engine::load(Gguf::open(path)?, options)
+        Engine::of(Checkpoint::open(path)?, options)
     }
 
     /// Loads a parsed model file.
@@ -210,15 +207,26 @@ impl Engine {
     ///
     /// As [`Engine::open`].
     pub fn load(gguf: Gguf, options: &Options) -> Result<Engine, Error> {
+        Engine::of(Checkpoint::from_gguf(gguf)?, options)
+    }
+
+    /// Loads a model that has been opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub fn of(checkpoint: Checkpoint, options: &Options) -> Result<Engine, Error> {
         device_features::open(options.device)?;
         let mut manager = options.manager()?;
-        let config = Config::from_gguf(&gguf)?;
         let tuning = options.tuning.as_ref();
-        let best = tuning.and_then(|tuning| tuning.best(&Shape::of(&config)));
+        let best = tuning.and_then(|tuning| tuning.best(&Shape::of(checkpoint.config())));
         manager.set_tuned(best.map_or_else(Vec::new, Best::tuned));
         let pool = Arc::new(pool(options.threads.or(best.map(|best| best.threads)))?);
-        let model = source::gguf::model(&gguf, config, options.dequantize, (&manager, &pool))?;
-        let (tokenizer, mut notices) = source::gguf::tokenizer(&gguf)?;
+        let loader = Loader::new(&checkpoint, options.dequantize, (&manager, &pool))?;
+        let model = Model::load(loader)?;
+        let (tokenizer, said) = checkpoint.tokenizer()?;
+        let mut notices = checkpoint.notices();
+        notices.extend(said);
         let rows = model.embedding.rows;
         let tokens = tokenizer.as_ref().map(Tokenizer::len);
         if let Some(tokens) = tokens.filter(|&tokens| tokens != rows) {
@@ -226,7 +234,7 @@ impl Engine {
                 "the tokenizer has {tokens} tokens, the embedding table {rows} rows; the file is \
                  damaged or mislabelled"
             );
-            return Err(Error::Variant { file: gguf.name().to_owned(), what });
+            return Err(Error::Variant { file: checkpoint.name().to_owned(), what });
         }
         let trained = model.config.context;
         let asked = options.context.unwrap_or(trained);
@@ -234,7 +242,7 @@ impl Engine {
             notices.push(Notice::Context { asked, used: trained });
         }
         let Options { kv, dequantize, .. } = *options;
-        let kernels = Kernels::select(&manager, kv.format())?;
+        let kernels = Kernels::select(&manager, kv.format(), model.config.activation)?;
         let used = used(&model, &kernels, &manager)?;
         for (choice, reason) in manager.without_effect(&options.kernels, &used) {
             notices.push(Notice::Preference { choice, reason });
@@ -244,7 +252,8 @@ impl Engine {
             notices.extend(options.layout.map(|layout| Notice::Layout { layout }));
         }
         Ok(Engine {
-            gguf,
+            size: checkpoint.size()?,
+            checkpoint,
             model: Arc::new(model),
             tokenizer,
             manager,
@@ -290,18 +299,16 @@ impl Engine {
         self.kv
     }
 
-    /// Numbers in the tensors of the model file.
+    /// The model as it lies on disk.
     #[must_use]
-    pub fn parameters(&self) -> u64 {
-        self.gguf.tensors().iter().map(bitnet_gguf::Tensor::elements).sum()
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
     }
 
-    /// Bytes of the tensors of the model file, without padding.
+    /// Bytes of the tensors in the model's files, without padding.
     #[must_use]
     pub fn size(&self) -> u64 {
-        // Loading has found the data of every tensor.
-        let data = self.gguf.tensors().iter().filter_map(|tensor| self.gguf.data(tensor).ok());
-        data.map(|data| data.len() as u64).sum()
+        self.size
     }
 
     /// Multiply-adds with ternary weights that a token takes: one for each weight.
@@ -316,7 +323,7 @@ impl Engine {
     ///
     /// [`Error::NoTokenizer`] where the model file has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
-        let none = || Error::NoTokenizer { file: self.gguf.name().to_owned() };
+        let none = || Error::NoTokenizer { file: self.checkpoint.name().to_owned() };
         self.tokenizer.as_ref().ok_or_else(none)
     }
 
@@ -387,23 +394,10 @@ impl Engine {
         &self.notices
     }
 
-    /// SHA-256 of the model file, in hexadecimal. Reads all of it, the first time.
+    /// [SHA-256 of the model](Checkpoint::sha256). Reads all of it, the first time.
     #[must_use]
     pub fn sha256(&self) -> &str {
-        self.sha256.get_or_init(|| self.hash())
-    }
-
-    fn hash(&self) -> String {
-        /// Read and given back at a time, so that a mapped file does not fill the memory.
-        const PIECE: usize = 1 << 24;
-        let bytes = self.gguf.bytes();
-        let mut digest = Sha256::new();
-        for start in (0..bytes.len()).step_by(PIECE) {
-            let piece = bytes.slice(start..bytes.len().min(start + PIECE));
-            digest.update(&piece[..]);
-            piece.evict();
-        }
-        sha256::finish(digest)
+        self.sha256.get_or_init(|| self.checkpoint.sha256())
     }
 
     /// Empty sequences that share forward passes.
@@ -428,7 +422,7 @@ impl Engine {
 
 /// The kernels of a run: those of the layers, each with its own, among them.
 fn used(
-    model: &BitNet,
+    model: &Model,
     kernels: &Kernels,
     manager: &KernelManager,
 ) -> Result<Vec<KernelId>, NoKernel> {

@@ -10,9 +10,9 @@ use bitnet_kernels::isa::MissingIsa;
 use bitnet_kernels::limits::LimitError;
 use bitnet_kernels::manager::{Choice, PreferenceError, Reason};
 
-use crate::Layout;
 use crate::device_features::DeviceError;
 use crate::tokenizer::TokenizerError;
+use crate::{Config, Layout};
 
 /// Why a model did not load or run.
 #[derive(Debug, thiserror::Error)]
@@ -21,18 +21,42 @@ pub enum Error {
     /// The GGUF file is damaged or not one.
     #[error(transparent)]
     Gguf(#[from] bitnet_gguf::Error),
-    /// The path is a folder.
-    #[error(
-        "{}: this is a folder; Hugging Face model folders are not supported yet: \
-         convert the model to GGUF and name the .gguf file", path.display()
-    )]
+    /// The path is a folder without a model.
+    #[error("{}: there is no model in this folder: {what}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
+        /// What to do.
+        what: String,
+    },
+    /// A file of a model's folder that cannot be read.
+    #[error("{file}: {source}")]
+    File {
+        /// The file.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of a model's folder that should be JSON.
+    #[error("{file}: {source}; the file is damaged: download it again")]
+    Json {
+        /// The file.
+        file: String,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// A file of weights that is damaged, or not one.
+    #[error("{file}: {what}")]
+    Safetensors {
+        /// The file.
+        file: String,
+        /// What is wrong, and what to do.
+        what: String,
     },
     /// The file's architecture is not one this engine knows.
     #[error(
-        "{file}: architecture `{found}` is not supported; supported are bitnet-b1.58 and bitnet-25"
+        "{file}: architecture `{found}` is not supported; supported are {}",
+        Config::ARCHITECTURES.join(", ")
     )]
     Architecture {
         /// The file.
@@ -156,8 +180,8 @@ pub enum Error {
     },
     /// The file has no tokenizer, which text needs.
     #[error(
-        "{file}: the file has no tokenizer (metadata `tokenizer.ggml.model`): it can only run \
-         token ids"
+        "{file}: the model has no tokenizer (metadata `tokenizer.ggml.model` of GGUF, or \
+         tokenizer.json): it can only run token ids"
     )]
     NoTokenizer {
         /// The file.
@@ -292,6 +316,13 @@ pub enum Notice {
         /// The file.
         file: String,
     },
+    /// Settings of a model of which nothing is known.
+    Settings {
+        /// The file.
+        file: String,
+        /// Their names.
+        names: Vec<String>,
+    },
     /// Measurements of another machine or version, which are not used.
     Tuning {
         /// The file.
@@ -328,6 +359,12 @@ impl fmt::Display for Notice {
             Notice::NoSplitter { file } => write!(
                 f,
                 "{file}: tokenizer.ggml.pre is missing: splitting text as Llama 3 does (llama-bpe)"
+            ),
+            Notice::Settings { file, names } => write!(
+                f,
+                "{file}: nothing is known of {}: results are wrong if that changes what the model \
+                 computes",
+                names.join(", ")
             ),
             Notice::Tuning { path, what } => {
                 write!(f, "{}: {what}: not used; measure again with `bitnet tune`", path.display())

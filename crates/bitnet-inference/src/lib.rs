@@ -27,7 +27,7 @@ pub mod tokenizer;
 pub mod tuning;
 
 pub use backend::cpu::WeightsRead;
-pub use config::Config;
+pub use config::{Activation, Config};
 pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};
 pub use generate::{Finish, Generation, Timings};
@@ -35,6 +35,7 @@ pub use linear::QuantizedLinear;
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
+pub use source::{Checkpoint, StoredTensor};
 pub use text::read_text;
 
 pub use bitnet_kernels::shortlist::Candidate;

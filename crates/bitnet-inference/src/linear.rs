@@ -125,6 +125,12 @@ impl<W> QuantizedLinear<W> {
 }
 
 impl QuantizedLinear {
+    /// The same weights, all multiplied by `side`.
+    #[must_use]
+    pub fn scaled(self, side: f32) -> QuantizedLinear {
+        QuantizedLinear { weights: self.weights.scaled(side), ..self }
+    }
+
     /// `y = x W^T` for activations `x` `[tokens, in features]`, which are quantised to 8 bits, row
     /// by row; `y` is `[tokens, out features]`.
     ///
@@ -219,14 +225,15 @@ pub(crate) struct DequantizedLinear {
 }
 
 impl DequantizedLinear {
-    /// Checks every byte of a ternary matrix in the format of a file, and widens it.
+    /// Checks every byte of a ternary matrix in the format of a file, and widens it. All weights are
+    /// multiplied by `side` besides.
     pub(crate) fn new(
         format: Format,
         bytes: &[u8],
         (rows, cols): (usize, usize),
-        head: Bound<HeadFn>,
+        (side, head): (f32, Bound<HeadFn>),
     ) -> Result<DequantizedLinear, FormatError> {
-        let scale = format::check(format, bytes, rows, cols)?;
+        let scale = format::check(format, bytes, rows, cols)? * side;
         Format::F16.row_bytes(cols)?;
         let number = |t| half::f16::from_f32(f32::from(t)).to_le_bytes();
         let weights = format::decode(format, bytes, rows, cols)?.into_iter().flat_map(number);
@@ -246,6 +253,15 @@ impl DequantizedLinear {
 }
 
 impl Linear {
+    /// The same layer, whose weights have this format in their file.
+    pub(crate) fn stored(mut self, format: Format) -> Linear {
+        match &mut self {
+            Linear::Quantized(linear) => linear.format = format,
+            Linear::Dequantized(linear) => linear.format = format,
+        }
+        self
+    }
+
     /// Output and input features.
     pub(crate) fn shape(&self) -> (usize, usize) {
         match self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitnet_kernels::Calls;
 use bitnet_kernels::shortlist::Candidate;
 
-use crate::arch::{BitNet, forward};
+use crate::arch::{Model, forward};
 use crate::backend::cpu::{CpuBackend, WeightsRead};
 use crate::backend::{Backend, Row};
 use crate::state::Scratch;
@@ -31,7 +31,7 @@ pub struct Input {
 /// or on the other sequences.
 #[derive(Debug)]
 pub struct Session {
-    model: Arc<BitNet>,
+    model: Arc<Model>,
     backend: CpuBackend,
     scratch: Scratch<CpuBackend>,
     /// Tokens in each sequence.

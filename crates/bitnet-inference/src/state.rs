@@ -3,7 +3,7 @@
 use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, Place, RowScale, StoreArgs, StoreFn};
 use bitnet_kernels::{Aligned, Format};
 
-use crate::arch::BitNet;
+use crate::arch::Model;
 use crate::backend::Backend;
 use crate::{Config, Error};
 
@@ -105,7 +105,7 @@ pub(crate) struct Scratch<B: Backend> {
 
 impl<B: Backend> Scratch<B> {
     /// Buffers for up to `rows` rows of `model`.
-    pub(crate) fn new(backend: &B, model: &BitNet, rows: usize) -> Result<Scratch<B>, Error> {
+    pub(crate) fn new(backend: &B, model: &Model, rows: usize) -> Result<Scratch<B>, Error> {
         let c = &model.config;
         let floats = |cols| backend.floats(rows, cols);
         Ok(Scratch {

@@ -234,7 +234,7 @@ fn the_size_of_a_model_is_that_of_its_tensors() {
     let norms = c.layers * (2 * c.hidden + c.q_size() + c.ffn) + c.hidden;
     assert_eq!(engine.ternary_products(), ternary as u64);
     let table = engine.vocabulary() * c.hidden;
-    assert_eq!(engine.parameters(), (ternary + norms + table) as u64);
+    assert_eq!(engine.checkpoint().parameters(), (ternary + norms + table) as u64);
     // I2_S with a tail for each of seven matrices, F32 norms, F16 embeddings.
     let bytes = ternary / 4 + 7 * c.layers * 32 + norms * 4 + table * 2;
     assert_eq!(engine.size(), bytes as u64);

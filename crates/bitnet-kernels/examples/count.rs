@@ -53,7 +53,9 @@ fn prepare(kernel: &Kernel, cpu: &Cpu) -> Option<Run> {
         Operation::Norm => Some(norm(kernel.bind(cpu)?)),
         Operation::Rope => Some(rope(kernel.bind(cpu)?)),
         Operation::Softmax => Some(softmax(kernel.bind(cpu)?)),
-        Operation::Relu2 => Some(relu2(kernel.bind(cpu)?)),
+        Operation::Relu2 => Some(gate(kernel.bind::<Relu2Fn>(cpu)?, Relu2)),
+        Operation::Silu => Some(gate(kernel.bind::<SiluFn>(cpu)?, Silu)),
+        Operation::Gelu => Some(gate(kernel.bind::<GeluFn>(cpu)?, Gelu)),
         Operation::Attend => Some(attend(kernel.bind(cpu)?, kernel.format()?)),
         Operation::Join => Some(join(kernel.bind(cpu)?)),
         Operation::Store => Some(store(kernel.bind(cpu)?, kernel.format()?)),
@@ -154,10 +156,10 @@ fn softmax(run: SoftmaxFn) -> Run {
     })
 }
 
-fn relu2(run: Relu2Fn) -> Run {
+fn gate<G: Copy + 'static>(run: for<'a> fn(GateArgs<'a, G>), by: G) -> Run {
     let (mut gate, up) = (floats(COLS), floats(COLS));
     Box::new(move || {
-        run(Relu2Args { gate: &mut gate, up: &up });
+        run(GateArgs { gate: &mut gate, up: &up, by });
         black_box(&gate);
     })
 }

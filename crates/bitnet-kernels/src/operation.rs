@@ -20,6 +20,10 @@ pub enum Operation {
     Softmax,
     /// Squared-ReLU gate.
     Relu2,
+    /// SiLU gate.
+    Silu,
+    /// GELU gate.
+    Gelu,
     /// Attention: a part of its result.
     Attend,
     /// The result of attention from its parts.
@@ -60,6 +64,8 @@ impl Operation {
             Operation::Rope => "rope",
             Operation::Softmax => "softmax",
             Operation::Relu2 => "relu2",
+            Operation::Silu => "silu",
+            Operation::Gelu => "gelu",
             Operation::Attend => "attend",
             Operation::Join => "join",
             Operation::Add => "add",
@@ -91,6 +97,8 @@ impl Operation {
             | Operation::Rope
             | Operation::Softmax
             | Operation::Relu2
+            | Operation::Silu
+            | Operation::Gelu
             | Operation::Attend
             | Operation::Join
             | Operation::Add

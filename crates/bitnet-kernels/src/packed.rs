@@ -156,6 +156,12 @@ impl Packed {
         Ok(Packed { groups, rows, cols, scale, layout })
     }
 
+    /// The same weights, all multiplied by `side`.
+    #[must_use]
+    pub fn scaled(self, side: f32) -> Packed {
+        Packed { scale: self.scale * side, ..self }
+    }
+
     /// Output features.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -6,10 +6,11 @@ use std::str::FromStr;
 use crate::format::{Bf16, F16, F32, Format, Iq2S, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
-    Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Condense, CondenseFn, Gemm, GemmFn, Gemv,
-    GemvFn, Head, HeadFn, I2SR32, Join, JoinFn, Matmul, MatmulFn, Norm, NormFn, Peak, PeakFn,
-    Quantize, QuantizeFn, Read, ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope, RopeFn, Scan,
-    ScanFn, Softmax, SoftmaxFn, Store, StoreFn, Ternarize, TernarizeFn, TernarizeI2S, Tl2R32,
+    Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Condense, CondenseFn, Gate, Gelu, GeluFn,
+    Gemm, GemmFn, Gemv, GemvFn, Head, HeadFn, I2SR32, Join, JoinFn, Matmul, MatmulFn, Norm, NormFn,
+    Peak, PeakFn, Quantize, QuantizeFn, Read, ReadFn, Refine, RefineFn, Relu2, Relu2Fn, Rope,
+    RopeFn, Scan, ScanFn, Silu, SiluFn, Softmax, SoftmaxFn, Store, StoreFn, Ternarize, TernarizeFn,
+    TernarizeI2S, Tl2R32,
 };
 use crate::operation::Operation;
 use crate::simd::Token;
@@ -189,6 +190,8 @@ functions! {
     Rope: RopeFn,
     Softmax: SoftmaxFn,
     Relu2: Relu2Fn,
+    Silu: SiluFn,
+    Gelu: GeluFn,
     Attend: AttendFn,
     Join: JoinFn,
     Add: AddFn,
@@ -281,7 +284,9 @@ pub static KERNELS: &[Line] = &[
     on_floats!(Norm, None, Norm),
     on_floats!(Rope, None, Rope),
     on_floats!(Softmax, None, Softmax),
-    on_floats!(Relu2, None, Relu2),
+    on_floats!(Relu2, None, Gate<Relu2>),
+    on_floats!(Silu, None, Gate<Silu>),
+    on_floats!(Gelu, None, Gate<Gelu>),
     on_floats!(Attend, Some(Format::F32), Attend<F32>),
     on_floats!(Attend, Some(Format::F16), Attend<F16>),
     on_floats!(Attend, Some(Format::Q8_0), Attend<Q8_0>),
@@ -409,6 +414,8 @@ mod tests {
             RopeFn,
             SoftmaxFn,
             Relu2Fn,
+            SiluFn,
+            GeluFn,
             AttendFn,
             JoinFn,
             AddFn,

@@ -131,7 +131,7 @@ impl Speed {
             model_filename,
             model_type: format!("{} {formats}", engine.config().architecture),
             model_size: engine.size(),
-            model_n_params: engine.parameters(),
+            model_n_params: engine.checkpoint().parameters(),
             model_n_products: products,
             backend: format!("CPU {}", best.map_or("", |isa| isa.name())),
             layout: engine.layouts().join("+"),

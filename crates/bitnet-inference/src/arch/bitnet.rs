@@ -2,138 +2,90 @@
 //! layers have ternary weights and 8-bit activations, with a norm before each of them.
 //!
 //! Grouped-query attention, rotary positions (NeoX), squared ReLU gate, no biases, the output layer
-//! is the embedding table. GGUF architectures `bitnet-b1.58` and `bitnet-25`.
+//! is the embedding table. GGUF architectures `bitnet-b1.58` and `bitnet-25`. The reproductions of
+//! 1bitLLM, architecture `bitnet`, gate with SiLU.
 
-use bitnet_kernels::{Format, Kernel};
-
-use crate::Config;
-use crate::backend::{Backend, Heads, Norm, Row};
+use super::{Calls, Place};
+use crate::Error;
+use crate::backend::Backend;
 use crate::linear::Linear;
-use crate::matrix::FloatMatrix;
+use crate::source::Loader;
 use crate::state::Scratch;
 
-/// The weights of a model. `hidden`, `ffn`, `q` and `kv` are the widths in [`Config`].
-#[derive(Debug)]
-pub(crate) struct BitNet {
-    /// Hyper-parameters.
-    pub(crate) config: Config,
-    /// Embeddings and output layer `[vocabulary, hidden]`.
-    pub(crate) embedding: FloatMatrix,
-    /// The transformer blocks.
-    pub(crate) layers: Vec<Layer>,
-    /// Final norm `[hidden]`.
-    pub(crate) output_norm: Vec<f32>,
-    /// Rotary angle of a step in position, for each pair of a head `[head size / 2]`.
-    pub(crate) frequencies: Vec<f32>,
-}
+/// A norm before every linear layer, or those that have one input.
+pub(super) const CALLS: Calls = Calls { quantize: 4, norm: 4 };
 
-/// The weights of a transformer block.
+/// The weights of a block. `hidden`, `ffn`, `q` and `kv` are the widths in [`Config`](crate::Config).
 #[derive(Debug)]
-pub(crate) struct Layer {
+pub(super) struct Block {
     /// Norm before queries, keys and values `[hidden]`.
-    pub(crate) attn_norm: Vec<f32>,
+    attn_norm: Vec<f32>,
     /// Queries `[q, hidden]`.
-    pub(crate) attn_q: Linear,
+    attn_q: Linear,
     /// Keys `[kv, hidden]`.
-    pub(crate) attn_k: Linear,
+    attn_k: Linear,
     /// Values `[kv, hidden]`.
-    pub(crate) attn_v: Linear,
+    attn_v: Linear,
     /// Norm before the output of attention `[q]`.
-    pub(crate) attn_sub_norm: Vec<f32>,
+    attn_sub_norm: Vec<f32>,
     /// Output of attention `[hidden, q]`.
-    pub(crate) attn_output: Linear,
+    attn_output: Linear,
     /// Norm before gate and up `[hidden]`.
-    pub(crate) ffn_norm: Vec<f32>,
+    ffn_norm: Vec<f32>,
     /// Gate `[ffn, hidden]`.
-    pub(crate) ffn_gate: Linear,
+    ffn_gate: Linear,
     /// What is gated `[ffn, hidden]`.
-    pub(crate) ffn_up: Linear,
+    ffn_up: Linear,
     /// Norm before down `[ffn]`.
-    pub(crate) ffn_sub_norm: Vec<f32>,
+    ffn_sub_norm: Vec<f32>,
     /// Back to the residual stream `[hidden, ffn]`.
-    pub(crate) ffn_down: Linear,
+    ffn_down: Linear,
 }
 
-impl BitNet {
-    /// The names of the formats of the linear layers, each once.
-    #[must_use]
-    pub(crate) fn weight_formats(&self) -> Vec<&'static str> {
-        self.formats(Linear::format).into_iter().map(Format::ggml_name).collect()
+impl Block {
+    pub(super) fn load(loader: &mut Loader<'_>, index: usize) -> Result<Block, Error> {
+        let c = loader.config();
+        let (hidden, ffn, q, kv) = (c.hidden, c.ffn, c.q_size(), c.kv_size());
+        let norm = |part: &str| format!("blk.{index}.{part}.weight");
+        let linear = |part: &str| format!("blk.{index}.{part}");
+        Ok(Block {
+            attn_norm: loader.vector(&norm("attn_norm"), hidden)?,
+            attn_q: loader.linear(&linear("attn_q"), q, hidden)?,
+            attn_k: loader.linear(&linear("attn_k"), kv, hidden)?,
+            attn_v: loader.linear(&linear("attn_v"), kv, hidden)?,
+            attn_sub_norm: loader.vector(&norm("attn_sub_norm"), q)?,
+            attn_output: loader.linear(&linear("attn_output"), hidden, q)?,
+            ffn_norm: loader.vector(&norm("ffn_norm"), hidden)?,
+            ffn_gate: loader.linear(&linear("ffn_gate"), ffn, hidden)?,
+            ffn_up: loader.linear(&linear("ffn_up"), ffn, hidden)?,
+            ffn_sub_norm: loader.vector(&norm("ffn_sub_norm"), ffn)?,
+            ffn_down: loader.linear(&linear("ffn_down"), hidden, ffn)?,
+        })
     }
 
-    /// The formats of the linear layers in memory, each once.
-    #[must_use]
-    pub(crate) fn layouts(&self) -> Vec<Format> {
-        self.formats(Linear::layout)
-    }
-
-    fn formats(&self, of: impl Fn(&Linear) -> Format) -> Vec<Format> {
-        let mut formats: Vec<_> = self.linears().map(of).collect();
-        formats.sort_unstable_by_key(|format| format.name());
-        formats.dedup();
-        formats
-    }
-
-    /// The number of ternary weights.
-    #[must_use]
-    pub(crate) fn ternary_products(&self) -> u64 {
-        self.linears().map(Linear::shape).map(|(rows, cols)| (rows * cols) as u64).sum()
-    }
-
-    /// The kernels that it is bound to.
-    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
-        self.linears().flat_map(Linear::kernels).chain(self.embedding.kernels())
-    }
-
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(Layer::linears)
-    }
-}
-
-impl Layer {
     /// All seven matrices.
-    pub(crate) fn linears(&self) -> [&Linear; 7] {
+    pub(super) fn linears(&self) -> [&Linear; 7] {
         let (q, k, v, output) = (&self.attn_q, &self.attn_k, &self.attn_v, &self.attn_output);
         [q, k, v, output, &self.ffn_gate, &self.ffn_up, &self.ffn_down]
     }
-}
 
-/// Runs `rows` through the model and adds them to the key-value cache.
-///
-/// Leaves what the output layer takes of the rows in `outputs`, one after another, in the scratch.
-/// The cache must have room and the scratch be large enough for all rows; rows of one sequence must
-/// be in order and follow what the cache has.
-pub(crate) fn forward<B: Backend>(
-    b: &mut B,
-    model: &BitNet,
-    s: &mut Scratch<B>,
-    rows: &[Row],
-    outputs: &[usize],
-) {
-    let c = &model.config;
-    let n = rows.len();
-    let heads = Heads { size: c.head_size, group: c.heads / c.kv_heads };
+    pub(super) fn forward<B: Backend>(&self, b: &mut B, s: &mut Scratch<B>, at: Place<'_>) {
+        let (rows, n) = (at.rows, at.rows.len());
 
-    b.embed(&model.embedding, rows, &mut s.x);
-    b.angles(&model.frequencies, rows, &mut s.angles);
-    for (index, layer) in model.layers.iter().enumerate() {
-        let norm = |weight| Norm { weight, eps: c.eps };
-
-        b.norm_quantize(&s.x, norm(&layer.attn_norm), n, &mut s.input);
+        b.norm_quantize(&s.x, at.norm(&self.attn_norm), n, &mut s.input);
         let (q, k, v) = (&mut s.q, &mut s.k, &mut s.v);
-        b.linear(&s.input, n, [(&layer.attn_q, q), (&layer.attn_k, k), (&layer.attn_v, v)]);
+        b.linear(&s.input, n, [(&self.attn_q, q), (&self.attn_k, k), (&self.attn_v, v)]);
         b.rope(&mut s.q, n, &s.angles);
         b.rope(&mut s.k, n, &s.angles);
-        b.append(index, rows, &s.k, &s.v);
-        b.attend(index, rows, heads, &s.q, &mut s.attended);
-        b.norm_quantize(&s.attended, norm(&layer.attn_sub_norm), n, &mut s.input);
-        b.linear_add(&s.input, n, &layer.attn_output, (&mut s.x, &mut s.delta));
+        b.append(at.index, rows, &s.k, &s.v);
+        b.attend(at.index, rows, at.heads(), &s.q, &mut s.attended);
+        b.norm_quantize(&s.attended, at.norm(&self.attn_sub_norm), n, &mut s.input);
+        b.linear_add(&s.input, n, &self.attn_output, (&mut s.x, &mut s.delta));
 
-        b.norm_quantize(&s.x, norm(&layer.ffn_norm), n, &mut s.input);
-        b.gate(&s.input, n, [(&layer.ffn_gate, &mut s.gate), (&layer.ffn_up, &mut s.up)]);
-        b.norm_quantize(&s.gate, norm(&layer.ffn_sub_norm), n, &mut s.hidden);
-        b.linear_add(&s.hidden, n, &layer.ffn_down, (&mut s.x, &mut s.delta));
+        b.norm_quantize(&s.x, at.norm(&self.ffn_norm), n, &mut s.input);
+        let (gated, up) = (&mut s.gate, &mut s.up);
+        b.gate(&s.input, n, [(&self.ffn_gate, gated), (&self.ffn_up, up)]);
+        b.norm_quantize(&s.gate, at.norm(&self.ffn_sub_norm), n, &mut s.hidden);
+        b.linear_add(&s.hidden, n, &self.ffn_down, (&mut s.x, &mut s.delta));
     }
-    let norm = Norm { weight: &model.output_norm, eps: c.eps };
-    b.norm_rows(&s.x, norm, outputs, &mut s.last);
 }

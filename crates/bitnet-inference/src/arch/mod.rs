@@ -1,5 +1,162 @@
-//! Architectures: one file each, the forward pass from top to bottom.
+//! Architectures: one file each, with the weights of a block and what it does with them, from top to
+//! bottom. What comes before the blocks and after them is here.
 
 mod bitnet;
 
-pub(crate) use bitnet::{BitNet, Layer, forward};
+use bitnet_kernels::{Format, Kernel};
+
+use crate::backend::{Backend, Heads, Norm, Row};
+use crate::linear::Linear;
+use crate::matrix::FloatMatrix;
+use crate::source::Loader;
+use crate::state::Scratch;
+use crate::{Config, Error};
+
+/// The weights of a model.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// Hyper-parameters.
+    pub(crate) config: Config,
+    /// Embeddings `[vocabulary, hidden]`.
+    pub(crate) embedding: FloatMatrix,
+    /// The transformer blocks.
+    blocks: Vec<Block>,
+    /// Final norm `[hidden]`.
+    output_norm: Vec<f32>,
+    /// Rotary angle of a step in position, for each pair of a head `[head size / 2]`.
+    frequencies: Vec<f32>,
+}
+
+/// A transformer block.
+#[derive(Debug)]
+enum Block {
+    BitNet(bitnet::Block),
+}
+
+impl Model {
+    /// Takes the weights of a model out of its checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not a complete and sound model of its architecture.
+    pub(crate) fn load(mut loader: Loader<'_>) -> Result<Model, Error> {
+        let config = loader.config();
+        let embedding = loader.table("token_embd.weight")?;
+        loader.tied(&embedding)?;
+        let block = |index| bitnet::Block::load(&mut loader, index).map(Block::BitNet);
+        let model = Model {
+            embedding,
+            blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
+            output_norm: loader.vector("output_norm.weight", config.hidden)?,
+            frequencies: loader.frequencies()?,
+            config: config.clone(),
+        };
+        loader.finish()?;
+        Ok(model)
+    }
+
+    /// The names of the formats of the linear layers, each once.
+    #[must_use]
+    pub(crate) fn weight_formats(&self) -> Vec<&'static str> {
+        self.formats(Linear::format).into_iter().map(Format::ggml_name).collect()
+    }
+
+    /// The formats of the linear layers in memory, each once.
+    #[must_use]
+    pub(crate) fn layouts(&self) -> Vec<Format> {
+        self.formats(Linear::layout)
+    }
+
+    fn formats(&self, of: impl Fn(&Linear) -> Format) -> Vec<Format> {
+        let mut formats: Vec<_> = self.linears().map(of).collect();
+        formats.sort_unstable_by_key(|format| format.name());
+        formats.dedup();
+        formats
+    }
+
+    /// The number of ternary weights.
+    #[must_use]
+    pub(crate) fn ternary_products(&self) -> u64 {
+        self.linears().map(Linear::shape).map(|(rows, cols)| (rows * cols) as u64).sum()
+    }
+
+    /// The kernels that it is bound to.
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
+        self.linears().flat_map(Linear::kernels).chain(self.embedding.kernels())
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.blocks.iter().flat_map(Block::linears)
+    }
+
+    /// The matrices of a block: all have the same shapes.
+    pub(crate) fn block(&self) -> Vec<&Linear> {
+        self.blocks.first().map_or_else(Vec::new, Block::linears)
+    }
+}
+
+impl Block {
+    fn linears(&self) -> Vec<&Linear> {
+        match self {
+            Block::BitNet(block) => block.linears().to_vec(),
+        }
+    }
+}
+
+/// How often a block calls what depends on its architecture, for each row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls {
+    pub(crate) quantize: u64,
+    pub(crate) norm: u64,
+}
+
+/// The calls of the blocks of an architecture, if there is one of this name.
+pub(crate) fn calls(architecture: &str) -> Option<Calls> {
+    Config::ARCHITECTURES.contains(&architecture).then_some(bitnet::CALLS)
+}
+
+/// Runs `rows` through the model and adds them to the key-value cache.
+///
+/// Leaves what the output layer takes of the rows in `outputs`, one after another, in the scratch.
+/// The cache must have room and the scratch be large enough for all rows; rows of one sequence must
+/// be in order and follow what the cache has.
+pub(crate) fn forward<B: Backend>(
+    b: &mut B,
+    model: &Model,
+    s: &mut Scratch<B>,
+    rows: &[Row],
+    outputs: &[usize],
+) {
+    b.embed(&model.embedding, rows, &mut s.x);
+    b.angles(&model.frequencies, rows, &mut s.angles);
+    for (index, block) in model.blocks.iter().enumerate() {
+        let at = Place { config: &model.config, index, rows };
+        match block {
+            Block::BitNet(block) => block.forward(b, s, at),
+        }
+    }
+    let norm = Norm { weight: &model.output_norm, eps: model.config.eps };
+    b.norm_rows(&s.x, norm, outputs, &mut s.last);
+}
+
+/// Where a block is, and on what it works.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    config: &'a Config,
+    /// The number of the block.
+    index: usize,
+    rows: &'a [Row],
+}
+
+impl<'a> Place<'a> {
+    /// A norm with these weights.
+    fn norm(self, weight: &'a [f32]) -> Norm<'a> {
+        Norm { weight, eps: self.config.eps }
+    }
+
+    /// How attention is divided.
+    fn heads(self) -> Heads {
+        let c = self.config;
+        Heads { size: c.head_size, group: c.heads / c.kv_heads }
+    }
+}

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, HeadArgs, JoinArgs, JoinFn, Keys, NormArgs, NormFn,
-    QUERIES, QuantizeArgs, QuantizeFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, SPAN, StoreFn,
-    interleave, part,
+    AddArgs, AddFn, AttendArgs, AttendFn, GateArgs, Gelu, GeluFn, HeadArgs, JoinArgs, JoinFn, Keys,
+    NormArgs, NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2, Relu2Fn, RopeArgs, RopeFn, SPAN,
+    Silu, SiluFn, StoreFn, interleave, part,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
+use crate::config::Activation;
 use crate::linear::{Linear, Tiles};
 use crate::matrix::FloatMatrix;
 use crate::state::{Floats, KvCache, Quantized};
@@ -67,12 +68,16 @@ pub(crate) struct Kernels {
     attend: Bound<AttendFn>,
     join: Bound<JoinFn>,
     add: Bound<AddFn>,
-    relu2: Bound<Relu2Fn>,
+    gate: Gate,
 }
 
 impl Kernels {
-    /// The best ones, for keys and values in the format `kv`.
-    pub(crate) fn select(manager: &KernelManager, kv: Format) -> Result<Kernels, NoKernel> {
+    /// The best ones, for keys and values in the format `kv` and a gate by `activation`.
+    pub(crate) fn select(
+        manager: &KernelManager,
+        kv: Format,
+        activation: Activation,
+    ) -> Result<Kernels, NoKernel> {
         Ok(Kernels {
             quantize: manager.select(None)?,
             norm: manager.select(None)?,
@@ -81,13 +86,13 @@ impl Kernels {
             attend: manager.select(Some(kv))?,
             join: manager.select(None)?,
             add: manager.select(None)?,
-            relu2: manager.select(None)?,
+            gate: Gate::select(manager, activation)?,
         })
     }
 
     /// The rows of the table.
     pub(crate) fn all(&self) -> [&'static Kernel; 8] {
-        let Kernels { quantize, norm, rope, store, attend, join, add, relu2 } = self;
+        let Kernels { quantize, norm, rope, store, attend, join, add, gate } = self;
         [
             quantize.kernel,
             norm.kernel,
@@ -96,8 +101,50 @@ impl Kernels {
             attend.kernel,
             join.kernel,
             add.kernel,
-            relu2.kernel,
+            gate.kernel(),
         ]
+    }
+}
+
+/// The kernel of a gate.
+#[derive(Clone, Debug)]
+enum Gate {
+    Relu2(Bound<Relu2Fn>),
+    Silu(Bound<SiluFn>),
+    Gelu(Bound<GeluFn>),
+}
+
+impl Gate {
+    fn select(manager: &KernelManager, activation: Activation) -> Result<Gate, NoKernel> {
+        Ok(match activation {
+            Activation::Relu2 => Gate::Relu2(manager.select(None)?),
+            Activation::Silu => Gate::Silu(manager.select(None)?),
+            Activation::Gelu => Gate::Gelu(manager.select(None)?),
+        })
+    }
+
+    fn run(&self, gate: &mut [f32], up: &[f32]) {
+        match self {
+            Gate::Relu2(bound) => (bound.run)(GateArgs { gate, up, by: Relu2 }),
+            Gate::Silu(bound) => (bound.run)(GateArgs { gate, up, by: Silu }),
+            Gate::Gelu(bound) => (bound.run)(GateArgs { gate, up, by: Gelu }),
+        }
+    }
+
+    fn kernel(&self) -> &'static Kernel {
+        match self {
+            Gate::Relu2(bound) => bound.kernel,
+            Gate::Silu(bound) => bound.kernel,
+            Gate::Gelu(bound) => bound.kernel,
+        }
+    }
+
+    fn count(&self, calls: &mut Calls, rows: usize) {
+        match self {
+            Gate::Relu2(bound) => calls.add(bound, rows as u64),
+            Gate::Silu(bound) => calls.add(bound, rows as u64),
+            Gate::Gelu(bound) => calls.add(bound, rows as u64),
+        }
     }
 }
 
@@ -366,16 +413,15 @@ impl Backend for CpuBackend {
         rows: usize,
         [(gate, gated), (up, buffer)]: [(&Linear, &mut Floats); 2],
     ) {
-        let relu2 = &self.kernels.relu2;
         let Cut { out: gated, stride, grain } = cut(gate, gated, (rows, self.tiles));
         self.pool.pairs([gated, buffer.rows_mut(rows)], stride, grain, |mut gated, mut other| {
             gate.tile(x, rows, gated.reborrow());
             up.tile(x, rows, other.reborrow());
             for row in gated.rows() {
-                (relu2.run)(Relu2Args { gate: gated.row(row), up: other.row(row) });
+                self.kernels.gate.run(gated.row(row), other.row(row));
             }
         });
-        self.calls.add(relu2, rows as u64);
+        self.kernels.gate.count(&mut self.calls, rows);
         self.count(gate, rows);
         self.count(up, rows);
     }

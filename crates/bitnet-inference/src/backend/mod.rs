@@ -74,7 +74,8 @@ pub(crate) trait Backend {
         sum: (&mut Self::Floats, &mut Self::Floats),
     );
 
-    /// `gate = max(x G^T, 0)^2 * x U^T`, where `outputs` are `G` and `gate`, then `U` and a buffer.
+    /// `gate = activation(x G^T) * x U^T`, where `outputs` are `G` and `gate`, then `U` and a buffer.
+    /// The activation is that of the model.
     fn gate(
         &mut self,
         x: &Self::Quantized,

@@ -100,6 +100,8 @@ pub struct Model {
     pub heads: u64,
     /// Tokens of the vocabulary.
     pub vocabulary: u64,
+    /// What gates the feed-forward network.
+    pub activation: String,
     /// The matrices of a layer.
     pub matrices: Vec<MatrixUsed>,
 }
@@ -378,7 +380,6 @@ impl Model {
             let [gemv, gemm] = linear.kernels().map(ToString::to_string);
             MatrixUsed { rows: rows as u64, cols: cols as u64, layout, gemv, gemm }
         };
-        let first = engine.model.layers.first();
         Model {
             sha256: engine.sha256().to_owned(),
             architecture: config.architecture.clone(),
@@ -386,7 +387,8 @@ impl Model {
             layers: config.layers as u64,
             heads: config.heads as u64,
             vocabulary: engine.vocabulary() as u64,
-            matrices: first.map_or_else(Vec::new, |l| l.linears().map(matrix).to_vec()),
+            activation: config.activation.to_string(),
+            matrices: engine.model.block().into_iter().map(matrix).collect(),
         }
     }
 }

@@ -7,6 +7,8 @@ use bitnet_kernels::{Format, KernelId, Operation, packed};
 
 use super::verify::{is_hex, same};
 use super::{MatrixUsed, Model, Outcome, Receipt, share};
+use crate::arch;
+use crate::config::Activation;
 use crate::session::CHUNK;
 use crate::sha256::sha256;
 
@@ -71,18 +73,22 @@ impl Run {
 
     /// The calls that [`forward`](crate::arch::forward) makes, and those that follow from the logits.
     pub(super) fn calls(&self, receipt: &Receipt) -> Result<(), String> {
-        let &Model { layers, heads, .. } = &receipt.model;
+        let &Model { layers, heads, ref architecture, ref activation, .. } = &receipt.model;
         let (head, mut found) = self.beside_linear(receipt)?;
         let mut take = |operation| found.remove(&operation).unwrap_or(0);
+        let block =
+            arch::calls(architecture).ok_or_else(|| format!("{architecture} is unknown"))?;
+        let gate: Activation = activation.parse()?;
+        let blocks = layers * self.rows;
         let exact = [
-            (Operation::Quantize, 4 * layers * self.rows),
-            (Operation::Norm, 4 * layers * self.rows + self.outputs),
-            (Operation::Rope, 2 * layers * self.rows),
-            (Operation::Store, layers * self.rows),
-            (Operation::Attend, layers * self.rows * heads),
-            (Operation::Join, layers * self.rows * heads),
-            (Operation::Add, 2 * layers * self.rows),
-            (Operation::Relu2, layers * self.rows),
+            (Operation::Quantize, block.quantize * blocks),
+            (Operation::Norm, block.norm * blocks + self.outputs),
+            (Operation::Rope, 2 * blocks),
+            (Operation::Store, blocks),
+            (Operation::Attend, blocks * heads),
+            (Operation::Join, blocks * heads),
+            (Operation::Add, 2 * blocks),
+            (gate.operation(), blocks),
             (Operation::Softmax, receipt.request.sampler.softmaxes() * self.outputs),
         ];
         for (operation, expected) in exact {

@@ -126,9 +126,11 @@ fn known(receipt: &Receipt) -> Result<(), String> {
     if !Config::ARCHITECTURES.contains(&architecture.as_str()) {
         return Err(format!("architecture {architecture:?} is unknown"));
     }
-    let ternary = |name: &String| Format::TERNARY.iter().any(|f| f.ggml_name() == name);
-    match types.is_empty() || !types.iter().all(ternary) {
-        true => Err(format!("{types:?} are no formats of ternary weights")),
+    // Those of numbers are made ternary when they are loaded.
+    let mut formats = Format::TERNARY.iter().chain(&Format::FLOAT);
+    let known = |name: &String| formats.any(|format| format.ggml_name() == name);
+    match types.is_empty() || !types.iter().all(known) {
+        true => Err(format!("{types:?} are no formats of weights")),
         false => Ok(()),
     }
 }
@@ -208,7 +210,7 @@ fn device(receipt: &Receipt) -> Result<(), String> {
 
 /// Whether a model is that of the receipt, whatever its layout in memory.
 fn model(receipt: &Receipt, engine: &Engine) -> Result<(), String> {
-    let Model { sha256, architecture, types, layers, heads, vocabulary, matrices } =
+    let Model { sha256, architecture, types, layers, heads, vocabulary, activation, matrices } =
         Model::new(engine);
     let found = &receipt.model;
     same("hash", &found.sha256, &sha256)?;
@@ -217,6 +219,7 @@ fn model(receipt: &Receipt, engine: &Engine) -> Result<(), String> {
     same("layers", &found.layers, &layers)?;
     same("heads", &found.heads, &heads)?;
     same("vocabulary", &found.vocabulary, &vocabulary)?;
+    same("activation", &found.activation, &activation)?;
     let shapes = |matrices: &[super::MatrixUsed]| -> Vec<_> {
         matrices.iter().map(|matrix| (matrix.rows, matrix.cols)).collect()
     };

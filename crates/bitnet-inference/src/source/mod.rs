@@ -1,3 +1,285 @@
-//! Where weights come from: named tensors of a file, checked and in one internal form.
+//! Where models come from: GGUF files and Hugging Face folders, as named tensors in one form.
 
-pub(crate) mod gguf;
+mod folder;
+mod gguf;
+mod json;
+mod load;
+mod names;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use bitnet_gguf::{Bytes, Gguf};
+use bitnet_kernels::Format;
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::sha256;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Notice};
+
+use folder::Folder;
+pub(crate) use json::Json;
+pub(crate) use load::Loader;
+
+/// A model as it lies on disk: hyper-parameters, named tensors, tokenizer. Its weights are neither
+/// read nor checked before they are asked for.
+///
+/// It is a GGUF file, the first of several that it was split into, or a Hugging Face folder with
+/// `config.json` and `*.safetensors`. Tensors have the names of GGUF in all of them.
+///
+/// ```no_run
+/// use bitnet_inference::Checkpoint;
+///
+/// let checkpoint = Checkpoint::open("model.gguf")?;
+/// for tensor in checkpoint.tensors() {
+///     println!("{} {:?}", tensor.name, tensor.dims);
+/// }
+/// # Ok::<(), bitnet_inference::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The path, as messages have it.
+    name: String,
+    container: Container,
+    config: Config,
+    tensors: Vec<StoredTensor>,
+    index: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+enum Container {
+    /// The file, or all that it was split into.
+    Gguf(Vec<Gguf>),
+    Folder(Folder),
+}
+
+/// A tensor of a [`Checkpoint`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredTensor {
+    /// Its name, as GGUF has it.
+    pub name: String,
+    /// Its name in the file.
+    pub stored: String,
+    /// Dimensions of its weights, fastest first.
+    pub dims: Vec<u64>,
+    /// Where its data starts in the file.
+    pub offset: u64,
+    /// The file that has it.
+    file: usize,
+    /// Its place in the file.
+    place: usize,
+}
+
+impl StoredTensor {
+    /// Number of weights.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.dims.iter().fold(1, |product, &dim| product.saturating_mul(dim))
+    }
+}
+
+/// The bytes of a tensor, and what they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Weights {
+    pub(crate) format: Format,
+    pub(crate) bytes: Bytes,
+}
+
+impl Checkpoint {
+    /// Opens a model: a GGUF file or a Hugging Face folder.
+    ///
+    /// # Errors
+    ///
+    /// Where it is neither, damaged, or of an architecture that is not known. Tensors are not looked
+    /// at beyond their names and shapes.
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
+        let path = path.as_ref();
+        if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+            return Checkpoint::from_folder(path);
+        }
+        Checkpoint::of(gguf::open(path)?)
+    }
+
+    /// The model of a parsed GGUF file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::open`]; a part of a split file is refused, since the others are not known.
+    pub fn from_gguf(gguf: Gguf) -> Result<Checkpoint, Error> {
+        gguf::refuse_part(&gguf)?;
+        Checkpoint::of(vec![gguf])
+    }
+
+    fn of(files: Vec<Gguf>) -> Result<Checkpoint, Error> {
+        let config = Config::from_gguf(&files[0])?;
+        let name = files[0].name().to_owned();
+        let tensors = gguf::tensors(&files);
+        Checkpoint::new(name, Container::Gguf(files), config, tensors)
+    }
+
+    fn from_folder(path: &Path) -> Result<Checkpoint, Error> {
+        let folder = Folder::open(path)?;
+        let config = Config::from_json(folder.config())?;
+        let tensors = folder.tensors()?;
+        Checkpoint::new(path.display().to_string(), Container::Folder(folder), config, tensors)
+    }
+
+    fn new(
+        name: String,
+        container: Container,
+        config: Config,
+        tensors: Vec<StoredTensor>,
+    ) -> Result<Checkpoint, Error> {
+        let mut index = HashMap::with_capacity(tensors.len());
+        for (place, tensor) in tensors.iter().enumerate() {
+            if let Some(first) = index.insert(tensor.name.clone(), place) {
+                let (first, second) = (&tensors[first].stored, &tensor.stored);
+                let what = format!(
+                    "tensors `{first}` and `{second}` are both {}; the model was put together \
+                     wrongly",
+                    tensor.name
+                );
+                return Err(Error::Variant { file: name, what });
+            }
+        }
+        Ok(Checkpoint { name, container, config, tensors, index })
+    }
+
+    /// The path, as messages have it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Hyper-parameters of the model.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its tensors, in the order of its files.
+    #[must_use]
+    pub fn tensors(&self) -> &[StoredTensor] {
+        &self.tensors
+    }
+
+    /// The tensor of this name, as GGUF has it.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
+        self.index.get(name).map(|&place| &self.tensors[place])
+    }
+
+    /// Numbers in all tensors.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        self.tensors.iter().map(StoredTensor::elements).sum()
+    }
+
+    /// SHA-256 of the file, in hexadecimal; of a model of several files that of a list of their
+    /// hashes, as `sha256sum` prints it for their names in alphabetical order. Reads all of them.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let mut files = self.files();
+        if let [(_, bytes)] = &files[..] {
+            return hash(bytes);
+        }
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        let line = |(name, bytes)| format!("{}  {name}\n", hash(bytes));
+        sha256::sha256(files.into_iter().map(line).collect::<String>())
+    }
+
+    /// The files that hold the model, by their names without folders.
+    fn files(&self) -> Vec<(String, &Bytes)> {
+        match &self.container {
+            Container::Gguf(files) => {
+                files.iter().map(|file| (base_name(file.name()), file.bytes())).collect()
+            }
+            Container::Folder(folder) => folder.files(),
+        }
+    }
+
+    /// The file that a tensor is in, as messages have it.
+    pub(crate) fn file_of(&self, tensor: &StoredTensor) -> String {
+        match &self.container {
+            Container::Gguf(files) => files[tensor.file].name().to_owned(),
+            Container::Folder(folder) => folder.shard_name(tensor.file),
+        }
+    }
+
+    /// The bytes of a tensor, and what they are; their contents are not checked.
+    ///
+    /// # Errors
+    ///
+    /// Where its type is not supported, or does not fit its shape.
+    pub(crate) fn weights(&self, tensor: &StoredTensor) -> Result<Weights, Error> {
+        match &self.container {
+            Container::Gguf(files) => gguf::weights(&files[tensor.file], tensor.place),
+            Container::Folder(folder) => folder.weights(tensor),
+        }
+    }
+
+    /// Bytes of the tensors, without padding.
+    ///
+    /// # Errors
+    ///
+    /// Where the type of one is not supported.
+    pub fn size(&self) -> Result<u64, Error> {
+        let bytes = |tensor| Ok(self.weights(tensor)?.bytes.len() as u64);
+        self.tensors.iter().map(bytes).sum()
+    }
+
+    /// Whether matrices of numbers may have been rounded to ternary ones before they were written.
+    pub(crate) fn rounds(&self) -> bool {
+        matches!(self.container, Container::Gguf(_))
+    }
+
+    /// Whether the scales beside ternary matrices divide.
+    pub(crate) fn scales_divide(&self) -> bool {
+        match &self.container {
+            Container::Gguf(_) => false,
+            Container::Folder(folder) => folder.scales_divide(),
+        }
+    }
+
+    /// What the user should know about the model.
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        match &self.container {
+            Container::Gguf(_) => Vec::new(),
+            Container::Folder(folder) => folder.notices(),
+        }
+    }
+
+    /// The tokenizer, if it has one, and what the user should know about it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] where it contradicts itself or is of an unknown kind.
+    pub(crate) fn tokenizer(&self) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
+        match &self.container {
+            Container::Gguf(files) => gguf::tokenizer(&files[0]),
+            Container::Folder(folder) => folder.tokenizer(),
+        }
+    }
+}
+
+/// The name of a file without its folder.
+fn base_name(path: &str) -> String {
+    let name = Path::new(path).file_name();
+    name.map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// SHA-256 of a file, in hexadecimal.
+fn hash(bytes: &Bytes) -> String {
+    /// Read and given back at a time, so that a mapped file does not fill the memory.
+    const PIECE: usize = 1 << 24;
+    let mut digest = Sha256::new();
+    for start in (0..bytes.len()).step_by(PIECE) {
+        let piece = bytes.slice(start..bytes.len().min(start + PIECE));
+        digest.update(&piece[..]);
+        piece.evict();
+    }
+    sha256::finish(digest)
+}

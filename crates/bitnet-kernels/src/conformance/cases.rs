@@ -3,10 +3,10 @@
 use super::reference;
 use crate::format::{self, Format};
 use crate::op::{
-    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, AddArgs, AddFn, GemmArgs, GemmFn, GemvArgs, GemvFn,
-    HeadArgs, HeadFn, MatmulArgs, MatmulFn, NormArgs, NormFn, PeakArgs, PeakFn, QuantizeArgs,
-    QuantizeFn, ReadArgs, ReadFn, Relu2Args, Relu2Fn, RopeArgs, RopeFn, RowScale, SoftmaxArgs,
-    SoftmaxFn, TernarizeArgs, TernarizeFn, TernaryScale, interleave,
+    ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, AddArgs, AddFn, GateArgs, GemmArgs, GemmFn, GemvArgs,
+    GemvFn, HeadArgs, HeadFn, MatmulArgs, MatmulFn, NormArgs, NormFn, PeakArgs, PeakFn,
+    QuantizeArgs, QuantizeFn, ReadArgs, ReadFn, RopeArgs, RopeFn, RowScale, SoftmaxArgs, SoftmaxFn,
+    TernarizeArgs, TernarizeFn, TernaryScale, interleave,
 };
 use crate::packed::{Packed, Panels};
 use crate::pool::{Pool, Tile};
@@ -342,16 +342,20 @@ pub(super) fn softmax(run: SoftmaxFn) -> Outcome {
     Ok(())
 }
 
-pub(super) fn relu2(run: Relu2Fn) -> Outcome {
+pub(super) fn gate<G: Copy>(
+    run: for<'a> fn(GateArgs<'a, G>),
+    by: G,
+    activation: fn(f32) -> f32,
+) -> Outcome {
     let mut random = Random::new();
     for n in LENGTHS {
         let (mut gate, up) = (random.floats(n), random.floats(n));
-        for (gate, bad) in gate.iter_mut().zip([f32::NAN, f32::INFINITY, f32::NEG_INFINITY]) {
-            *gate = bad;
-        }
-        let got = guarded(n, &reference::relu2(&gate, &up), |out| {
+        let special =
+            [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0, -88.5, 88.5, -1e30, f32::MAX];
+        gate.iter_mut().zip(special).for_each(|(gate, special)| *gate = special);
+        let got = guarded(n, &reference::gate(activation, &gate, &up), |out| {
             out.copy_from_slice(&gate);
-            run(Relu2Args { gate: out, up: &up });
+            run(GateArgs { gate: out, up: &up, by });
         });
         case(got, || format!("{n} numbers"))?;
     }

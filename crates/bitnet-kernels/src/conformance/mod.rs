@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::isa::Isa;
+use crate::op::{Gelu, GeluFn, Relu2, Relu2Fn, Silu, SiluFn};
 use crate::operation::Operation;
 use crate::registry::{Kernel, kernels};
 use crate::simd::cpu::Cpu;
@@ -91,7 +92,9 @@ fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
         (Operation::Norm, _) => cases::norm(kernel.bind(cpu)?),
         (Operation::Rope, _) => cases::rope(kernel.bind(cpu)?),
         (Operation::Softmax, _) => cases::softmax(kernel.bind(cpu)?),
-        (Operation::Relu2, _) => cases::relu2(kernel.bind(cpu)?),
+        (Operation::Relu2, _) => cases::gate(kernel.bind::<Relu2Fn>(cpu)?, Relu2, reference::relu2),
+        (Operation::Silu, _) => cases::gate(kernel.bind::<SiluFn>(cpu)?, Silu, reference::silu),
+        (Operation::Gelu, _) => cases::gate(kernel.bind::<GeluFn>(cpu)?, Gelu, reference::gelu),
         (Operation::Attend, Some(format)) => attention::attend(kernel.bind(cpu)?, format),
         (Operation::Join, _) => attention::join(kernel.bind(cpu)?),
         (Operation::Store, Some(format)) => attention::store(kernel.bind(cpu)?, format),

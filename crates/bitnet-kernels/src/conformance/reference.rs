@@ -87,8 +87,27 @@ pub(super) fn softmax(x: &[f32]) -> Vec<f32> {
     e.iter().map(|e| e * factor).collect()
 }
 
-pub(super) fn relu2(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let gated = |g: f32, u: f32| if g.is_finite() { g.max(0.0) * g.max(0.0) * u } else { f32::NAN };
+pub(super) fn relu2(x: f32) -> f32 {
+    x.max(0.0) * x.max(0.0)
+}
+
+pub(super) fn silu(x: f32) -> f32 {
+    weigh(x, x)
+}
+
+/// With `2 sqrt(2 / pi)` and `2 sqrt(2 / pi) 0.044715`.
+pub(super) fn gelu(x: f32) -> f32 {
+    weigh(x, x * (x * x).mul_add(0.071_354_814, 1.595_769))
+}
+
+/// `x / (1 + exp(-z))`.
+fn weigh(x: f32, z: f32) -> f32 {
+    let e = exp(-z.abs());
+    (if x < 0.0 { x * e } else { x.abs() }) / (1.0 + e)
+}
+
+pub(super) fn gate(activation: fn(f32) -> f32, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let gated = |g: f32, u: f32| if g.is_finite() { activation(g) * u } else { f32::NAN };
     gate.iter().zip(up).map(|(&g, &u)| gated(g, u)).collect()
 }
 

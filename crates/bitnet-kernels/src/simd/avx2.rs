@@ -119,6 +119,11 @@ impl Floats for Avx2 {
     }
 
     #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_div_ps(a, b))
+    }
+
+    #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         both!(_mm256_fmadd_ps(a, b, c))
     }

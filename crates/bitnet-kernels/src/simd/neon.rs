@@ -107,6 +107,11 @@ impl Floats for Neon {
     }
 
     #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        four!(vdivq_f32(a, b))
+    }
+
+    #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         four!(vfmaq_f32(c, a, b))
     }

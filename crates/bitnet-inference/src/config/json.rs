@@ -1,0 +1,160 @@
+//! Hyper-parameters from `config.json`, as transformers writes it.
+
+use serde_json::Value;
+
+use super::{
+    ACTIVATION, CONTEXT, Config, EPS, FFN, HEAD_SIZE, HEADS, HIDDEN, KV_HEADS, Key, LAYERS,
+    ROPE_BASE, Settings, VOCABULARY,
+};
+use crate::Error;
+use crate::source::Json;
+
+/// Settings that are read.
+const READ: [Key; 12] = [
+    LAYERS,
+    HIDDEN,
+    FFN,
+    HEADS,
+    KV_HEADS,
+    HEAD_SIZE,
+    CONTEXT,
+    EPS,
+    ROPE_BASE,
+    VOCABULARY,
+    ACTIVATION[0],
+    ACTIVATION[1],
+];
+
+/// Settings that are read elsewhere, and those that say nothing about what a model computes, or only
+/// how it is trained.
+const NEUTRAL: [&str; 34] = [
+    "_name_or_path",
+    "architectures",
+    // A model with biases has tensors of them, which are refused.
+    "attention_bias",
+    "mlp_bias",
+    "attention_dropout",
+    "auto_map",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "unk_token_id",
+    "dtype",
+    "torch_dtype",
+    "initializer_range",
+    "is_bitnet_config",
+    "model_type",
+    "pretraining_tp",
+    "quantization_config",
+    "rope_parameters",
+    "rope_scaling",
+    "tie_word_embeddings",
+    "transformers_version",
+    "use_cache",
+    "weight_bits",
+    "input_bits",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "chunk_size_feed_forward",
+    "is_encoder_decoder",
+    "is_decoder",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "_attn_implementation_autoset",
+];
+
+/// Settings that change what a model computes.
+const CHANGES: [&str; 11] = [
+    "attention_multiplier",
+    "attn_logit_softcapping",
+    "embedding_multiplier",
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "num_experts",
+    "num_local_experts",
+    "partial_rotary_factor",
+    "residual_multiplier",
+    "sliding_window",
+];
+
+impl Config {
+    /// Reads and checks `config.json`.
+    pub(crate) fn from_json(json: &Json) -> Result<Config, Error> {
+        let classes = json.get("architectures").and_then(Value::as_array);
+        let class = classes.and_then(|classes| classes.first()).and_then(Value::as_str);
+        let architecture = match class {
+            Some("BitNetForCausalLM") => "bitnet-b1.58",
+            // 1bitLLM's: the names differ in one letter.
+            Some("BitnetForCausalLM") => "bitnet",
+            _ => {
+                let found = class.unwrap_or("of no name").to_owned();
+                return Err(Error::Architecture { file: json.file.clone(), found });
+            }
+        };
+        Config::read(json, architecture)
+    }
+}
+
+impl Settings for Json {
+    fn u32(&self, key: Key) -> Result<Option<u32>, Error> {
+        Json::u32(self, key.json)
+    }
+
+    fn f32(&self, key: Key) -> Result<Option<f32>, Error> {
+        match (Json::f32(self, key.json)?, self.get("rope_parameters")) {
+            // Newer versions have it there.
+            (None, Some(rope)) if key.json == ROPE_BASE.json => {
+                let rope = Json { file: self.file.clone(), value: rope.clone() };
+                Json::f32(&rope, key.json)
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn str(&self, key: Key) -> Result<Option<&str>, Error> {
+        Json::str(self, key.json)
+    }
+
+    fn missing(&self, key: Key) -> Error {
+        self.error(key.json, "it must be there")
+    }
+
+    fn wrong(&self, key: Key, value: String, expected: String) -> Error {
+        let (file, key) = (self.file.clone(), key.json.to_owned());
+        Error::Config { file, key, value, expected }
+    }
+
+    fn check(&self, _: &Config) -> Result<(), Error> {
+        for name in ["rope_scaling", "rope_parameters"] {
+            let kind = |value: &Value| {
+                let kind = value.get("rope_type").or_else(|| value.get("type"));
+                kind.is_none_or(|kind| kind == "default")
+            };
+            if self.get(name).is_some_and(|value| !kind(value)) {
+                return Err(self.error(name, "scaled rotary positions are not supported"));
+            }
+        }
+        let set = |name: &&str| self.get(name).is_some_and(|value| *value != Value::Bool(false));
+        match CHANGES.iter().find(|name| set(name)) {
+            Some(name) => Err(self
+                .error(name, "this setting is not supported, and changes what the model computes")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Config {
+    /// The settings of `config.json` of which nothing is known, and which do not say no.
+    pub(crate) fn unknown(json: &Json) -> Vec<&str> {
+        let known =
+            |name: &str| READ.iter().map(|key| key.json).chain(NEUTRAL).any(|known| known == name);
+        let says_no = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
+        let all = json.value.as_object().into_iter().flatten();
+        all.filter(|(name, value)| !known(name) && !says_no(value))
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+}

@@ -1,0 +1,311 @@
+//! Weights from a checkpoint, checked and bound to the kernels that compute with them.
+//!
+//! Matrices of floating-point numbers stay in the mapped file; every byte of a ternary one is checked
+//! here, once. Tensors that the architecture does not have are refused: leaving them out would give
+//! other results.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use bitnet_kernels::format::{self, FormatError};
+use bitnet_kernels::op::HeadFn;
+use bitnet_kernels::shortlist::ShortlistError;
+use bitnet_kernels::ternarize::Ternarizer;
+use bitnet_kernels::{Bound, Device, Format, KernelManager, Pool};
+
+use super::{Checkpoint, StoredTensor, Weights};
+use crate::linear::{DequantizedLinear, Linear, QuantizedLinear};
+use crate::matrix::FloatMatrix;
+use crate::{Config, Error};
+
+/// Takes the tensors of a model out of a checkpoint.
+pub(crate) struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    /// The kernel of linear layers that are dequantised.
+    dequantize: Option<Bound<HeadFn>>,
+    ternarizer: Ternarizer,
+    manager: &'a KernelManager,
+    pool: &'a Pool,
+    used: HashSet<&'a str>,
+}
+
+impl<'a> Loader<'a> {
+    /// Takes nothing yet. Linear layers get kernels for floating-point weights if they are to be
+    /// dequantised.
+    ///
+    /// # Errors
+    ///
+    /// Where there are no kernels.
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        dequantize: bool,
+        (manager, pool): (&'a KernelManager, &'a Pool),
+    ) -> Result<Loader<'a>, Error> {
+        let dequantize = dequantize.then(|| manager.select(Some(Format::F16))).transpose()?;
+        let ternarizer = Ternarizer::select(manager)?;
+        Ok(Loader { checkpoint, dequantize, ternarizer, manager, pool, used: HashSet::new() })
+    }
+
+    /// Hyper-parameters of the model.
+    pub(crate) fn config(&self) -> &'a Config {
+        self.checkpoint.config()
+    }
+
+    /// A linear layer `[rows, cols]`, of which this is the name without `.weight`.
+    pub(crate) fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
+        let tensor = self.find(&format!("{name}.weight"), &[cols as u64, rows as u64])?;
+        let side = self.side_scale(name)?;
+        let weights = self.checkpoint.weights(tensor)?;
+        let exact = [Format::F32, Format::F16, Format::Bf16];
+        if !Format::TERNARY.iter().chain(&exact).any(|format| *format == weights.format) {
+            let expected = "I2_S, TQ1_0, TQ2_0 and other ternary types, and F32, F16 and BF16, which \
+                            are made ternary";
+            return Err(self.wrong_type(tensor, weights.format, expected));
+        }
+        let damaged = |error| self.damaged(tensor, error);
+        let (format, bytes) = self.ternary(&weights, rows, cols).map_err(damaged)?;
+        let linear = match self.dequantize {
+            Some(head) => DequantizedLinear::new(format, &bytes, (rows, cols), (side, head))
+                .map(Linear::Dequantized),
+            None => QuantizedLinear::new(cols, rows, Some(format), Device::Cpu, self.manager)?
+                .load(&bytes, self.pool)
+                .map(|linear| Linear::Quantized(linear.scaled(side))),
+        };
+        let linear = linear.map_err(damaged)?;
+        weights.bytes.evict();
+        Ok(linear.stored(weights.format))
+    }
+
+    /// A matrix in a ternary format: as it is, or made ternary as training does it if it is of
+    /// floating-point numbers.
+    fn ternary<'w>(
+        &self,
+        weights: &'w Weights,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(Format, Cow<'w, [u8]>), FormatError> {
+        let Weights { format, bytes } = weights;
+        if Format::TERNARY.contains(format) {
+            return Ok((*format, Cow::Borrowed(bytes)));
+        }
+        format::check(*format, bytes, rows, cols)?;
+        let mut numbers = vec![0.0; rows * cols];
+        let row_bytes = format.row_bytes(cols)?;
+        for (row, out) in bytes.chunks_exact(row_bytes).zip(numbers.chunks_exact_mut(cols)) {
+            format::widen(*format, row, out);
+        }
+        let known = self.checkpoint.rounds().then(|| exactly_ternary(&numbers)).flatten();
+        let encoded = match known {
+            Some((weights, scale)) => format::encode(Format::I2S, &weights, rows, cols, scale),
+            None => self.ternarizer.encode(Format::I2S, &numbers, rows, cols),
+        };
+        Ok((Format::I2S, Cow::Owned(encoded?)))
+    }
+
+    /// What all weights of a linear layer are multiplied by besides.
+    fn side_scale(&mut self, name: &str) -> Result<f32, Error> {
+        let name = format!("{name}.scale");
+        let Some(tensor) = self.checkpoint.tensor(&name) else {
+            return Ok(1.0);
+        };
+        let found = self.vector(&name, tensor.elements().min(2) as usize)?;
+        let scale = match found[..] {
+            [scale] if self.checkpoint.scales_divide() => 1.0 / scale,
+            [scale] => scale,
+            _ => return Err(self.shape(tensor, &[1])),
+        };
+        match scale.is_finite() {
+            true => Ok(scale),
+            false => Err(self.not_finite(tensor, 0, found[0])),
+        }
+    }
+
+    /// A table `[rows, hidden]` of as many rows as the vocabulary has tokens: embeddings or an output
+    /// layer.
+    pub(crate) fn table(&mut self, name: &str) -> Result<FloatMatrix, Error> {
+        let c = self.config();
+        let found = self.checkpoint.tensor(name).and_then(|t| t.dims.get(1).copied()).unwrap_or(1);
+        let rows = c.vocabulary.map_or(found, |rows| rows as u64);
+        let tensor = self.find(name, &[c.hidden as u64, rows])?;
+        let Weights { format, bytes } = self.float(tensor)?;
+        let shape = (rows as usize, c.hidden);
+        format::check(format, &bytes, shape.0, shape.1).map_err(|e| self.damaged(tensor, e))?;
+        let matrix = FloatMatrix::new(bytes.clone(), shape, format, (self.manager, self.pool));
+        bytes.evict();
+        matrix.map_err(|error| match error {
+            ShortlistError::Kernel(missing) => missing.into(),
+            ShortlistError::Format(source) => self.damaged(tensor, source),
+        })
+    }
+
+    /// An output layer of its own, in an architecture that has none, must be the embedding table
+    /// again.
+    pub(crate) fn tied(&mut self, embedding: &FloatMatrix) -> Result<(), Error> {
+        let Some(output) = self.checkpoint.tensor("output.weight") else {
+            return Ok(());
+        };
+        self.used.insert(&output.name);
+        let shape = [embedding.cols as u64, embedding.rows as u64];
+        let same = output.dims == shape && {
+            let Weights { format, bytes } = self.checkpoint.weights(output)?;
+            format == embedding.format && bytes[..] == *embedding.weights(0..embedding.rows)
+        };
+        if same {
+            return Ok(());
+        }
+        Err(Error::Variant {
+            file: self.checkpoint.file_of(output),
+            what: format!(
+                "tensor `{}` at byte {} differs from token_embd.weight; this architecture uses one \
+                 table for both: convert the model again",
+                output.stored, output.offset
+            ),
+        })
+    }
+
+    /// A tensor of one dimension, widened. Its numbers must be finite.
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        let tensor = self.find(name, &[len as u64])?;
+        let Weights { format, bytes } = self.float(tensor)?;
+        let out = numbers(format, &bytes, len).map_err(|e| self.damaged(tensor, e))?;
+        match out.iter().position(|x| !x.is_finite()) {
+            None => Ok(out),
+            Some(index) => Err(self.not_finite(tensor, index, out[index])),
+        }
+    }
+
+    /// `base^(-2i / size)` for each pair of a head, divided by the model's factors if it has some.
+    pub(crate) fn frequencies(&mut self) -> Result<Vec<f32>, Error> {
+        let &Config { head_size: size, rope_base: base, .. } = self.config();
+        let exponent = |i: usize| f64::from((2 * i) as f32 / size as f32);
+        let power = |i| libm::pow(f64::from(base), exponent(i)) as f32;
+        let mut frequencies: Vec<f32> = (0..size / 2).map(|i| 1.0 / power(i)).collect();
+        if self.checkpoint.tensor("rope_freqs.weight").is_some() {
+            let factors = self.vector("rope_freqs.weight", size / 2)?;
+            frequencies.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
+        }
+        if frequencies.iter().all(|f| f.is_finite()) {
+            return Ok(frequencies);
+        }
+        Err(Error::Variant {
+            file: self.checkpoint.name().to_owned(),
+            what: format!("rotary frequencies of base {base} are not finite; the file is damaged"),
+        })
+    }
+
+    /// The format and the bytes of a floating-point tensor.
+    fn float(&self, tensor: &StoredTensor) -> Result<Weights, Error> {
+        let weights = self.checkpoint.weights(tensor)?;
+        if Format::FLOAT.contains(&weights.format) {
+            return Ok(weights);
+        }
+        let expected = "types of floating-point numbers, such as F16";
+        Err(self.wrong_type(tensor, weights.format, expected))
+    }
+
+    /// The tensor `name`, which must have the dimensions `dims`, fastest first.
+    fn find(&mut self, name: &str, dims: &[u64]) -> Result<&'a StoredTensor, Error> {
+        let Some(tensor) = self.checkpoint.tensor(name) else {
+            let file = self.checkpoint.name().to_owned();
+            return Err(Error::MissingTensor { file, tensor: name.to_owned() });
+        };
+        if tensor.dims != dims {
+            return Err(self.shape(tensor, dims));
+        }
+        self.used.insert(&tensor.name);
+        Ok(tensor)
+    }
+
+    /// Ends the loading: what has not been taken is refused.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        let tensors = self.checkpoint.tensors();
+        match tensors.iter().find(|tensor| !self.used.contains(&*tensor.name)) {
+            None => Ok(()),
+            Some(tensor) => Err(Error::UnknownTensor {
+                file: self.checkpoint.file_of(tensor),
+                tensor: tensor.stored.clone(),
+                offset: tensor.offset,
+                architecture: self.config().architecture.clone(),
+            }),
+        }
+    }
+
+    fn wrong_type(&self, tensor: &StoredTensor, found: Format, expected: &'static str) -> Error {
+        Error::TensorType {
+            file: self.checkpoint.file_of(tensor),
+            tensor: tensor.stored.clone(),
+            offset: tensor.offset,
+            found: found.ggml_name().to_owned(),
+            expected,
+        }
+    }
+
+    fn shape(&self, tensor: &StoredTensor, expected: &[u64]) -> Error {
+        Error::Shape {
+            file: self.checkpoint.file_of(tensor),
+            tensor: tensor.stored.clone(),
+            offset: tensor.offset,
+            found: tensor.dims.clone(),
+            expected: expected.to_vec(),
+        }
+    }
+
+    fn not_finite(&self, tensor: &StoredTensor, index: usize, value: f32) -> Error {
+        Error::NotFiniteWeight {
+            file: self.checkpoint.file_of(tensor),
+            tensor: tensor.stored.clone(),
+            offset: tensor.offset,
+            index,
+            value,
+        }
+    }
+
+    fn damaged(&self, tensor: &StoredTensor, source: FormatError) -> Error {
+        Error::Tensor {
+            file: self.checkpoint.file_of(tensor),
+            tensor: tensor.stored.clone(),
+            offset: tensor.offset,
+            source,
+        }
+    }
+}
+
+/// Numbers of a vector in a floating-point format.
+fn numbers(format: Format, bytes: &[u8], len: usize) -> Result<Vec<f32>, FormatError> {
+    let (numbers, block) = format.block();
+    // These have no blocks: a vector of any length is whole.
+    let size = match format {
+        Format::F32 | Format::F16 | Format::Bf16 => block / numbers,
+        _ => {
+            format::check(format, bytes, 1, len)?;
+            let mut out = vec![0.0; len];
+            format::widen(format, bytes, &mut out);
+            return Ok(out);
+        }
+    };
+    let expected = len.saturating_mul(size);
+    if bytes.len() != expected {
+        return Err(FormatError::Length { format, expected, found: bytes.len() });
+    }
+    Ok(bytes
+        .chunks_exact(size)
+        .map(|x| match *x {
+            [a, b] if format == Format::F16 => half::f16::from_le_bytes([a, b]).to_f32(),
+            [a, b] => half::bf16::from_le_bytes([a, b]).to_f32(),
+            [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+            _ => f32::NAN,
+        })
+        .collect())
+}
+
+/// The weights and the scale of a matrix of numbers that are all zero, or plus or minus one other.
+fn exactly_ternary(numbers: &[f32]) -> Option<(Vec<i8>, f32)> {
+    let scale = numbers.iter().find(|x| **x != 0.0)?.abs();
+    let weight = |x: &f32| match *x / scale {
+        0.0 => Some(0),
+        1.0 => Some(1),
+        -1.0 => Some(-1),
+        _ => None,
+    };
+    Some((numbers.iter().map(weight).collect::<Option<_>>()?, scale))
+}
