@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use bitnet_kernels::format::FormatError;
 use bitnet_kernels::{Format, Isa, KERNELS, Line};
 
 /// Where it is written.
@@ -27,8 +26,10 @@ const TERNARY: &str = "
 ## Ternary weights
 
 Every format of files is checked, decoded and packed at load into one of two layouts
-([`packed.rs`](../../crates/bitnet-kernels/src/packed.rs)), for which gemv and gemm are written: so a matrix whose columns suit a
-layout runs everywhere, as fast in any format. Encoding is [`ternarize.rs`](../../crates/bitnet-kernels/src/ternarize.rs).
+([`packed.rs`](../../crates/bitnet-kernels/src/packed.rs)), for which gemv and gemm are written: so every matrix runs everywhere, as
+fast in any format. Columns that fill no block of a layout are packed with zeros, and activations are padded likewise. I2_S_ARM and
+I2_S_R4 are what some builds of bitnet.cpp write as I2_S: no file says so, who has one must. HF_PACKED is the tensors of checkpoints
+of Hugging Face. Encoding is [`ternarize.rs`](../../crates/bitnet-kernels/src/ternarize.rs).
 
 ";
 
@@ -99,10 +100,10 @@ fn page() -> String {
     out += TERNARY;
     let names: Vec<_> = Isa::ALL.iter().map(|isa| format!("`{isa}`")).collect();
     out += &table(
-        [&["format".to_owned()], &names[..], &["columns: a multiple of".to_owned()]].concat(),
+        [&["format".to_owned()], &names[..], &["shape: a multiple of".to_owned()]].concat(),
         Format::TERNARY.iter().map(|&format| {
             let name = format.ggml_name().to_owned();
-            [&[name], &product()[..], &[columns(format)]].concat()
+            [&[name], &product()[..], &[shape(format)]].concat()
         }),
     );
     out += LAYOUTS;
@@ -152,15 +153,16 @@ fn cell(line: &Line, isa: Isa) -> String {
     }
 }
 
-/// What the columns of a matrix must be a multiple of.
-fn columns(format: Format) -> String {
-    match format.row_bytes(1) {
-        Err(FormatError::Columns { multiple, .. }) => match format {
-            Format::Tl1 | Format::Tl2 => format!("{multiple}, and as its tiling says, rows too"),
-            _ => multiple.to_string(),
-        },
-        _ => "1".to_owned(),
+/// What the shape of a matrix must be a multiple of.
+fn shape(format: Format) -> String {
+    let [columns, rows, all] = format.multiples();
+    let parts = [(columns, "columns"), (rows, "rows"), (all, "weights in all")];
+    let mut said: Vec<_> =
+        parts.iter().filter(|(n, _)| *n > 1).map(|(n, of)| format!("{n} {of}")).collect();
+    if matches!(format, Format::Tl1 | Format::Tl2) {
+        said.push("as its tiling says".to_owned());
     }
+    said.join(", ")
 }
 
 /// A table in Markdown.

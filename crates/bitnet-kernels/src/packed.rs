@@ -6,12 +6,14 @@
 //! panel, the third and so on follow one another, and behind them all the second, the fourth and so on:
 //! gemv reads two panels together, at two places far from each other, which was measured to be faster.
 //!
+//! The columns need not be a multiple of anything: those that the last block has more than the matrix
+//! are zeros. Activations come with zeros up to [`padded`] columns.
+//!
 //! In [`Format::I2SR32`] the four bytes of a row are four bytes of its I2_S block: group `8 b + q`
 //! holds bytes `4 q .. 4 q + 4` of block `b`, whose field `g` (0 in the two highest bits) is columns
 //! `128 b + 32 g + 4 q ..` of the matrix. Packing is a transposition of 32-bit words.
 //!
-//! In [`Format::Tl2R32`] five groups are 96 columns, the last ones perhaps zeros that the matrix does
-//! not have. Byte `i` of a row in group `5 b + j` holds the magnitudes of two triples as TL2 has
+//! In [`Format::Tl2R32`] five groups are 96 columns. Byte `i` of a row in group `5 b + j` holds the magnitudes of two triples as TL2 has
 //! them, of columns `96 b + 24 j + i`, 4 and 8 after it in the low nibble, of those 12 after them in
 //! the high one; their signs are bits `2 j` and `2 j + 1` of byte `i` in group `5 b + 4`. It takes 1.67
 //! bits a weight instead of 2, and more instructions.
@@ -21,7 +23,7 @@ use std::ops::Range;
 
 use memmap2::MmapMut;
 
-use crate::format::{self, Format, FormatError, I2S, MOST_COLS};
+use crate::format::{self, Encoding, Format, FormatError, MOST_COLS, i2_s_blocks};
 use crate::pool::Pool;
 use crate::simd::PANEL;
 
@@ -118,48 +120,58 @@ impl Packed {
     ///
     /// # Panics
     ///
-    /// If `format` is not a ternary one of files, or `layout` is not one for packed matrices.
+    /// If the format is not a ternary one of files, or `layout` is not one for packed matrices.
     pub fn new(
-        format: Format,
+        encoding: impl Into<Encoding>,
         bytes: &[u8],
         (rows, cols): (usize, usize),
         layout: Format,
         pool: &Pool,
     ) -> Result<Packed, FormatError> {
+        let encoding = encoding.into();
+        let format = encoding.format;
         assert!(Format::TERNARY.contains(&format), "{format} is no ternary format of files");
-        let scale = format::check(format, bytes, rows, cols)?;
+        let scale = format::check(encoding, bytes, rows, cols)?;
         let width = width(layout, cols)?;
         let mut groups = Groups::zeros(rows.div_ceil(ROWS) * width)?;
-        let tiled = matches!(format, Format::Tl1 | Format::Tl2);
-        let decoded = tiled.then(|| format::decode(format, bytes, rows, cols)).transpose()?;
         // TL1 and TL2 are laid out in tiles of rows: they come apart as a whole.
-        let row_bytes = if tiled { 0 } else { format.row_bytes(cols)? };
+        let decoded = encoding.is_tiled().then(|| format::decode(encoding, bytes, rows, cols));
+        let decoded = decoded.transpose()?;
+        // Rows of I2_S that are whole blocks are moved as they are.
+        let whole = cols.is_multiple_of(Format::I2S.block().0);
         let firsts = rows.div_ceil(PAIR);
         pool.tiles(groups.get_mut(), width, (1, width), |mut tile| {
             let place = tile.rows().start;
             let panel = if place < firsts { 2 * place } else { 2 * (place - firsts) + 1 };
-            let rows = panel * ROWS..rows.min((panel + 1) * ROWS);
-            let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
-            let out = tile.row(place);
-            if let (Format::I2S, Format::I2SR32) = (format, layout) {
-                return interleave(bytes, out);
+            let own = panel * ROWS..rows.min((panel + 1) * ROWS);
+            let (of_own, out) = (own.start * cols..own.end * cols, tile.row(place));
+            if (format, layout, whole) == (Format::I2S, Format::I2SR32, true) {
+                return interleave(&bytes[of_own.start / 4..of_own.end / 4], out);
             }
             let weights = match &decoded {
-                Some(weights) => Cow::Borrowed(&weights[rows.start * cols..rows.end * cols]),
-                None => format::decode_rows(format, bytes, cols).into(),
+                Some(weights) => Cow::Borrowed(&weights[of_own]),
+                None => format::decode_rows(format, bytes, (rows, cols), own).into(),
             };
             match layout {
-                Format::I2SR32 => interleave(&I2S::encode_rows(&weights), out),
+                Format::I2SR32 => interleave(&blocks(&weights, cols), out),
                 _ => triple(&weights, cols, out),
             }
         });
         Ok(Packed { groups, rows, cols, scale, layout })
     }
 
-    /// The same weights, all multiplied by `side`.
-    #[must_use]
-    pub fn scaled(self, side: f32) -> Packed {
-        Packed { scale: self.scale * side, ..self }
+    /// The same with a scale that is `by` times as great: of formats whose scale is not in the bytes,
+    /// or not all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Unscalable`] where the scale would not be finite, or vanish.
+    pub fn scaled(self, by: f32) -> Result<Packed, FormatError> {
+        let scale = self.scale * by;
+        match scale.is_finite() && (scale != 0.0 || self.scale == 0.0 || by == 0.0) {
+            true => Ok(Packed { scale, ..self }),
+            false => Err(FormatError::Unscalable { format: self.layout, value: scale }),
+        }
     }
 
     /// Output features.
@@ -168,7 +180,7 @@ impl Packed {
         self.rows
     }
 
-    /// Input features.
+    /// Input features; activations have [`padded`] as many.
     #[must_use]
     pub fn cols(&self) -> usize {
         self.cols
@@ -208,11 +220,20 @@ impl Packed {
     }
 }
 
+/// Columns that activations of a matrix with `cols` columns must have, whatever its layout: what is
+/// behind those of the matrix must be zeros, so that sums stay the same.
+#[must_use]
+pub const fn padded(cols: usize) -> usize {
+    // Eight columns of several tokens are multiplied together.
+    cols.div_ceil(8).saturating_mul(8)
+}
+
 /// Bytes of a matrix `[rows, cols]` that is packed in `layout`.
 ///
 /// # Errors
 ///
-/// [`FormatError`] where the layout does not take so many columns.
+/// [`FormatError`] where there are no such matrices: of no columns, or of more than
+/// [`MOST_COLS`].
 ///
 /// # Panics
 ///
@@ -223,20 +244,25 @@ pub fn bytes(layout: Format, rows: usize, cols: usize) -> Result<usize, FormatEr
 
 /// Groups of a panel.
 pub(crate) fn width(layout: Format, cols: usize) -> Result<usize, FormatError> {
-    let (columns, bytes) = layout.block();
-    let multiple = match layout {
-        Format::I2SR32 => columns,
-        // Eight columns of several tokens are multiplied together.
-        Format::Tl2R32 => 8,
-        _ => panic!("{layout} is not a layout of packed matrices"),
-    };
-    if cols == 0 || !cols.is_multiple_of(multiple) {
-        return Err(FormatError::Columns { format: layout, cols, multiple });
-    }
-    if cols > MOST_COLS {
+    assert!(Format::PACKED.contains(&layout), "{layout} is not a layout of packed matrices");
+    if cols == 0 || cols > MOST_COLS {
         return Err(FormatError::Width { cols });
     }
+    let (columns, bytes) = layout.block();
     Ok(cols.div_ceil(columns) * bytes / 4)
+}
+
+/// Rows as whole blocks of I2_S each, with zeros behind their columns.
+fn blocks(weights: &[i8], cols: usize) -> Vec<u8> {
+    let wide = cols.next_multiple_of(Format::I2SR32.block().0);
+    if wide == cols {
+        return i2_s_blocks(weights);
+    }
+    let mut rows = vec![0; weights.len() / cols * wide];
+    for (padded, row) in rows.chunks_exact_mut(wide).zip(weights.chunks_exact(cols)) {
+        padded[..cols].copy_from_slice(row);
+    }
+    i2_s_blocks(&rows)
 }
 
 /// Packs the rows of a panel as triples. `groups` are zeros.
@@ -304,8 +330,12 @@ mod tests {
         let (rows, cols) = (if cfg!(miri) { 32 } else { 96 }, 768);
         let weights: Vec<i8> = (0..rows * cols).map(|i| ((7 * i + i / 5) % 3) as i8 - 1).collect();
         let pack = |format| {
-            let bytes = format::encode(format, &weights, rows, cols, 0.75).unwrap();
-            Packed::new(format, &bytes, (rows, cols), Format::I2SR32, &Pool::alone()).unwrap()
+            // One of them holds no scale.
+            let d = if format == Format::HfPacked { 1.0 } else { 0.75 };
+            let bytes = format::encode(format, &weights, rows, cols, d).unwrap();
+            let (shape, layout) = ((rows, cols), Format::I2SR32);
+            let packed = Packed::new(format, &bytes, shape, layout, &Pool::alone()).unwrap();
+            packed.scaled(0.75 / d).unwrap()
         };
         let want = pack(Format::I2S);
         assert_eq!(want.panels(0..rows).0[0][0][..4], [0x25, 0x42, 0x94, 0x09]);
@@ -315,10 +345,40 @@ mod tests {
             assert!(packed.panels(0..rows).0 == want.panels(0..rows).0, "{format}");
             assert_eq!(packed.panels(0..1).0[0].as_ptr().addr() % crate::aligned::LINE, 0);
         }
-        let bytes = format::encode(Format::Iq2Bn, &[0; 2 * 192], 2, 192, 1.0).unwrap();
-        let error = Packed::new(Format::Iq2Bn, &bytes, (2, 192), Format::I2SR32, &Pool::alone())
-            .unwrap_err();
-        assert!(matches!(error, FormatError::Columns { cols: 192, .. }), "{error}");
+    }
+
+    #[test]
+    fn columns_that_fill_no_block_are_packed_with_zeros() {
+        let weights: Vec<i8> = (0..64 * 100).map(|i| ((7 * i + i / 5) % 3) as i8 - 1).collect();
+        for (format, layout) in [Format::I2S, Format::HfPacked]
+            .into_iter()
+            .flat_map(|format| Format::PACKED.map(|layout| (format, layout)))
+        {
+            let pack = |weights: &[i8], cols| {
+                let bytes = format::encode(format, weights, 64, cols, 1.0).unwrap();
+                Packed::new(format, &bytes, (64, cols), layout, &Pool::alone()).unwrap()
+            };
+            let (narrow, zeros) = (pack(&weights, 100), vec![0; 28]);
+            let wide: Vec<i8> =
+                weights.chunks(100).flat_map(|row| [row, &zeros].concat()).collect();
+            let wide = pack(&wide, 128);
+            assert_eq!((narrow.cols(), padded(100), narrow.bytes()), (100, 104, wide.bytes()));
+            assert!(narrow.panels(0..64).0 == wide.panels(0..64).0, "{format} in {layout}");
+        }
+    }
+
+    #[test]
+    fn scales_beside_the_matrix_must_stay_numbers() {
+        let pack = || {
+            let bytes = format::encode(Format::I2S, &[1; 128], 1, 128, 0.5).unwrap();
+            Packed::new(Format::I2S, &bytes, (1, 128), Format::I2SR32, &Pool::alone()).unwrap()
+        };
+        assert_eq!(pack().scaled(3.0).unwrap().scaled(0.5).unwrap().scale(), 0.75);
+        assert_eq!(pack().scaled(0.0).unwrap().scale(), 0.0);
+        for by in [f32::NAN, f32::INFINITY, 1e-45] {
+            let error = pack().scaled(by).unwrap_err();
+            assert!(matches!(error, FormatError::Unscalable { .. }), "{error}");
+        }
     }
 
     #[test]
@@ -354,10 +414,10 @@ mod tests {
                 assert!(rest.iter().all(|&byte| byte == 0));
             }
         }
-        for cols in [0, 100] {
-            let error = FormatError::Columns { format: layout, cols, multiple: 8 };
-            assert_eq!(width(layout, cols), Err(error));
+        for cols in [0, MOST_COLS + 1] {
+            assert_eq!(width(layout, cols), Err(FormatError::Width { cols }));
         }
+        assert_eq!([0, 1, 8, 9, usize::MAX].map(padded), [0, 8, 8, 16, usize::MAX]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Floating-point weights to ternary matrices, as training does it.
 
-use crate::format::{self, Format, FormatError};
+use crate::format::{self, Encoding, Format, FormatError};
 use crate::manager::{KernelManager, NoKernel};
 use crate::op::{ABSMEAN_BLOCK, AbsmeanArgs, AbsmeanFn, TernarizeArgs, TernarizeFn, TernaryScale};
 use crate::registry::Bound;
@@ -76,21 +76,22 @@ impl Ternarizer {
     ///
     /// # Panics
     ///
-    /// If `format` is not a ternary one.
+    /// If the format is not a ternary one.
     pub fn encode(
         &self,
-        format: Format,
+        encoding: impl Into<Encoding>,
         weights: &[f32],
         rows: usize,
         cols: usize,
     ) -> Result<Vec<u8>, FormatError> {
-        let payload = format::payload(format, rows, cols)?;
+        let encoding = encoding.into();
+        let payload = format::payload(encoding, rows, cols)?;
         let (expected, found) = (rows.saturating_mul(cols), weights.len());
         if found != expected {
             return Err(FormatError::Weights { expected, found });
         }
         let scale = self.scale(weights)?;
-        if format == Format::I2S {
+        if encoding == Format::I2S.into() {
             let mut bytes = vec![0; payload];
             let (codes, tail) = bytes.split_at_mut(weights.len() / 4);
             (self.i2s.run)(TernarizeArgs { x: weights, scale, codes });
@@ -101,6 +102,6 @@ impl Ternarizer {
         self.codes(weights, scale, &mut codes);
         // In place: the vector is used again.
         let ternary: Vec<i8> = codes.into_iter().map(|code| code.cast_signed() - 1).collect();
-        format::encode(format, &ternary, rows, cols, scale.d())
+        format::encode(encoding, &ternary, rows, cols, scale.d())
     }
 }

@@ -2,7 +2,7 @@
 
 use bitnet_kernels::Format;
 use bitnet_kernels::format::{
-    FormatError, MOST_COLS, Tiled, Tiling, check, decode, encode, payload,
+    Encoding, FormatError, MOST_COLS, Tiling, check, decode, encode, payload,
 };
 
 /// As few rows as every format has.
@@ -13,14 +13,21 @@ fn weights() -> Vec<i8> {
     (0..ROWS * COLS).map(|i| ((7 * i + i / 5) % 3) as i8 - 1).collect()
 }
 
+/// The scale of tests: 1 where the format holds none.
+fn scale(format: Format) -> f32 {
+    if format == Format::HfPacked { 1.0 } else { 0.75 }
+}
+
 fn encoded(format: Format) -> Vec<u8> {
-    encode(format, &weights(), ROWS, COLS, 0.75).expect("ternary weights")
+    encode(format, &weights(), ROWS, COLS, scale(format)).expect("ternary weights")
 }
 
 #[test]
 fn weights_survive_every_ternary_format() {
     for format in Format::TERNARY {
-        assert_eq!(decode(format, &encoded(format), ROWS, COLS).unwrap(), weights(), "{format}");
+        let bytes = encoded(format);
+        assert_eq!(decode(format, &bytes, ROWS, COLS).unwrap(), weights(), "{format}");
+        assert_eq!(check(format, &bytes, ROWS, COLS), Ok(scale(format)), "{format}");
     }
 }
 
@@ -34,11 +41,31 @@ fn a_worked_example() {
 }
 
 #[test]
+fn four_weights_of_bitnet_rs_share_a_byte() {
+    let weights = [[1, -1, 0, 1], [0; 4], [-1; 4], [1; 4]].concat().repeat(4);
+    let bytes = encode(Format::BitNet32F16, &weights, 1, 64, 0.75).unwrap();
+    let codes = [0b11_10_01_11, 0b10_10_10_10, 0b01_01_01_01, 0xFF];
+    let block = [&codes[..], &codes, &[0x00, 0x3A]].concat();
+    assert_eq!(bytes, block.repeat(2));
+    // Where a code is 0, it stands for -2.
+    for (offset, byte) in [(0, 0b11_10_01_00), (17, 0b00_11_11_11)] {
+        let mut bytes = bytes.clone();
+        bytes[offset] = byte;
+        let error = check(Format::BitNet32F16, &bytes, 1, 64).unwrap_err();
+        assert_eq!(error, FormatError::Code { offset });
+    }
+}
+
+#[test]
 fn code_3_is_found_wherever_it_is() {
     for (format, places) in [
         (Format::I2S, vec![0, 1, 77, 4095]),
         (Format::Tq2_0, vec![0, 63, 66, 327]),
         (Format::Iq2Bn, vec![4, 131, 136, 32 * 132 - 1]),
+        (Format::Iq2BnR4, vec![16, 527, 544, 8 * 528 - 1]),
+        (Format::HfPacked, vec![0, 1, 77, 4095]),
+        (Format::I2SArm, vec![0, 1, 77, 4095]),
+        (Format::I2SR4, vec![0, 1, 77, 4095]),
     ] {
         for place in places {
             for shift in [0, 2, 4, 6] {
@@ -58,11 +85,30 @@ fn lengths_and_shapes_must_fit() {
         let (expected, found) = (bytes.len(), bytes.len() - 1);
         let short = check(format, &bytes[..found], ROWS, COLS).unwrap_err();
         assert_eq!(short, FormatError::Length { format, expected, found });
-        let columns = check(format, &bytes, ROWS, COLS + 4).unwrap_err();
-        assert!(matches!(columns, FormatError::Columns { cols: 516, .. }), "{columns}");
+        let [columns, rows, all] = format.multiples();
+        if columns > 1 {
+            let error = check(format, &bytes, ROWS, COLS + 4).unwrap_err();
+            let expected = FormatError::Columns { format, cols: 516, multiple: columns };
+            assert_eq!(error, expected);
+        }
+        if rows > 1 {
+            let error = check(format, &bytes, ROWS + 2, COLS).unwrap_err();
+            assert_eq!(error, FormatError::Rows { format, rows: 34, multiple: rows });
+        }
+        if all > 1 {
+            let error = check(format, &bytes, 3, 5).unwrap_err();
+            assert_eq!(error, FormatError::Elements { format, rows: 3, cols: 5, multiple: all });
+        }
         assert!(check(format, &bytes, usize::MAX / 64, COLS).is_err());
         assert!(check(format, &bytes, usize::MAX / 64 * 32, COLS).is_err());
     }
+    // Rows without bytes of their own are refused as that, other widths as no widths.
+    for format in [Format::Iq2BnR4, Format::HfPacked, Format::I2SR4, Format::Tl1, Format::Tl2] {
+        assert_eq!(format.row_bytes(512), Err(FormatError::Interleaved { format }));
+    }
+    let error = FormatError::Columns { format: Format::I2S, cols: 5460, multiple: 128 };
+    assert_eq!(Format::I2S.row_bytes(5460), Err(error));
+    assert_eq!(payload(Format::I2S, 96, 5460), Ok(96 * 5460 / 4 + 32));
     let all = Format::TERNARY.iter().chain(&Format::FLOAT);
     assert!(all.clone().all(|format| format.row_bytes(0).is_err()));
     assert!(all.clone().all(|format| format.row_bytes(usize::MAX).is_err()));
@@ -82,7 +128,8 @@ fn scales_must_be_finite_and_one() {
     let error = check(Format::I2S, &bytes, ROWS, COLS).unwrap_err();
     assert!(matches!(error, FormatError::Scale { offset: 4096, .. }), "{error}");
 
-    for (format, block) in [(Format::Tq1_0, 54), (Format::Tq2_0, 66)] {
+    for (format, block) in [(Format::Tq1_0, 54), (Format::Tq2_0, 66), (Format::BitNet32F16, 10)] {
+        let weights_each = format.block().0;
         let scale = |bytes: &mut [u8], block_index: usize, bits: u16| {
             bytes[(block_index + 1) * block - 2..][..2].copy_from_slice(&bits.to_le_bytes());
         };
@@ -99,7 +146,7 @@ fn scales_must_be_finite_and_one() {
 
         // A scale of 0 is fine for a block of zeros, and only for that.
         let mut zeros = weights();
-        zeros[256..512].fill(0);
+        zeros[weights_each..2 * weights_each].fill(0);
         let mut bytes = encode(format, &zeros, ROWS, COLS, 0.75).unwrap();
         scale(&mut bytes, 1, 0);
         assert_eq!(check(format, &bytes, ROWS, COLS), Ok(0.75), "{format}");
@@ -117,12 +164,14 @@ fn only_ternary_weights_are_encoded() {
     assert!(encode(Format::I2S, &weights[1..], ROWS, COLS, 1.0).is_err());
 }
 
-/// Shapes and tilings in which no two parameters are the same, ragged columns included.
-fn tilings() -> Vec<Tiled> {
-    let tiled = |format, (rows, cols), [bm, bk, strip]: [usize; 3]| {
-        Tiled::new(format, rows, cols, Tiling { rows: bm, cols: bk, strip })
-            .expect("tiles that fit")
-    };
+/// With tiles `BM`, `BK`, `bm`.
+fn tiled(format: Format, [rows, cols, strip]: [usize; 3]) -> Encoding {
+    Encoding { format, tiling: Some(Tiling { rows, cols, strip }) }
+}
+
+/// Tilings in which no two parameters are the same, and shapes for them, ragged columns included.
+fn tilings() -> Vec<(Encoding, (usize, usize))> {
+    let tiled = |format, shape, tiles| (tiled(format, tiles), shape);
     vec![
         tiled(Format::Tl1, (32, 8), [32, 8, 32]),
         tiled(Format::Tl1, (192, 96), [96, 24, 32]),
@@ -131,18 +180,21 @@ fn tilings() -> Vec<Tiled> {
         tiled(Format::Tl2, (192, 512), [96, 48, 32]),
         tiled(Format::Tl2, (64, 800), [64, 192, 32]),
         tiled(Format::Tl2, (32, 32), [32, 96, 32]),
+        tiled(Format::Tl2, (64, 352), [32, 96, 32]),
+        tiled(Format::Tl2, (64, 448), [64, 192, 32]),
+        tiled(Format::Tl2, (32, 72), [32, 24, 32]),
     ]
 }
 
 #[test]
 fn tiles_hold_every_weight_once() {
-    for tiled in tilings() {
-        let n = (0..).find(|&n| tiled.encode(&vec![0; n], 1.0).is_ok()).unwrap();
-        let weights: Vec<i8> = (0..n).map(|i| ((i * i + 7 * i + i / 5) % 3) as i8 - 1).collect();
-        let bytes = tiled.encode(&weights, -0.25).unwrap();
-        assert_eq!(bytes.len(), tiled.payload());
-        assert_eq!(tiled.check(&bytes), Ok(-0.25), "{tiled:?}");
-        assert_eq!(tiled.decode(&bytes).unwrap(), weights, "{tiled:?}");
+    for (encoding, (rows, cols)) in tilings() {
+        let weights: Vec<i8> =
+            (0..rows * cols).map(|i| ((i * i + 7 * i + i / 5) % 3) as i8 - 1).collect();
+        let bytes = encode(encoding, &weights, rows, cols, -0.25).unwrap();
+        assert_eq!(Ok(bytes.len()), payload(encoding, rows, cols));
+        assert_eq!(check(encoding, &bytes, rows, cols), Ok(-0.25), "{encoding:?}");
+        assert_eq!(decode(encoding, &bytes, rows, cols).unwrap(), weights, "{encoding:?}");
     }
 }
 
@@ -151,8 +203,8 @@ fn plain_tiles_do_not_depend_on_their_columns() {
     for (format, [narrow, wide]) in [(Format::Tl1, [8, 768]), (Format::Tl2, [48, 384])] {
         let weights = weights().repeat(3);
         let bytes = [narrow, wide].map(|cols| {
-            let tiling = Tiling { cols, ..Tiling::plain(format) };
-            Tiled::new(format, 64, 768, tiling).unwrap().encode(&weights, 1.0).unwrap()
+            let tiling = Some(Tiling { cols, ..Tiling::plain(format) });
+            encode(Encoding { format, tiling }, &weights, 64, 768, 1.0).unwrap()
         });
         assert_eq!(bytes[0], bytes[1], "{format}");
         assert_eq!(bytes[0], encode(format, &weights, 64, 768, 1.0).unwrap(), "{format}");
@@ -161,22 +213,44 @@ fn plain_tiles_do_not_depend_on_their_columns() {
 
 #[test]
 fn published_tiles_fit_their_shapes() {
-    for (rows, cols) in [(1536, 1536), (3200, 8640), (8640, 3200), (4096, 14336), (1024, 4096)] {
+    let mut tl1 = 0;
+    for (rows, cols) in [
+        (1536, 4096),
+        (1536, 1536),
+        (4096, 1536),
+        (3200, 8640),
+        (3200, 3200),
+        (8640, 3200),
+        (14336, 4096),
+        (4096, 14336),
+        (1024, 4096),
+        (4096, 4096),
+    ] {
         for format in [Format::Tl1, Format::Tl2] {
-            let tiling = Tiling::published(format, rows, cols).unwrap();
-            assert_eq!(Tiling::of(format, rows, cols), tiling);
-            assert!(Tiled::new(format, rows, cols, tiling).is_ok(), "{format} {rows} x {cols}");
+            let all: Vec<_> = Tiling::published(format, rows, cols).collect();
+            assert_eq!(Tiling::of(format, rows, cols), all[0]);
+            for tiling in all {
+                let encoding = Encoding { format, tiling: Some(tiling) };
+                assert!(payload(encoding, rows, cols).is_ok(), "{tiling:?} of {rows} x {cols}");
+                tl1 += usize::from(format == Format::Tl1);
+            }
         }
     }
+    // Ten shapes, of which four have a preset besides.
+    assert_eq!(tl1, 14);
+    let both: Vec<_> = Tiling::published(Format::Tl1, 4096, 4096).collect();
+    let [first, second] = both[..] else { panic!("{both:?}") };
+    assert_eq!((first.rows, first.cols, first.strip), (128, 64, 64));
+    assert_eq!(second, Tiling { strip: 32, ..first });
     // 2560 x 6912 of TL2, as bitnet.cpp counts its bytes.
     assert_eq!(payload(Format::Tl2, 2560, 6912), Ok(3_713_760));
-    assert_eq!(Tiling::published(Format::Tl2, 2560, 6912), None);
+    assert_eq!(Tiling::published(Format::Tl2, 2560, 6912).next(), None);
 }
 
 #[test]
 fn tiles_that_do_not_fit_are_refused() {
     for (format, rows, tiling) in [
-        (Format::Tl1, 48, [32, 64, 32]),
+        (Format::Tl1, 96, [64, 64, 32]),
         (Format::Tl1, 64, [32, 64, 64]),
         (Format::Tl1, 64, [64, 96, 32]),
         (Format::Tl1, 64, [64, 4, 32]),
@@ -189,10 +263,19 @@ fn tiles_that_do_not_fit_are_refused() {
         (Format::Tl2, 64, [32, 0, 32]),
         (Format::Tl2, 64, [32, usize::MAX, 32]),
     ] {
-        let [tile_rows, cols, strip] = tiling;
-        let tiling = Tiling { rows: tile_rows, cols, strip };
-        let error = Tiled::new(format, rows, 512, tiling).unwrap_err();
+        let encoding = tiled(format, tiling);
+        let error = payload(encoding, rows, 512).unwrap_err();
+        let tiling = encoding.tiling.unwrap();
         assert_eq!(error, FormatError::Tiling { format, rows, cols: 512, tiling });
+    }
+    // A format without tiles.
+    let encoding = tiled(Format::I2S, [32, 96, 32]);
+    for error in [
+        payload(encoding, 32, 512).map(drop),
+        check(encoding, &encoded(Format::I2S), 32, 512).map(drop),
+        encode(encoding, &weights(), 32, 512, 1.0).map(drop),
+    ] {
+        assert!(matches!(error, Err(FormatError::Tiling { format: Format::I2S, .. })), "{error:?}");
     }
     let error = Format::Tl2.row_bytes(512).unwrap_err();
     assert_eq!(error, FormatError::Interleaved { format: Format::Tl2 });
@@ -247,17 +330,58 @@ fn rows_with_scales_of_their_own_must_agree() {
     assert!(matches!(check(Format::Iq2Bn, &bytes, ROWS, COLS), Err(FormatError::Scales { .. })));
     bytes[2 * row + 4..][..COLS / 4].fill(0x55);
     assert_eq!(check(Format::Iq2Bn, &bytes, ROWS, COLS), Ok(0.75));
+
+    // Where the scale of row 6 is, and what makes the row zeros.
+    let of_row_6 = |format, at: usize, zeros: &dyn Fn(&mut [u8])| {
+        let bytes = encoded(format);
+        let check = |scale: &[u8], zero: bool| {
+            let mut bytes = bytes.clone();
+            bytes[at..][..scale.len()].copy_from_slice(scale);
+            if zero {
+                zeros(&mut bytes);
+            }
+            check(format, &bytes, ROWS, COLS)
+        };
+        let expected = FormatError::Scales { offset: at, first: 0.75, second: 0.5 };
+        let half = match format {
+            Format::Iq1Bn => &[0x00, 0x38][..],
+            _ => &[0, 0, 0, 0x3F],
+        };
+        assert_eq!(check(half, true), Err(expected.clone()), "{format}");
+        assert_eq!(check(half, false), Err(expected), "{format}");
+        let nothing = &[0; 4][..half.len()];
+        assert!(matches!(check(nothing, false), Err(FormatError::Scales { .. })), "{format}");
+        assert_eq!(check(nothing, true), Ok(0.75), "{format}");
+    };
+    let row = 2 + COLS / 64 * 13;
+    let zeros = encode(Format::Iq1Bn, &[0; COLS], 1, COLS, 0.0).unwrap();
+    of_row_6(Format::Iq1Bn, 6 * row, &|bytes| {
+        bytes[6 * row + 2..7 * row].copy_from_slice(&zeros[2..]);
+    });
+    let rows = 4 * 4 + COLS;
+    of_row_6(Format::Iq2BnR4, rows + 2 * 4, &|bytes| {
+        for sixteen in bytes[rows + 16..2 * rows].as_chunks_mut::<16>().0 {
+            sixteen[8..12].fill(0x55);
+        }
+    });
 }
 
 #[test]
 fn scales_that_a_format_cannot_hold_are_refused() {
     for format in Format::TERNARY {
         let write = |d| encode(format, &[1; 32 * 768], 32, 768, d);
+        if format == Format::HfPacked {
+            assert!(write(1.0).is_ok());
+            let error = write(0.5).unwrap_err();
+            assert_eq!(error, FormatError::Unscalable { format, value: 0.5 });
+            continue;
+        }
         for d in [0.0, 0.5, -2.0, 1e-7] {
             let bytes = write(d).unwrap();
             assert!((check(format, &bytes, 32, 768).unwrap() - d).abs() < 1e-3, "{format}");
         }
-        let half = matches!(format, Format::Tq1_0 | Format::Tq2_0);
+        let half =
+            matches!(format, Format::Tq1_0 | Format::Tq2_0 | Format::Iq1Bn | Format::BitNet32F16);
         for (d, refused) in [(f32::NAN, true), (f32::INFINITY, true), (1e5, half), (1e-9, half)] {
             match write(d) {
                 Ok(_) => assert!(!refused, "{format} {d}"),

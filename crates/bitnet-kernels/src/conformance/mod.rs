@@ -13,6 +13,7 @@ use crate::simd::cpu::Cpu;
 
 mod attention;
 mod cases;
+mod product;
 mod reference;
 mod shortlist;
 
@@ -85,8 +86,8 @@ pub fn run(cpu: &Cpu) -> Report {
 fn check(kernel: &Kernel, cpu: &Cpu) -> Option<Result<(), String>> {
     let weights = kernel.format();
     Some(match (kernel.operation(), weights) {
-        (Operation::Gemv, _) => cases::gemv(kernel.bind(cpu)?, kernel.format()?),
-        (Operation::Gemm, _) => cases::gemm(kernel.bind(cpu)?, kernel.format()?),
+        (Operation::Gemv, _) => product::gemv(kernel.bind(cpu)?, kernel.format()?),
+        (Operation::Gemm, _) => product::gemm(kernel.bind(cpu)?, kernel.format()?),
         (Operation::Head, Some(format)) => cases::head(kernel.bind(cpu)?, format),
         (Operation::Quantize, _) => cases::quantize(kernel.bind(cpu)?),
         (Operation::Norm, _) => cases::norm(kernel.bind(cpu)?),

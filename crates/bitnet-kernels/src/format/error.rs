@@ -17,7 +17,27 @@ pub enum FormatError {
         /// What it must be a multiple of.
         multiple: usize,
     },
-    /// More columns than [`MOST_COLS`].
+    /// The number of rows does not suit the format.
+    Rows {
+        /// The format.
+        format: Format,
+        /// Rows of the matrix.
+        rows: usize,
+        /// What it must be a multiple of.
+        multiple: usize,
+    },
+    /// The number of weights does not suit the format.
+    Elements {
+        /// The format.
+        format: Format,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+        /// What their product must be a multiple of.
+        multiple: usize,
+    },
+    /// No columns, or more than [`MOST_COLS`].
     Width {
         /// Columns of the matrix.
         cols: usize,
@@ -31,7 +51,7 @@ pub enum FormatError {
         /// Bytes there are.
         found: usize,
     },
-    /// A 2-bit code 3, which stands for no weight.
+    /// A 2-bit code that stands for no weight.
     Code {
         /// The byte that holds it.
         offset: usize,
@@ -123,8 +143,15 @@ impl fmt::Display for FormatError {
             FormatError::Columns { format, cols, multiple } => {
                 write!(f, "{cols} columns are not a multiple of {multiple}, as {format} needs")
             }
+            FormatError::Rows { format, rows, multiple } => {
+                write!(f, "{rows} rows are not a multiple of {multiple}, as {format} needs")
+            }
+            FormatError::Elements { format, rows, cols, multiple } => write!(
+                f,
+                "{rows} x {cols} weights are not a multiple of {multiple}, as {format} needs"
+            ),
             FormatError::Width { cols } => {
-                write!(f, "{cols} columns; at most {MOST_COLS} are supported")
+                write!(f, "{cols} columns; from 1 to {MOST_COLS} are supported")
             }
             FormatError::Length { format, expected, found } => {
                 write!(f, "{found} bytes; the shape needs {expected} in {format}")
@@ -132,7 +159,7 @@ impl fmt::Display for FormatError {
             FormatError::Code { offset } => {
                 write!(
                     f,
-                    "byte {offset} holds the code 0b11, which is no ternary weight: the file is \
+                    "byte {offset} holds a 2-bit code that is no ternary weight: the file is \
                      damaged, or was written with another layout"
                 )
             }

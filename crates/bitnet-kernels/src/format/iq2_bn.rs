@@ -1,7 +1,7 @@
 //! IQ2_BN of ik_llama.cpp: the `f32` scale of a row, then 64 codes in 16 bytes. Lane `p` of field `g`
 //! is element `16 g + p`; field 0 is the two lowest bits.
 
-use super::{FormatError, OneScale, invalid_crumb};
+use super::{FormatError, OneScale, crumbs, invalid_crumb};
 
 /// Bytes of the scale of a row.
 pub(super) const HEAD: usize = 4;
@@ -46,7 +46,7 @@ pub(super) fn decode(bytes: &[u8], cols: usize) -> Vec<i8> {
     for (_, codes) in split(bytes, cols) {
         for block in codes.as_chunks::<16>().0 {
             for shift in [0, 2, 4, 6] {
-                weights.extend(block.map(|b| ((b >> shift) & 3).cast_signed() - 1));
+                weights.extend(crumbs(block, shift));
             }
         }
     }

@@ -9,10 +9,15 @@ use std::fmt;
 
 use crate::simd::Floats;
 
+mod bitnet32_f16;
+mod encoding;
 mod error;
 mod float;
-pub(crate) mod i2_s;
+mod hf_packed;
+mod i2_s;
+mod iq1_bn;
 mod iq2_bn;
+mod iq2_bn_r4;
 mod iq2_s;
 mod iq2_s_grid;
 mod narrow;
@@ -21,21 +26,21 @@ mod q8_0;
 mod tiling;
 mod tl1;
 mod tl2;
-pub(crate) mod tq1_0;
-pub(crate) mod tq2_0;
+mod tq1_0;
+mod tq2_0;
 
+pub(crate) use self::encoding::decode_rows;
+pub use self::encoding::{Encoding, check, decode, encode, payload};
 pub use self::error::FormatError;
 pub(crate) use self::float::{Bf16, F16, F32};
-pub(crate) use self::i2_s::I2S;
+pub(crate) use self::i2_s::blocks as i2_s_blocks;
 pub(crate) use self::iq2_s::Iq2S;
 pub use self::iq2_s::encode_iq2_s;
 pub(crate) use self::iq2_s_grid::GRID as IQ2_S_GRID;
 pub use self::narrow::narrow;
 pub(crate) use self::q6_k::Q6K;
 pub(crate) use self::q8_0::Q8_0;
-pub use self::tiling::{Tiled, Tiling};
-pub(crate) use self::tq1_0::Tq1_0;
-pub(crate) use self::tq2_0::Tq2_0;
+pub use self::tiling::Tiling;
 
 /// The widest rows: their sums of codes times activations cannot overflow 32 bits.
 pub const MOST_COLS: usize = 1 << 22;
@@ -44,8 +49,15 @@ pub const MOST_COLS: usize = 1 << 22;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// bitnet.cpp I2_S: blocks of 128 codes in 32 bytes, one `f32` scale behind the matrix.
+    /// bitnet.cpp I2_S: blocks of 128 codes in 32 bytes, one `f32` scale behind the matrix. Blocks run
+    /// over the ends of rows.
     I2S,
+    /// I2_S as builds of bitnet.cpp for ARM write it: blocks of 64 codes in 16 bytes. Nothing in a file
+    /// tells it from I2_S.
+    I2SArm,
+    /// I2_S as builds of bitnet.cpp without `ACT_PARALLEL` write it: the codes of four rows to a byte.
+    /// Nothing in a file tells it from I2_S.
+    I2SR4,
     /// ggml TQ1_0: blocks of 256 codes, five to a byte, and an `f16` scale.
     Tq1_0,
     /// ggml TQ2_0: blocks of 256 codes, four to a byte, and an `f16` scale.
@@ -60,8 +72,17 @@ pub enum Format {
     Tl1,
     /// bitnet.cpp TL2: triples of codes in 5 bits, tiled, one `f32` scale behind the matrix.
     Tl2,
+    /// ik_llama.cpp IQ1_BN: rows of an `f16` scale and blocks of 64 codes in 13 bytes.
+    Iq1Bn,
     /// ik_llama.cpp IQ2_BN: rows of an `f32` scale and blocks of 64 codes in 16 bytes.
     Iq2Bn,
+    /// ik_llama.cpp IQ2_BN_R4: IQ2_BN with the blocks of four rows interleaved.
+    Iq2BnR4,
+    /// BitNet-rs: blocks of 32 codes in 8 bytes and an `f16` scale.
+    BitNet32F16,
+    /// Bytes of checkpoints of Hugging Face: the codes of four rows to a byte, a quarter of the matrix
+    /// apart. The scale is elsewhere: here it is 1, see [`Packed::scaled`](crate::Packed::scaled).
+    HfPacked,
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
@@ -79,72 +100,81 @@ pub enum Format {
 
 impl Format {
     /// The ternary formats of files.
-    pub const TERNARY: [Format; 6] =
-        [Format::I2S, Format::Tq1_0, Format::Tq2_0, Format::Tl1, Format::Tl2, Format::Iq2Bn];
+    pub const TERNARY: [Format; 12] = [
+        Format::I2S,
+        Format::Tq1_0,
+        Format::Tq2_0,
+        Format::Tl1,
+        Format::Tl2,
+        Format::Iq1Bn,
+        Format::Iq2Bn,
+        Format::Iq2BnR4,
+        Format::BitNet32F16,
+        Format::HfPacked,
+        Format::I2SArm,
+        Format::I2SR4,
+    ];
     /// The layouts of [packed](crate::packed) matrices.
     pub const PACKED: [Format; 2] = [Format::I2SR32, Format::Tl2R32];
     /// The formats of other matrices: embeddings, the head.
     pub const FLOAT: [Format; 6] =
         [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q6K, Format::Iq2S];
 
+    /// Its names, and the weights and bytes of a block.
+    const fn facts(self) -> (&'static str, &'static str, (usize, usize)) {
+        match self {
+            Format::I2S => ("i2s", "I2_S", (128, 32)),
+            Format::I2SArm => ("i2s_arm", "I2_S_ARM", (64, 16)),
+            Format::I2SR4 => ("i2s_r4", "I2_S_R4", (4, 1)),
+            Format::Tq1_0 => ("tq1_0", "TQ1_0", (256, 54)),
+            Format::Tq2_0 => ("tq2_0", "TQ2_0", (256, 66)),
+            Format::I2SR32 => ("i2s_r32", "I2_S_R32", (128, 32)),
+            Format::Tl2R32 => ("tl2_r32", "TL2_R32", (96, 20)),
+            Format::Tl1 => ("tl1", "TL1", (8, 2)),
+            Format::Tl2 => ("tl2", "TL2", (96, 20)),
+            Format::Iq1Bn => ("iq1_bn", "IQ1_BN", (64, 13)),
+            Format::Iq2Bn => ("iq2_bn", "IQ2_BN", (64, 16)),
+            Format::Iq2BnR4 => ("iq2_bn_r4", "IQ2_BN_R4", (64, 16)),
+            Format::BitNet32F16 => ("bitnet32_f16", "BitNet32F16", (32, 10)),
+            Format::HfPacked => ("hf_packed", "HF_PACKED", (4, 1)),
+            Format::F32 => ("f32", "F32", (16, 64)),
+            Format::F16 => ("f16", "F16", (16, 32)),
+            Format::Bf16 => ("bf16", "BF16", (16, 32)),
+            Format::Q8_0 => ("q8_0", "Q8_0", (32, 34)),
+            Format::Q6K => ("q6_k", "Q6_K", (256, 210)),
+            Format::Iq2S => ("iq2_s", "IQ2_S", (256, 82)),
+        }
+    }
+
     /// The name used in kernel ids.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Format::I2S => "i2s",
-            Format::Tq1_0 => "tq1_0",
-            Format::Tq2_0 => "tq2_0",
-            Format::I2SR32 => "i2s_r32",
-            Format::Tl2R32 => "tl2_r32",
-            Format::Tl1 => "tl1",
-            Format::Tl2 => "tl2",
-            Format::Iq2Bn => "iq2_bn",
-            Format::F32 => "f32",
-            Format::F16 => "f16",
-            Format::Bf16 => "bf16",
-            Format::Q8_0 => "q8_0",
-            Format::Q6K => "q6_k",
-            Format::Iq2S => "iq2_s",
-        }
+        self.facts().0
     }
 
-    /// The name that ggml and its tools give the format.
+    /// The name that ggml and other tools give the format; of those that have none, one like it.
     #[must_use]
     pub const fn ggml_name(self) -> &'static str {
-        match self {
-            Format::I2S => "I2_S",
-            Format::Tq1_0 => "TQ1_0",
-            Format::Tq2_0 => "TQ2_0",
-            Format::I2SR32 => "I2_S_R32",
-            Format::Tl2R32 => "TL2_R32",
-            Format::Tl1 => "TL1",
-            Format::Tl2 => "TL2",
-            Format::Iq2Bn => "IQ2_BN",
-            Format::F32 => "F32",
-            Format::F16 => "F16",
-            Format::Bf16 => "BF16",
-            Format::Q8_0 => "Q8_0",
-            Format::Q6K => "Q6_K",
-            Format::Iq2S => "IQ2_S",
-        }
+        self.facts().1
     }
 
-    /// Weights and bytes of the smallest piece of a row: a block, or sixteen numbers of the formats
-    /// that have none. What a row or a matrix has besides is not counted.
+    /// Weights and bytes of the smallest piece of a row, or of rows that are interleaved: a block, or
+    /// sixteen numbers of the formats that have none. What a row or a matrix has besides is not counted.
     #[must_use]
     pub const fn block(self) -> (usize, usize) {
+        self.facts().2
+    }
+
+    /// What the columns, the rows and the weights in all of a matrix must be multiples of. The tiles
+    /// of TL1 and TL2 ask for more.
+    #[must_use]
+    pub const fn multiples(self) -> [usize; 3] {
         match self {
-            Format::I2S | Format::I2SR32 => (128, 32),
-            Format::Tq1_0 => (256, 54),
-            Format::Tq2_0 => (256, 66),
-            Format::Tl1 => (8, 2),
-            Format::Tl2 | Format::Tl2R32 => (96, 20),
-            Format::Iq2Bn => (64, 16),
-            Format::F32 => (16, 64),
-            Format::F16 | Format::Bf16 => (16, 32),
-            Format::Q8_0 => (32, 34),
-            Format::Q6K => (256, 210),
-            Format::Iq2S => (256, 82),
+            Format::I2S | Format::I2SArm => [1, 1, self.block().0],
+            Format::I2SR4 | Format::HfPacked => [1, 4, 1],
+            Format::Iq2BnR4 => [64, 4, 1],
+            Format::Tl1 | Format::Tl2 => [8, 32, 1],
+            _ => [self.block().0, 1, 1],
         }
     }
 
@@ -152,21 +182,45 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Columns`] where the format has no rows of `cols` weights,
+    /// [`FormatError::Columns`] where the format has no rows of `cols` weights with bytes of their own,
     /// [`FormatError::Width`] where it is more than [`MOST_COLS`], [`FormatError::Interleaved`] for
-    /// TL1 and TL2, whose rows have no bytes of their own.
+    /// formats in which no row has.
     pub fn row_bytes(self, cols: usize) -> Result<usize, FormatError> {
-        self.check_cols(cols)?;
+        self.check_cols(cols, self.multiples()[0])?;
         let (weights, bytes) = self.block();
-        match self {
-            Format::Tl1 | Format::Tl2 => Err(FormatError::Interleaved { format: self }),
-            Format::Iq2Bn => Ok(iq2_bn::HEAD + cols / weights * bytes),
-            _ => Ok(cols / weights * bytes),
-        }
+        let head = match self {
+            Format::Tl1 | Format::Tl2 | Format::Iq2BnR4 | Format::I2SR4 | Format::HfPacked => {
+                return Err(FormatError::Interleaved { format: self });
+            }
+            Format::Iq1Bn => iq1_bn::HEAD,
+            Format::Iq2Bn => iq2_bn::HEAD,
+            _ => 0,
+        };
+        self.check_cols(cols, weights)?;
+        Ok(head + cols / weights * bytes)
     }
 
-    fn check_cols(self, cols: usize) -> Result<(), FormatError> {
-        let multiple = if self == Format::Tl2 { 32 } else { self.block().0 };
+    /// Whether a matrix `[rows, cols]` can be in this format; of TL1 and TL2, whether one can with some
+    /// tiles.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Columns`], [`FormatError::Rows`] or [`FormatError::Elements`] where it has to be a
+    /// multiple of something, [`FormatError::Width`] where rows are too wide.
+    pub fn check_shape(self, rows: usize, cols: usize) -> Result<(), FormatError> {
+        let [columns, down, all] = self.multiples();
+        self.check_cols(cols, columns)?;
+        if !rows.is_multiple_of(down) {
+            return Err(FormatError::Rows { format: self, rows, multiple: down });
+        }
+        // The product itself may be too great to count.
+        if !((rows % all) * (cols % all)).is_multiple_of(all) {
+            return Err(FormatError::Elements { format: self, rows, cols, multiple: all });
+        }
+        Ok(())
+    }
+
+    fn check_cols(self, cols: usize, multiple: usize) -> Result<(), FormatError> {
         if cols == 0 || !cols.is_multiple_of(multiple) {
             return Err(FormatError::Columns { format: self, cols, multiple });
         }
@@ -180,143 +234,6 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// Checks every byte of a ternary matrix and reads its scale.
-///
-/// `bytes` is the payload of a `[rows, cols]` matrix, the tail of I2_S included. Those of a
-/// floating-point format are only counted; its scale is 1.
-///
-/// # Errors
-///
-/// [`FormatError`] where the bytes are not such a matrix.
-pub fn check(format: Format, bytes: &[u8], rows: usize, cols: usize) -> Result<f32, FormatError> {
-    check_length(format, bytes, rows, cols)?;
-    match format {
-        Format::I2S => I2S::check(bytes),
-        Format::Tq1_0 => Tq1_0::check(bytes),
-        Format::Tq2_0 => Tq2_0::check(bytes),
-        Format::Iq2Bn => iq2_bn::check(bytes, cols),
-        Format::Tl1 | Format::Tl2 => tiled(format, rows, cols)?.check(bytes),
-        _ => Ok(1.0),
-    }
-}
-
-fn check_length(format: Format, bytes: &[u8], rows: usize, cols: usize) -> Result<(), FormatError> {
-    let expected = payload(format, rows, cols)?;
-    if bytes.len() != expected {
-        return Err(FormatError::Length { format, expected, found: bytes.len() });
-    }
-    Ok(())
-}
-
-/// The matrix with the tiles that its shape has when nothing else is said.
-fn tiled(format: Format, rows: usize, cols: usize) -> Result<Tiled, FormatError> {
-    Tiled::new(format, rows, cols, Tiling::of(format, rows, cols))
-}
-
-/// Bytes of a `[rows, cols]` matrix, tail included; more than there can be, if they are too many
-/// to count.
-///
-/// # Errors
-///
-/// [`FormatError`] where the shape does not suit the format.
-pub fn payload(format: Format, rows: usize, cols: usize) -> Result<usize, FormatError> {
-    if matches!(format, Format::Tl1 | Format::Tl2) {
-        return Ok(tiled(format, rows, cols)?.payload());
-    }
-    let tail = if format == Format::I2S { i2_s::TAIL } else { 0 };
-    Ok(format.row_bytes(cols)?.saturating_mul(rows).saturating_add(tail))
-}
-
-/// Ternary weights in the bytes of a format: the plain definition of the layout.
-///
-/// `weights` is `[rows, cols]`, row-major, each -1, 0 or 1; `d` is the scale.
-///
-/// # Errors
-///
-/// [`FormatError`] where the shape or the scale does not suit the format or a weight is not ternary.
-///
-/// # Panics
-///
-/// If `format` is not a ternary one.
-pub fn encode(
-    format: Format,
-    weights: &[i8],
-    rows: usize,
-    cols: usize,
-    d: f32,
-) -> Result<Vec<u8>, FormatError> {
-    payload(format, rows, cols)?;
-    check_weights(weights, rows, cols)?;
-    check_scale(format, d)?;
-    Ok(match format {
-        Format::I2S => I2S::encode(weights, d),
-        Format::Tq1_0 => Tq1_0::encode(weights, d),
-        Format::Tq2_0 => Tq2_0::encode(weights, d),
-        Format::Iq2Bn => iq2_bn::encode(weights, cols, d),
-        Format::Tl1 | Format::Tl2 => tiled(format, rows, cols)?.encode(weights, d)?,
-        _ => panic!("{format} is not a ternary format"),
-    })
-}
-
-/// The scale must be finite, and must neither be infinite nor vanish where it is half as precise.
-fn check_scale(format: Format, d: f32) -> Result<(), FormatError> {
-    let stored = match format {
-        Format::Tq1_0 | Format::Tq2_0 => half::f16::from_f32(d).to_f32(),
-        _ => d,
-    };
-    match stored.is_finite() && (stored != 0.0 || d == 0.0) {
-        true => Ok(()),
-        false => Err(FormatError::Unscalable { format, value: d }),
-    }
-}
-
-/// There must be a weight for each place, and each must be ternary.
-fn check_weights(weights: &[i8], rows: usize, cols: usize) -> Result<(), FormatError> {
-    let (expected, found) = (rows.saturating_mul(cols), weights.len());
-    if found != expected {
-        return Err(FormatError::Weights { expected, found });
-    }
-    // Every code of a byte that is not -1, 0 or 1 is more than 2 above -1.
-    match first(weights, |w| w.wrapping_add(1).cast_unsigned() > 2) {
-        Some(index) => Err(FormatError::Weight { index, value: weights[index] }),
-        None => Ok(()),
-    }
-}
-
-/// The weights `t` of a ternary matrix, `[rows, cols]`, row-major, without the scale.
-///
-/// # Errors
-///
-/// As [`check`].
-///
-/// # Panics
-///
-/// If `format` is not a ternary one.
-pub fn decode(
-    format: Format,
-    bytes: &[u8],
-    rows: usize,
-    cols: usize,
-) -> Result<Vec<i8>, FormatError> {
-    if matches!(format, Format::Tl1 | Format::Tl2) {
-        return tiled(format, rows, cols)?.decode(bytes);
-    }
-    check(format, bytes, rows, cols)?;
-    Ok(decode_rows(format, &bytes[..format.row_bytes(cols)? * rows], cols))
-}
-
-/// The weights of some rows of a checked matrix whose rows follow one another: of any ternary
-/// format of files but TL1 and TL2.
-pub(crate) fn decode_rows(format: Format, bytes: &[u8], cols: usize) -> Vec<i8> {
-    match format {
-        Format::I2S => I2S::decode(bytes),
-        Format::Tq1_0 => Tq1_0::decode(bytes),
-        Format::Tq2_0 => Tq2_0::decode(bytes),
-        Format::Iq2Bn => iq2_bn::decode(bytes, cols),
-        _ => panic!("{format} does not hold ternary weights row by row"),
     }
 }
 
@@ -400,6 +317,12 @@ fn block_scale<const N: usize>(
         one.see(value, (i + 1) * N - 2, || decode(block).iter().all(|&t| t == 0))?;
     }
     Ok(one.get())
+}
+
+/// The weights of a 2-bit code `t + 1` of each byte, the one that starts at bit `shift`.
+#[inline(always)]
+fn crumbs(bytes: &[u8], shift: usize) -> impl Iterator<Item = i8> {
+    bytes.iter().map(move |byte| ((byte >> shift) & 3).cast_signed() - 1)
 }
 
 /// The first byte that holds a 2-bit code 3.

@@ -2,15 +2,15 @@
 //!
 //! The parameters of the cut are constants of the program that wrote a file, chosen by the shape of
 //! the matrix, and the file does not say which they were. [`Tiling::of`] knows the published ones;
-//! a matrix written with others is read through [`Tiled`].
+//! a matrix written with others is read by saying them, see [`Encoding`](super::Encoding).
 
-use super::{Format, FormatError, check_scale, check_weights, tl1, tl2};
+use super::{Format, FormatError, tl1, tl2};
 
 /// Bytes behind the codes: the `f32` scale, and 28 that mean nothing.
 pub(super) const TAIL: usize = 32;
 
 /// How a matrix is cut into tiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tiling {
     /// Rows of a tile: `BM`.
     pub rows: usize,
@@ -24,7 +24,7 @@ pub struct Tiling {
 type Published = (usize, usize, [usize; 3], [usize; 3]);
 
 /// What bitnet.cpp's set-up generates for the models it knows: `bitnet_b1_58-large`,
-/// `bitnet_b1_58-3B`, `Llama3-8B-1.58`.
+/// `bitnet_b1_58-3B`, `Llama3-8B-1.58-100B-tokens`.
 const PUBLISHED: [Published; 10] = [
     (1536, 4096, [256, 128, 32], [256, 96, 32]),
     (1536, 1536, [128, 64, 64], [128, 192, 32]),
@@ -38,6 +38,15 @@ const PUBLISHED: [Published; 10] = [
     (4096, 4096, [128, 64, 64], [128, 96, 32]),
 ];
 
+/// Where the presets that come with bitnet.cpp differ from that: rows, columns, and the `[BM, BK, bm]`
+/// of TL1. In TL2 they do for a shape of `bitnet_b1_58-large` only, by strips that no converter takes.
+const PRESETS: [(usize, usize, [usize; 3]); 4] = [
+    (14336, 4096, [256, 128, 64]),
+    (4096, 14336, [256, 128, 32]),
+    (1024, 4096, [128, 64, 64]),
+    (4096, 4096, [128, 64, 32]),
+];
+
 impl Tiling {
     /// Strips of 32 rows, one after the other: the same bytes whatever the columns of a tile, so
     /// that nobody has to know them.
@@ -46,46 +55,35 @@ impl Tiling {
         Tiling { rows: 32, cols: if matches!(format, Format::Tl1) { 8 } else { 96 }, strip: 32 }
     }
 
-    /// The parameters bitnet.cpp has for a `[rows, cols]` matrix, if it has any.
-    #[must_use]
-    pub fn published(format: Format, rows: usize, cols: usize) -> Option<Tiling> {
-        let &(.., tl1, tl2) = PUBLISHED.iter().find(|p| (p.0, p.1) == (rows, cols))?;
-        let [rows, cols, strip] = match format {
-            Format::Tl1 => tl1,
-            Format::Tl2 => tl2,
-            _ => return None,
-        };
-        Some(Tiling { rows, cols, strip })
+    /// The parameters bitnet.cpp has for a `[rows, cols]` matrix, if it has any: those of a set-up, and
+    /// those of a preset where they differ. Which of two a file was written with has to be tried.
+    pub fn published(format: Format, rows: usize, cols: usize) -> impl Iterator<Item = Tiling> {
+        let set_up = PUBLISHED.iter().filter(move |p| (p.0, p.1) == (rows, cols));
+        let set_up = set_up.filter_map(move |&(.., tl1, tl2)| match format {
+            Format::Tl1 => Some(tl1),
+            Format::Tl2 => Some(tl2),
+            _ => None,
+        });
+        let preset =
+            PRESETS.iter().filter(move |p| (format, p.0, p.1) == (Format::Tl1, rows, cols));
+        let all = set_up.chain(preset.map(|&(.., tl1)| tl1));
+        all.map(|[rows, cols, strip]| Tiling { rows, cols, strip })
     }
 
-    /// The published parameters, or the plain ones where there are none: what [`encode`],
-    /// [`decode`] and [`check`] of this module use.
+    /// The first published parameters, or the plain ones where there are none: what [`encode`],
+    /// [`decode`] and [`check`] of this module use where nothing else is said.
     ///
     /// [`encode`]: super::encode
     /// [`decode`]: super::decode
     /// [`check`]: super::check
     #[must_use]
     pub fn of(format: Format, rows: usize, cols: usize) -> Tiling {
-        Tiling::published(format, rows, cols).unwrap_or(Tiling::plain(format))
+        Tiling::published(format, rows, cols).next().unwrap_or(Tiling::plain(format))
     }
 }
 
 /// A TL1 or TL2 matrix of one shape, cut by one [`Tiling`].
-///
-/// ```
-/// use bitnet_kernels::Format;
-/// use bitnet_kernels::format::{Tiled, Tiling};
-///
-/// let tiling = Tiling { rows: 64, cols: 16, strip: 64 };
-/// let tiled = Tiled::new(Format::Tl1, 64, 32, tiling)?;
-/// let weights = [1, 0, -1, 0].repeat(64 * 32 / 4);
-/// let bytes = tiled.encode(&weights, 0.5)?;
-/// assert_eq!(tiled.check(&bytes)?, 0.5);
-/// assert_eq!(tiled.decode(&bytes)?, weights);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tiled {
+pub(super) struct Tiled {
     pub(super) format: Format,
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -93,24 +91,14 @@ pub struct Tiled {
 }
 
 impl Tiled {
-    /// A `[rows, cols]` matrix in TL1 or TL2.
-    ///
-    /// # Errors
-    ///
-    /// [`FormatError::Columns`] and [`FormatError::Width`] as [`payload`](super::payload);
-    /// [`FormatError::Tiling`] where the matrix does not come apart into such tiles.
-    ///
-    /// # Panics
-    ///
-    /// If `format` is neither.
-    pub fn new(
+    /// A `[rows, cols]` matrix in TL1 or TL2, if it comes apart into such tiles.
+    pub(super) fn new(
         format: Format,
         rows: usize,
         cols: usize,
         tiling: Tiling,
     ) -> Result<Tiled, FormatError> {
-        assert!(matches!(format, Format::Tl1 | Format::Tl2), "{format} has no tiles");
-        format.check_cols(cols)?;
+        format.check_shape(rows, cols)?;
         let tiled = Tiled { format, rows, cols, tiling };
         let Tiling { rows: tile_rows, cols: tile_cols, strip } = tiling;
         let whole = |n: usize, of: usize| of > 0 && n.is_multiple_of(of);
@@ -132,8 +120,7 @@ impl Tiled {
     }
 
     /// Bytes of the matrix: codes, zeros up to a multiple of 32, and the tail.
-    #[must_use]
-    pub fn payload(&self) -> usize {
+    pub(super) fn payload(&self) -> usize {
         self.codes().saturating_add(TAIL)
     }
 
@@ -144,17 +131,9 @@ impl Tiled {
         }
     }
 
-    /// As [`check`](super::check).
-    ///
-    /// # Errors
-    ///
-    /// [`FormatError`] where the bytes are not such a matrix.
-    pub fn check(&self, bytes: &[u8]) -> Result<f32, FormatError> {
-        let (expected, found) = (self.payload(), bytes.len());
-        if found != expected {
-            return Err(FormatError::Length { format: self.format, expected, found });
-        }
-        let (codes, tail) = bytes.split_at(found - TAIL);
+    /// Checks as many bytes as [`Tiled::payload`] says, and reads the scale.
+    pub(super) fn check(&self, bytes: &[u8]) -> Result<f32, FormatError> {
+        let (codes, tail) = bytes.split_at(bytes.len() - TAIL);
         match self.format {
             Format::Tl1 => tl1::check(codes)?,
             _ => tl2::check(self, codes)?,
@@ -166,15 +145,8 @@ impl Tiled {
         }
     }
 
-    /// As [`encode`](super::encode).
-    ///
-    /// # Errors
-    ///
-    /// [`FormatError`] where there are more or fewer weights than the matrix has, one of them is not
-    /// ternary, or the scale is not finite.
-    pub fn encode(&self, weights: &[i8], d: f32) -> Result<Vec<u8>, FormatError> {
-        check_weights(weights, self.rows, self.cols)?;
-        check_scale(self.format, d)?;
+    /// Ternary weights `[rows, cols]`, and the scale.
+    pub(super) fn encode(&self, weights: &[i8], d: f32) -> Vec<u8> {
         let mut bytes = vec![0; self.payload()];
         let codes = self.codes();
         match self.format {
@@ -182,22 +154,17 @@ impl Tiled {
             _ => tl2::encode(self, weights, &mut bytes[..codes]),
         }
         bytes[codes..][..4].copy_from_slice(&d.to_le_bytes());
-        Ok(bytes)
+        bytes
     }
 
-    /// As [`decode`](super::decode).
-    ///
-    /// # Errors
-    ///
-    /// As [`Tiled::check`].
-    pub fn decode(&self, bytes: &[u8]) -> Result<Vec<i8>, FormatError> {
-        self.check(bytes)?;
+    /// The weights of bytes that were checked.
+    pub(super) fn decode(&self, bytes: &[u8]) -> Vec<i8> {
         let mut weights = vec![0; self.rows * self.cols];
         match self.format {
             Format::Tl1 => tl1::decode(self, bytes, &mut weights),
             _ => tl2::decode(self, bytes, &mut weights),
         }
-        Ok(weights)
+        weights
     }
 
     /// Which tile down the matrix, and which strip of it, strip `strip` of the matrix is.

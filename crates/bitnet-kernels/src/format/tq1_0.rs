@@ -15,45 +15,50 @@ const BLOCK: usize = 54;
 /// First element, first byte, bytes and digits of each part of a block.
 const PARTS: [(usize, usize, usize, usize); 3] = [(0, 0, 32, 5), (160, 32, 16, 5), (240, 48, 4, 4)];
 
-pub(crate) struct Tq1_0;
+/// Every byte decodes to ternary digits, so that only the scales can be wrong.
+pub(super) fn check(bytes: &[u8]) -> Result<f32, FormatError> {
+    block_scale::<BLOCK>(bytes, decode)
+}
 
-impl Tq1_0 {
-    /// Every byte decodes to ternary digits, so that only the scales can be wrong.
-    pub(super) fn check(bytes: &[u8]) -> Result<f32, FormatError> {
-        block_scale::<BLOCK>(bytes, Self::decode)
-    }
+/// Five weights in a byte.
+pub(super) fn pack(weights: [i8; 5]) -> u8 {
+    let v = weights.into_iter().fold(0, |v, t| 3 * v + u32::from((t + 1).cast_unsigned()));
+    (256 * v).div_ceil(243) as u8
+}
 
-    pub(super) fn encode(weights: &[i8], d: f32) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(weights.len() / 256 * BLOCK);
-        for block in weights.as_chunks::<256>().0 {
-            for (element, _, lanes, digits) in PARTS {
-                bytes.extend((0..lanes).map(|p| {
-                    let digit = |n: usize| match n < digits {
-                        true => u32::from((block[element + n * lanes + p] + 1).cast_unsigned()),
-                        false => 0,
-                    };
-                    let v = (0..5).fold(0, |v, n| 3 * v + digit(n));
-                    (256 * v).div_ceil(243) as u8
-                }));
-            }
-            bytes.extend(f16::from_f32(d).to_le_bytes());
+/// The weight that digit `n` of a byte, the first weighing most, stands for.
+#[inline(always)]
+pub(super) fn digit(byte: u8, n: usize) -> i8 {
+    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+    let rest = byte.wrapping_mul(POWERS[n]);
+    ((u16::from(rest) * 3) >> 8) as i8 - 1
+}
+
+pub(super) fn encode(weights: &[i8], d: f32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(weights.len() / 256 * BLOCK);
+    for block in weights.as_chunks::<256>().0 {
+        for (element, _, lanes, digits) in PARTS {
+            bytes.extend((0..lanes).map(|p| {
+                pack(std::array::from_fn(|n| match n < digits {
+                    true => block[element + n * lanes + p],
+                    // A digit that is no weight is zero: the code of -1.
+                    false => -1,
+                }))
+            }));
         }
-        bytes
+        bytes.extend(f16::from_f32(d).to_le_bytes());
     }
+    bytes
+}
 
-    pub(super) fn decode(bytes: &[u8]) -> Vec<i8> {
-        let mut weights = Vec::with_capacity(bytes.len() / BLOCK * 256);
-        for block in bytes.as_chunks::<BLOCK>().0 {
-            for (_, byte, lanes, digits) in PARTS {
-                for n in 0..digits {
-                    let power = 3_u8.pow(n as u32);
-                    weights.extend(block[byte..byte + lanes].iter().map(|b| {
-                        let digit = (u16::from(b.wrapping_mul(power)) * 3) >> 8;
-                        digit as i8 - 1
-                    }));
-                }
+pub(super) fn decode(bytes: &[u8]) -> Vec<i8> {
+    let mut weights = Vec::with_capacity(bytes.len() / BLOCK * 256);
+    for block in bytes.as_chunks::<BLOCK>().0 {
+        for (_, byte, lanes, digits) in PARTS {
+            for n in 0..digits {
+                weights.extend(block[byte..byte + lanes].iter().map(|&byte| digit(byte, n)));
             }
         }
-        weights
     }
+    weights
 }

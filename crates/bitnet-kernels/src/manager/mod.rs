@@ -16,7 +16,7 @@ mod question;
 mod reason;
 
 pub use backend::{Choice, KernelBackend, PreferenceError, UnknownChoice};
-use question::{Question, layouts, weights};
+use question::{Question, holds, layouts, weights};
 pub use reason::{NoKernel, Reason};
 
 /// Chooses kernels, and says why it does not choose others.
@@ -326,7 +326,7 @@ impl KernelManager {
     ///
     /// # Errors
     ///
-    /// [`NoKernel`] where no layout suits the matrix, or none has a gemv and a gemm that may run.
+    /// [`NoKernel`] where files hold no such matrix, or no layout has a gemv and a gemm that may run.
     pub fn product(&self, matrix: Matrix) -> Result<Product, NoKernel> {
         let Matrix { format, rows, cols } = matrix;
         let ask = |operation, layout| Question {
@@ -337,7 +337,8 @@ impl KernelManager {
             shape: Some([1, cols, rows]),
         };
         let (gemv, gemm) = (Operation::Gemv, Operation::Gemm);
-        let both = format.map_or(&[][..], layouts).iter().filter_map(|&layout| {
+        let held = format.filter(|_| holds(format, rows, cols).is_ok());
+        let both = held.map_or(&[][..], layouts).iter().filter_map(|&layout| {
             let best = |operation| {
                 self.candidates(ask(operation, Some(layout))).min_by_key(|&(rank, _)| rank)
             };

@@ -3,7 +3,7 @@
 use super::KernelRequirements;
 use super::reason::Reason;
 use crate::device::Device;
-use crate::format::Format;
+use crate::format::{Format, FormatError};
 use crate::operation::{DataType, Operation};
 use crate::packed;
 use crate::registry::{KERNELS, Line};
@@ -43,13 +43,15 @@ impl Question {
         &self,
         (operation, format): (Operation, Option<Format>),
     ) -> Result<(), Reason> {
-        let Some([tokens, cols, _]) = self.shape else {
+        let Some([tokens, cols, rows]) = self.shape else {
             return Ok(());
         };
         match (operation, format) {
             (Operation::Gemv, _) if tokens != 1 => Err(Reason::Tokens { tokens }),
             (Operation::Gemv | Operation::Gemm, Some(layout)) => {
-                packed::width(layout, cols).map(|_| ()).map_err(Reason::Shape)
+                let packed =
+                    holds(self.format, rows, cols).and_then(|()| packed::width(layout, cols));
+                packed.map(|_| ()).map_err(Reason::Shape)
             }
             (Operation::Head, Some(format)) => {
                 format.row_bytes(cols).map(|_| ()).map_err(Reason::Shape)
@@ -57,6 +59,12 @@ impl Question {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether files hold matrices of a shape in a format. Whatever they hold can be packed.
+pub(super) fn holds(format: Option<Format>, rows: usize, cols: usize) -> Result<(), FormatError> {
+    let file = format.filter(|format| Format::TERNARY.contains(format));
+    file.map_or(Ok(()), |format| format.check_shape(rows, cols))
 }
 
 /// The layouts that weights of a format are packed into for products; the layouts are their own.

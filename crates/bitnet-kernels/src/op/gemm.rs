@@ -25,7 +25,7 @@ pub struct GemvArgs<'a> {
     pub panels: Panels<'a>,
     /// The scale `d` of the matrix.
     pub scale: f32,
-    /// Activations, one for each column.
+    /// Activations, one for each of the [`padded`](crate::packed::padded) columns.
     pub x: &'a [[i8; 4]],
     /// Scale and sum of `x`.
     pub x_scale: RowScale,
@@ -42,7 +42,8 @@ pub type Fours = [[i8; 4]; 4];
 /// Rows of 8-bit activations, as [`GemmArgs::x`] wants them: tokens in fours, and of each four
 /// `[cols / 4][token][4]`. The tokens that the last four lacks are zeros.
 ///
-/// `x` is `[tokens, cols]`, `out` as long as `tokens.div_ceil(4) * cols / 4`.
+/// `x` is `[tokens, cols]` with [`padded`](crate::packed::padded) columns, `out` as long as
+/// `tokens.div_ceil(4) * cols / 4`.
 ///
 /// # Panics
 ///
@@ -220,6 +221,7 @@ fn gemm<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, mut arg
         return;
     }
     let cols = args.x.len() / fours;
+    assert!(cols.is_multiple_of(2), "activations of padded columns");
     let width = cols.div_ceil(F);
     let mut sums = Lines([[0; PANEL]; TOKENS]);
     let mut codes = Lines([[[0; 4 * PANEL]; 2]; UNPACKED / 2]);
