@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use bitnet_kernels::format::FormatError;
+use bitnet_kernels::format::{Encoding, FormatError, Tiling};
 use bitnet_kernels::manager::{Matrix, Product};
 use bitnet_kernels::op::{
     GemmArgs, GemvArgs, HeadArgs, HeadFn, QuantizeArgs, QuantizeFn, interleave,
@@ -110,8 +110,23 @@ impl QuantizedLinear<()> {
     ///
     /// [`FormatError`] where the bytes are not such a matrix, or there is no memory for it.
     pub fn load(self, bytes: &[u8], pool: &Pool) -> Result<QuantizedLinear, FormatError> {
+        self.load_tiled(bytes, None, pool)
+    }
+
+    /// [`QuantizedLinear::load`] for TL1 and TL2 whose tiles are not those of their shape.
+    ///
+    /// # Errors
+    ///
+    /// As there, and where the format has no tiles.
+    pub fn load_tiled(
+        self,
+        bytes: &[u8],
+        tiling: Option<Tiling>,
+        pool: &Pool,
+    ) -> Result<QuantizedLinear, FormatError> {
         let QuantizedLinear { format, rows, cols, product, quantize, .. } = self;
-        let weights = Packed::new(format, bytes, (rows, cols), product.layout, pool)?;
+        let encoding = Encoding { format, tiling };
+        let weights = Packed::new(encoding, bytes, (rows, cols), product.layout, pool)?;
         Ok(QuantizedLinear { format, rows, cols, product, quantize, weights })
     }
 }
@@ -125,10 +140,13 @@ impl<W> QuantizedLinear<W> {
 }
 
 impl QuantizedLinear {
-    /// The same weights, all multiplied by `side`.
-    #[must_use]
-    pub fn scaled(self, side: f32) -> QuantizedLinear {
-        QuantizedLinear { weights: self.weights.scaled(side), ..self }
+    /// The same layer, with all weights multiplied by `side`.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Unscalable`] where they would not be finite, or vanish.
+    pub fn scaled(self, side: f32) -> Result<QuantizedLinear, FormatError> {
+        Ok(QuantizedLinear { weights: self.weights.scaled(side)?, ..self })
     }
 
     /// `y = x W^T` for activations `x` `[tokens, in features]`, which are quantised to 8 bits, row
@@ -152,11 +170,11 @@ impl QuantizedLinear {
     /// Rows of activations to 8 bits.
     pub(crate) fn quantize(&self, x: &[f32]) -> Result<Quantized, Error> {
         let mut q = Quantized::new(x.len() / self.cols, self.cols)?;
-        let rows = x.chunks(self.cols).zip(q.data.chunks_mut(self.cols)).zip(&mut q.scales[..]);
+        let rows = x.chunks(self.cols).zip(q.data.chunks_mut(q.width)).zip(&mut q.scales[..]);
         for ((x, q), scale) in rows {
-            (self.quantize.run)(QuantizeArgs { x, q, scale });
+            (self.quantize.run)(QuantizeArgs { x, q: &mut q[..self.cols], scale });
         }
-        interleave(&q.data, self.cols, &mut q.fours);
+        interleave(&q.data, q.width, &mut q.fours);
         Ok(q)
     }
 
@@ -191,10 +209,10 @@ impl QuantizedLinear {
     fn tile(&self, x: &Quantized, rows: usize, mut y: Tile<'_, f32>) {
         let (panels, scale) = (self.weights.panels(y.cols()), self.weights.scale());
         if rows == 1 {
-            let (x_row, x_scale) = (x.data[..x.cols].as_chunks().0, x.scales[0]);
+            let (x_row, x_scale) = (x.data[..x.width].as_chunks().0, x.scales[0]);
             (self.product.gemv.run)(GemvArgs { panels, scale, x: x_row, x_scale, y: y.row(0) });
         } else {
-            let fours = &x.fours[..rows.div_ceil(4) * x.cols / 4];
+            let fours = &x.fours[..rows.div_ceil(4) * x.width / 4];
             let x_scales = &x.scales[..rows];
             (self.product.gemm.run)(GemmArgs { panels, scale, x: fours, x_scales, y });
         }

@@ -24,15 +24,16 @@ pub(crate) struct FloatMatrix {
 }
 
 impl FloatMatrix {
-    /// Binds a matrix to the best kernel, and condenses it where that suits.
+    /// Binds a matrix to the best kernel, and condenses it where it is an output layer and that suits.
     pub(crate) fn new(
         bytes: Bytes,
         (rows, cols): (usize, usize),
         format: Format,
-        (manager, pool): (&KernelManager, &Pool),
+        (manager, pool, output): (&KernelManager, &Pool, bool),
     ) -> Result<FloatMatrix, ShortlistError> {
         let condensed = || Shortlist::new((format, &bytes), (rows, cols), manager, pool);
-        let shortlist = Shortlist::suits(rows, cols).then(condensed).transpose()?;
+        let suits = output && Shortlist::suits(rows, cols);
+        let shortlist = suits.then(condensed).transpose()?;
         Ok(FloatMatrix {
             bytes,
             rows,

@@ -97,7 +97,7 @@ impl Session {
     /// All logits after the last token for which logits were asked; nothing before the first.
     pub fn last_logits(&mut self) -> Option<&[f32]> {
         self.outputs.last()?;
-        let head = &self.model.embedding;
+        let head = self.model.output();
         self.logits.resize(self.outputs.len() * head.rows, 0.0);
         self.backend.head(head, &self.scratch.last, &mut self.logits);
         Some(&self.logits[self.logits.len() - head.rows..])
@@ -116,7 +116,7 @@ impl Session {
     /// If there are more than [`CHUNK`] inputs, or one of a sequence that does not exist.
     pub fn run(&mut self, inputs: &[Input]) -> Result<&[f32], Error> {
         self.forward(inputs)?;
-        let head = &self.model.embedding;
+        let head = self.model.output();
         self.logits.resize(self.outputs.len() * head.rows, 0.0);
         if !self.outputs.is_empty() {
             self.backend.head(head, &self.scratch.last, &mut self.logits);
@@ -195,7 +195,7 @@ impl Session {
             }
             self.forward(&inputs)?;
         }
-        let head = &self.model.embedding;
+        let head = self.model.output();
         if let Wanted::Best { count, also } = wanted
             && self.backend.best(head, &self.scratch.last, (count, also))
         {

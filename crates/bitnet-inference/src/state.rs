@@ -1,7 +1,7 @@
 //! Every buffer of a forward pass, with its shape, and the key-value cache.
 
 use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, Place, RowScale, StoreArgs, StoreFn};
-use bitnet_kernels::{Aligned, Format};
+use bitnet_kernels::{Aligned, Format, packed};
 
 use crate::arch::Model;
 use crate::backend::Backend;
@@ -47,14 +47,16 @@ impl Floats {
 /// Rows of quantised activations.
 #[derive(Debug)]
 pub(crate) struct Quantized {
-    /// `[rows, cols]`.
+    /// `[rows, width]`, zeros behind the columns.
     pub(crate) data: Aligned<i8>,
     /// The same, [interleaved](bitnet_kernels::op::interleave), where there is more than one row.
     pub(crate) fours: Aligned<Fours>,
     /// One for each row.
     pub(crate) scales: Aligned<RowScale>,
-    /// Bytes of a row.
+    /// Numbers of a row.
     pub(crate) cols: usize,
+    /// Bytes of a row: as many as kernels take.
+    pub(crate) width: usize,
     /// A row between norm and quantisation, for each row: `[rows, cols]`.
     pub(crate) normed: Aligned<f32>,
 }
@@ -62,12 +64,13 @@ pub(crate) struct Quantized {
 impl Quantized {
     /// Zeros `[rows, cols]`.
     pub(crate) fn new(rows: usize, cols: usize) -> Result<Quantized, Error> {
-        let what = "activations";
+        let (what, width) = ("activations", packed::padded(cols));
         Ok(Quantized {
-            data: zeros(rows * cols, what)?,
-            fours: zeros(rows.div_ceil(4) * cols / 4, what)?,
+            data: zeros(rows * width, what)?,
+            fours: zeros(rows.div_ceil(4) * width / 4, what)?,
             scales: zeros(rows, what)?,
             cols,
+            width,
             normed: zeros(rows * cols, what)?,
         })
     }
@@ -78,8 +81,7 @@ impl Quantized {
 pub(crate) struct Scratch<B: Backend> {
     /// Residual stream `[rows, hidden]`.
     pub(crate) x: B::Floats,
-    /// Normalised and quantised input of attention, its output and the feed-forward network
-    /// `[rows, hidden]`.
+    /// Normalised and quantised input of attention and the feed-forward network `[rows, hidden]`.
     pub(crate) input: B::Quantized,
     /// Queries `[rows, heads * head size]`.
     pub(crate) q: B::Floats,
@@ -89,6 +91,8 @@ pub(crate) struct Scratch<B: Backend> {
     pub(crate) v: B::Floats,
     /// Result of attention `[rows, heads * head size]`.
     pub(crate) attended: B::Floats,
+    /// The same, quantised `[rows, heads * head size]`.
+    pub(crate) joined: B::Quantized,
     /// What a block adds to the residual stream `[rows, hidden]`.
     pub(crate) delta: B::Floats,
     /// Gate, then gated hidden state `[rows, ffn]`.
@@ -115,6 +119,7 @@ impl<B: Backend> Scratch<B> {
             k: floats(c.kv_size())?,
             v: floats(c.kv_size())?,
             attended: floats(c.q_size())?,
+            joined: backend.quantized(rows, c.q_size())?,
             delta: floats(c.hidden)?,
             gate: floats(c.ffn)?,
             up: floats(c.ffn)?,

@@ -79,8 +79,8 @@ impl Block {
         b.rope(&mut s.k, n, &s.angles);
         b.append(at.index, rows, &s.k, &s.v);
         b.attend(at.index, rows, at.heads(), &s.q, &mut s.attended);
-        b.norm_quantize(&s.attended, at.norm(&self.attn_sub_norm), n, &mut s.input);
-        b.linear_add(&s.input, n, &self.attn_output, (&mut s.x, &mut s.delta));
+        b.norm_quantize(&s.attended, at.norm(&self.attn_sub_norm), n, &mut s.joined);
+        b.linear_add(&s.joined, n, &self.attn_output, (&mut s.x, &mut s.delta));
 
         b.norm_quantize(&s.x, at.norm(&self.ffn_norm), n, &mut s.input);
         let (gated, up) = (&mut s.gate, &mut s.up);

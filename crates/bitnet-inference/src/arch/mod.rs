@@ -2,6 +2,7 @@
 //! bottom. What comes before the blocks and after them is here.
 
 mod bitnet;
+mod llama;
 
 use bitnet_kernels::{Format, Kernel};
 
@@ -19,6 +20,8 @@ pub(crate) struct Model {
     pub(crate) config: Config,
     /// Embeddings `[vocabulary, hidden]`.
     pub(crate) embedding: FloatMatrix,
+    /// The output layer `[vocabulary, hidden]`, if it is not the embeddings.
+    head: Option<FloatMatrix>,
     /// The transformer blocks.
     blocks: Vec<Block>,
     /// Final norm `[hidden]`.
@@ -31,6 +34,7 @@ pub(crate) struct Model {
 #[derive(Debug)]
 enum Block {
     BitNet(bitnet::Block),
+    Llama(llama::Block),
 }
 
 impl Model {
@@ -41,11 +45,22 @@ impl Model {
     /// Where it is not a complete and sound model of its architecture.
     pub(crate) fn load(mut loader: Loader<'_>) -> Result<Model, Error> {
         let config = loader.config();
-        let embedding = loader.table("token_embd.weight")?;
-        loader.tied(&embedding)?;
-        let block = |index| bitnet::Block::load(&mut loader, index).map(Block::BitNet);
+        let (embedding, head) = match config.architecture.as_str() {
+            "llama" if loader.has("output.weight") => {
+                (loader.embedding()?, Some(loader.output("output.weight")?))
+            }
+            _ => (loader.output("token_embd.weight")?, None),
+        };
+        if head.is_none() {
+            loader.tied(&embedding)?;
+        }
+        let block = |index| match config.architecture.as_str() {
+            "llama" => llama::Block::load(&mut loader, index).map(Block::Llama),
+            _ => bitnet::Block::load(&mut loader, index).map(Block::BitNet),
+        };
         let model = Model {
             embedding,
+            head,
             blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
             output_norm: loader.vector("output_norm.weight", config.hidden)?,
             frequencies: loader.frequencies()?,
@@ -53,6 +68,11 @@ impl Model {
         };
         loader.finish()?;
         Ok(model)
+    }
+
+    /// The output layer `[vocabulary, hidden]`.
+    pub(crate) fn output(&self) -> &FloatMatrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     /// The names of the formats of the linear layers, each once.
@@ -82,7 +102,7 @@ impl Model {
 
     /// The kernels that it is bound to.
     pub(crate) fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
-        self.linears().flat_map(Linear::kernels).chain(self.embedding.kernels())
+        self.linears().flat_map(Linear::kernels).chain(self.output().kernels())
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {
@@ -99,6 +119,7 @@ impl Block {
     fn linears(&self) -> Vec<&Linear> {
         match self {
             Block::BitNet(block) => block.linears().to_vec(),
+            Block::Llama(block) => block.linears().to_vec(),
         }
     }
 }
@@ -112,7 +133,11 @@ pub(crate) struct Calls {
 
 /// The calls of the blocks of an architecture, if there is one of this name.
 pub(crate) fn calls(architecture: &str) -> Option<Calls> {
-    Config::ARCHITECTURES.contains(&architecture).then_some(bitnet::CALLS)
+    let known = Config::ARCHITECTURES.contains(&architecture);
+    known.then_some(match architecture {
+        "llama" => llama::CALLS,
+        _ => bitnet::CALLS,
+    })
 }
 
 /// Runs `rows` through the model and adds them to the key-value cache.
@@ -133,6 +158,7 @@ pub(crate) fn forward<B: Backend>(
         let at = Place { config: &model.config, index, rows };
         match block {
             Block::BitNet(block) => block.forward(b, s, at),
+            Block::Llama(block) => block.forward(b, s, at),
         }
     }
     let norm = Norm { weight: &model.output_norm, eps: model.config.eps };

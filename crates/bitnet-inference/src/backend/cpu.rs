@@ -160,6 +160,44 @@ impl CpuBackend {
         CpuBackend { kernels, pool, cache, calls, read, search, parts, dequantize, tiles }
     }
 
+    /// Rows to 8 bits, of what `prepare` makes of each.
+    fn quantize_rows(
+        &mut self,
+        x: &Floats,
+        rows: usize,
+        out: &mut Quantized,
+        prepare: impl Fn(&[f32], &mut [f32]) + Sync,
+    ) {
+        let quantize = &self.kernels.quantize;
+        let (cols, width) = (out.cols, out.width);
+        // Four rows at a time, which are interleaved; what one step leaves in a cache the next takes.
+        let chunks = (
+            (
+                Chunked::new(&mut out.normed[..rows * cols], 4 * cols),
+                Chunked::new(&mut out.data[..rows * width], 4 * width),
+            ),
+            (
+                Chunked::new(&mut out.scales[..rows], 4),
+                Chunked::new(&mut out.fours[..rows.div_ceil(4) * width / 4], width / 4),
+            ),
+        );
+        self.pool.chunks(chunks, |four, ((normed, data), (scales, fours))| {
+            let each = normed.chunks_mut(cols).zip(data.chunks_mut(width)).zip(scales);
+            for (i, ((y, q), scale)) in each.enumerate() {
+                let (x, q) = (x.row(4 * four + i), &mut q[..cols]);
+                prepare(x, y);
+                (quantize.run)(QuantizeArgs { x: y, q, scale });
+                if self.dequantize {
+                    y.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(*q));
+                }
+            }
+            if rows > 1 {
+                interleave(data, width, fours);
+            }
+        });
+        self.calls.add(quantize, rows as u64);
+    }
+
     /// Counts a product with some rows.
     fn count(&mut self, linear: &Linear, rows: usize) {
         linear.count(&mut self.calls, rows);
@@ -344,36 +382,15 @@ impl Backend for CpuBackend {
     }
 
     fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Quantized) {
-        let Kernels { norm: normalize, quantize, .. } = &self.kernels;
-        let cols = out.cols;
-        let width = cols / 4;
-        // Four rows at a time, which are interleaved; what one step leaves in a cache the next takes.
-        let chunks = (
-            (
-                Chunked::new(&mut out.normed[..rows * cols], 4 * cols),
-                Chunked::new(&mut out.data[..rows * cols], 4 * cols),
-            ),
-            (
-                Chunked::new(&mut out.scales[..rows], 4),
-                Chunked::new(&mut out.fours[..rows.div_ceil(4) * width], width),
-            ),
-        );
-        self.pool.chunks(chunks, |four, ((normed, data), (scales, fours))| {
-            let each = normed.chunks_mut(cols).zip(data.chunks_mut(cols)).zip(scales);
-            for (i, ((y, q), scale)) in each.enumerate() {
-                let x = x.row(4 * four + i);
-                (normalize.run)(NormArgs { x, weight: norm.weight, eps: norm.eps, y });
-                (quantize.run)(QuantizeArgs { x: y, q, scale });
-                if self.dequantize {
-                    y.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(*q));
-                }
-            }
-            if rows > 1 {
-                interleave(data, cols, fours);
-            }
+        let normalize = self.kernels.norm;
+        self.quantize_rows(x, rows, out, |x, y| {
+            (normalize.run)(NormArgs { x, weight: norm.weight, eps: norm.eps, y });
         });
-        self.calls.add(normalize, rows as u64);
-        self.calls.add(quantize, rows as u64);
+        self.calls.add(&normalize, rows as u64);
+    }
+
+    fn quantize(&mut self, x: &Floats, rows: usize, out: &mut Quantized) {
+        self.quantize_rows(x, rows, out, |x, y| y.copy_from_slice(x));
     }
 
     fn linear<const N: usize>(

@@ -57,6 +57,9 @@ pub(crate) trait Backend {
         out: &mut Self::Quantized,
     );
 
+    /// The first `rows` rows to 8 bits.
+    fn quantize(&mut self, x: &Self::Floats, rows: usize, out: &mut Self::Quantized);
+
     /// `out = x W^T`, for each of some matrices on the same input.
     fn linear<const N: usize>(
         &mut self,

@@ -89,6 +89,13 @@ impl Config {
             Some("BitNetForCausalLM") => "bitnet-b1.58",
             // 1bitLLM's: the names differ in one letter.
             Some("BitnetForCausalLM") => "bitnet",
+            Some("LlamaForCausalLM") if trained_ternary(json) => "llama",
+            Some("LlamaForCausalLM") => {
+                let what = "these are floating-point weights that were not trained to be ternary: \
+                            results would be noise";
+                let (file, what) = (json.file.clone(), what.to_owned());
+                return Err(Error::Variant { file, what });
+            }
             _ => {
                 let found = class.unwrap_or("of no name").to_owned();
                 return Err(Error::Architecture { file: json.file.clone(), found });
@@ -96,6 +103,12 @@ impl Config {
         };
         Config::read(json, architecture)
     }
+}
+
+/// Whether the linear layers of a model were trained to be ternary.
+fn trained_ternary(json: &Json) -> bool {
+    let method = json.get("quantization_config").and_then(|settings| settings.get("quant_method"));
+    method.is_some_and(|method| method == "bitnet")
 }
 
 impl Settings for Json {

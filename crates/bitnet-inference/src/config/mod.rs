@@ -156,7 +156,7 @@ trait Settings {
 
 impl Config {
     /// The architectures of which it is.
-    pub const ARCHITECTURES: [&str; 3] = ["bitnet-b1.58", "bitnet-25", "bitnet"];
+    pub const ARCHITECTURES: [&str; 4] = ["bitnet-b1.58", "bitnet-25", "bitnet", "llama"];
 
     /// Reads and checks the settings of an architecture.
     fn read(settings: &impl Settings, architecture: &str) -> Result<Config, Error> {
@@ -228,7 +228,7 @@ impl Config {
         }
         let shape = (self.hidden, self.layers, self.vocabulary.unwrap_or(0));
         Ok(stated.unwrap_or(match self.architecture.as_str() {
-            "bitnet" => Activation::Silu,
+            "bitnet" | "llama" => Activation::Silu,
             _ if ONE_BIT_LLM.contains(&shape) => Activation::Silu,
             _ => Activation::Relu2,
         }))

@@ -127,6 +127,7 @@ impl Folder {
             Dtype::F32 => Format::F32,
             Dtype::F16 => Format::F16,
             Dtype::BF16 => Format::Bf16,
+            Dtype::U8 if shape.len() == 2 => Format::HfPacked,
             other => {
                 return Err(Error::TensorType {
                     file: shard.file.clone(),

@@ -53,6 +53,23 @@ impl<'a> Loader<'a> {
 
     /// A linear layer `[rows, cols]`, of which this is the name without `.weight`.
     pub(crate) fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
+        self.ordered(name, (rows, cols), None)
+    }
+
+    /// A linear layer whose rows positions turn. GGUF has the halves of a head interleaved in
+    /// architecture `llama`.
+    pub(crate) fn turned(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
+        let interleaved = self.checkpoint.is_gguf().then(|| self.config().head_size);
+        self.ordered(name, (rows, cols), interleaved)
+    }
+
+    /// A linear layer; of heads of `interleaved` rows the odd ones come behind the even ones.
+    fn ordered(
+        &mut self,
+        name: &str,
+        (rows, cols): (usize, usize),
+        interleaved: Option<usize>,
+    ) -> Result<Linear, Error> {
         let tensor = self.find(&format!("{name}.weight"), &[cols as u64, rows as u64])?;
         let side = self.side_scale(name)?;
         let weights = self.checkpoint.weights(tensor)?;
@@ -63,13 +80,27 @@ impl<'a> Loader<'a> {
             return Err(self.wrong_type(tensor, weights.format, expected));
         }
         let damaged = |error| self.damaged(tensor, error);
-        let (format, bytes) = self.ternary(&weights, rows, cols).map_err(damaged)?;
+        let ternary = self.ternary(&weights, rows, cols).map_err(damaged)?;
+        let Some((mut format, mut bytes)) = ternary else {
+            let what = format!(
+                "tensor `{}` at byte {} has floating-point weights that are not ternary, in an \
+                 architecture that need not be: `bitnet quantize` makes them ternary, which only \
+                 training makes good",
+                tensor.stored, tensor.offset
+            );
+            return Err(Error::Variant { file: self.checkpoint.file_of(tensor), what });
+        };
+        if let Some(head_size) = interleaved {
+            let apart = apart((format, &bytes), (rows, cols), head_size);
+            (format, bytes) = (Format::I2S, apart.map_err(damaged)?.into());
+        }
         let linear = match self.dequantize {
             Some(head) => DequantizedLinear::new(format, &bytes, (rows, cols), (side, head))
                 .map(Linear::Dequantized),
             None => QuantizedLinear::new(cols, rows, Some(format), Device::Cpu, self.manager)?
                 .load(&bytes, self.pool)
-                .map(|linear| Linear::Quantized(linear.scaled(side))),
+                .and_then(|linear| linear.scaled(side))
+                .map(Linear::Quantized),
         };
         let linear = linear.map_err(damaged)?;
         weights.bytes.evict();
@@ -77,16 +108,16 @@ impl<'a> Loader<'a> {
     }
 
     /// A matrix in a ternary format: as it is, or made ternary as training does it if it is of
-    /// floating-point numbers.
+    /// floating-point numbers; nothing if those were not trained for it.
     fn ternary<'w>(
         &self,
         weights: &'w Weights,
         rows: usize,
         cols: usize,
-    ) -> Result<(Format, Cow<'w, [u8]>), FormatError> {
+    ) -> Result<Option<(Format, Cow<'w, [u8]>)>, FormatError> {
         let Weights { format, bytes } = weights;
         if Format::TERNARY.contains(format) {
-            return Ok((*format, Cow::Borrowed(bytes)));
+            return Ok(Some((*format, Cow::Borrowed(bytes))));
         }
         format::check(*format, bytes, rows, cols)?;
         let mut numbers = vec![0.0; rows * cols];
@@ -94,12 +125,14 @@ impl<'a> Loader<'a> {
         for (row, out) in bytes.chunks_exact(row_bytes).zip(numbers.chunks_exact_mut(cols)) {
             format::widen(*format, row, out);
         }
-        let known = self.checkpoint.rounds().then(|| exactly_ternary(&numbers)).flatten();
-        let encoded = match known {
+        let gguf = self.checkpoint.is_gguf();
+        let encoded = match gguf.then(|| exactly_ternary(&numbers)).flatten() {
             Some((weights, scale)) => format::encode(Format::I2S, &weights, rows, cols, scale),
+            // In folders it is said that they were.
+            None if gguf && !self.config().architecture.starts_with("bitnet") => return Ok(None),
             None => self.ternarizer.encode(Format::I2S, &numbers, rows, cols),
         };
-        Ok((Format::I2S, Cow::Owned(encoded?)))
+        Ok(Some((Format::I2S, Cow::Owned(encoded?))))
     }
 
     /// What all weights of a linear layer are multiplied by besides.
@@ -120,9 +153,22 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A table `[rows, hidden]` of as many rows as the vocabulary has tokens: embeddings or an output
-    /// layer.
-    pub(crate) fn table(&mut self, name: &str) -> Result<FloatMatrix, Error> {
+    /// Whether the model has a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some()
+    }
+
+    /// The embeddings `[vocabulary, hidden]` of a model whose output layer is another matrix.
+    pub(crate) fn embedding(&mut self) -> Result<FloatMatrix, Error> {
+        self.table("token_embd.weight", false)
+    }
+
+    /// An output layer `[vocabulary, hidden]`.
+    pub(crate) fn output(&mut self, name: &str) -> Result<FloatMatrix, Error> {
+        self.table(name, true)
+    }
+
+    fn table(&mut self, name: &str, output: bool) -> Result<FloatMatrix, Error> {
         let c = self.config();
         let found = self.checkpoint.tensor(name).and_then(|t| t.dims.get(1).copied()).unwrap_or(1);
         let rows = c.vocabulary.map_or(found, |rows| rows as u64);
@@ -130,7 +176,8 @@ impl<'a> Loader<'a> {
         let Weights { format, bytes } = self.float(tensor)?;
         let shape = (rows as usize, c.hidden);
         format::check(format, &bytes, shape.0, shape.1).map_err(|e| self.damaged(tensor, e))?;
-        let matrix = FloatMatrix::new(bytes.clone(), shape, format, (self.manager, self.pool));
+        let kernels = (self.manager, self.pool, output);
+        let matrix = FloatMatrix::new(bytes.clone(), shape, format, kernels);
         bytes.evict();
         matrix.map_err(|error| match error {
             ShortlistError::Kernel(missing) => missing.into(),
@@ -138,8 +185,7 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// An output layer of its own, in an architecture that has none, must be the embedding table
-    /// again.
+    /// An output layer beside embeddings that are the output layer must be the same again.
     pub(crate) fn tied(&mut self, embedding: &FloatMatrix) -> Result<(), Error> {
         let Some(output) = self.checkpoint.tensor("output.weight") else {
             return Ok(());
@@ -156,8 +202,8 @@ impl<'a> Loader<'a> {
         Err(Error::Variant {
             file: self.checkpoint.file_of(output),
             what: format!(
-                "tensor `{}` at byte {} differs from token_embd.weight; this architecture uses one \
-                 table for both: convert the model again",
+                "tensor `{}` at byte {} differs from the embeddings; this architecture uses one table \
+                 for both: convert the model again",
                 output.stored, output.offset
             ),
         })
@@ -268,6 +314,23 @@ impl<'a> Loader<'a> {
             source,
         }
     }
+}
+
+/// A ternary matrix in I2_S, in which the odd rows of each head come behind the even ones.
+fn apart(
+    (format, bytes): (Format, &[u8]),
+    (rows, cols): (usize, usize),
+    head_size: usize,
+) -> Result<Vec<u8>, FormatError> {
+    let scale = format::check(format, bytes, rows, cols)?;
+    let weights = format::decode(format, bytes, rows, cols)?;
+    let mut apart = Vec::with_capacity(weights.len());
+    for head in weights.chunks_exact(head_size * cols) {
+        for half in [0, 1] {
+            head.chunks_exact(cols).skip(half).step_by(2).for_each(|row| apart.extend(row));
+        }
+    }
+    format::encode(Format::I2S, &apart, rows, cols, scale)
 }
 
 /// Numbers of a vector in a floating-point format.

@@ -231,8 +231,9 @@ impl Checkpoint {
         self.tensors.iter().map(bytes).sum()
     }
 
-    /// Whether matrices of numbers may have been rounded to ternary ones before they were written.
-    pub(crate) fn rounds(&self) -> bool {
+    /// Whether it is in GGUF. There matrices of numbers may have been made ternary before they were
+    /// written, and those of architecture `llama` have their rows in another order.
+    pub(crate) fn is_gguf(&self) -> bool {
         matches!(self.container, Container::Gguf(_))
     }
 

@@ -92,10 +92,11 @@ fn text_goes_in_and_comes_out() {
 fn what_a_format_cannot_hold_is_refused_before_anything_is_written() {
     let mut out = Vec::new();
     let [_, _, three, _] = SHAPES;
-    let error = Synthetic { shape: three, ..TINY }.write_to(&mut out).unwrap_err();
+    let coarse = Synthetic { shape: three, weights: Format::Tq2_0, ..TINY };
+    let error = coarse.write_to(&mut out).unwrap_err();
     let Error::ShapeFormat { tensor, source, .. } = &error else { panic!("{error}") };
-    assert_eq!(tensor, "blk.0.ffn_down.weight");
-    assert!(matches!(source, FormatError::Columns { cols: 8640, multiple: 128, .. }), "{error}");
+    assert_eq!(tensor, "blk.0.attn_q.weight");
+    assert!(matches!(source, FormatError::Columns { cols: 3200, multiple: 256, .. }), "{error}");
     assert!(error.to_string().contains("bitnet-3b"), "{error}");
     for shape in [
         Shape { heads: 3, ..TINY.shape },
