@@ -355,7 +355,7 @@ pub enum Error {
         /// Bytes between the two starts.
         room: u64,
     },
-    /// The type of a tensor cannot be read, or not in this architecture.
+    /// The type of a tensor cannot be read.
     #[error(
         "{file}: tensor {tensor:?} at byte {offset} has type {id} ({name}), which cannot be read; \
          {next}"
@@ -374,6 +374,30 @@ pub enum Error {
         /// What to do.
         next: &'static str,
     },
+    /// The type id of a tensor has several meanings, and by architecture and size it is none that can
+    /// be read.
+    #[error(
+        "{file}: tensor {tensor:?} at byte {offset} has type {id} and {found} bytes in a file of \
+         architecture {architecture:?}; with its shape that type takes {sizes}; {next}"
+    )]
+    SharedType {
+        /// Path or name of the file.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// Byte position of its data.
+        offset: u64,
+        /// Type id found in the file.
+        id: u32,
+        /// Architecture of the file.
+        architecture: Box<str>,
+        /// Bytes to the next tensor or to the end of the file.
+        found: u64,
+        /// All layouts of the id and the bytes they take, and which are found.
+        sizes: Box<str>,
+        /// What to do.
+        next: &'static str,
+    },
     /// The elements of a tensor do not divide into blocks of its type.
     #[error(
         "{file}: tensor {tensor:?} at byte {offset} has {length} {counted}, {type_name} needs a \
@@ -388,7 +412,7 @@ pub enum Error {
         offset: u64,
         /// Name of the type.
         type_name: &'static str,
-        /// What is counted: elements per row, or elements in all for I2_S.
+        /// What is counted: elements per row, or rows.
         counted: &'static str,
         /// Number of elements found.
         length: u64,

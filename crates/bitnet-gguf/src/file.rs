@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::header::{self, Header};
-use crate::types::{self, TensorType};
+use crate::resolve;
+use crate::types::TensorType;
 use crate::value::{Array, Strings, Value};
 use crate::{Bytes, Error, Tensor};
 
@@ -272,8 +273,9 @@ impl Gguf {
     ///
     /// # Errors
     ///
-    /// [`Error::UnsupportedType`] for a type that is not read here, [`Error::Block`] and
-    /// [`Error::Size`] when the type does not fit the shape or the bytes in the file,
+    /// [`Error::UnsupportedType`] and [`Error::SharedType`] for a type that is not read here,
+    /// [`Error::Block`] and [`Error::Size`] when the type does not fit the shape or the bytes in the
+    /// file,
     /// [`Error::MissingKey`] when the architecture is needed to tell and missing.
     pub fn tensor_type(&self, tensor: &Tensor) -> Result<TensorType, Error> {
         self.resolve(tensor).map(|(kind, _)| kind)
@@ -305,10 +307,10 @@ impl Gguf {
 
     /// Type and size of a tensor's data in bytes.
     fn resolve(&self, tensor: &Tensor) -> Result<(TensorType, u64), Error> {
-        let architecture = match tensor.type_id == TensorType::I2S.id() {
+        let architecture = match resolve::is_shared(tensor.type_id) {
             true => self.architecture()?,
             false => "",
         };
-        types::resolve(&self.name, architecture, tensor, self.header.alignment)
+        resolve::resolve(&self.name, architecture, tensor, self.header.alignment)
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use crate::cursor::{Cursor, Part};
+use crate::resolve::least_bytes;
 use crate::tensor::Tensor;
-use crate::types::least_bytes;
 use crate::value::Value;
 use crate::{Bytes, Error};
 
@@ -265,7 +265,7 @@ fn measure(file: &str, tensors: &mut [Tensor], length: u64) -> Result<(), Error>
         let next = order.get(position + 1).map(|&next| &tensors[next]);
         let tensor = &tensors[index];
         let room = next.map_or(length, |next| next.offset) - tensor.offset;
-        let needed = least_bytes(tensor.type_id, tensor.elements());
+        let needed = least_bytes(tensor);
         if room < needed {
             return Err(match next {
                 Some(next) => Error::Overlap {

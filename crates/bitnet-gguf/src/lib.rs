@@ -41,7 +41,8 @@
 //! | `map` | [`Bytes`]: the mapped file; the only `unsafe` |
 //! | `cursor` | checked reads, one after another |
 //! | `value` | [`Value`], [`Array`]: metadata |
-//! | `tensor`, `types` | [`Tensor`] as described, [`TensorType`] as judged |
+//! | `tensor` | [`Tensor`] as described |
+//! | `types`, `resolve` | [`TensorType`], and which one a tensor is judged to be |
 //! | `header` | the parser |
 //! | `file` | [`Gguf`] |
 //! | `write` | [`Writer`] |
@@ -56,6 +57,7 @@ mod file;
 mod header;
 #[expect(unsafe_code, reason = "mapping a file into memory is unsafe")]
 mod map;
+mod resolve;
 mod tensor;
 mod types;
 mod value;

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::header::{self, ALIGNMENT_KEY, DEFAULT_ALIGNMENT, align};
+use crate::resolve;
 use crate::types::TensorType;
 use crate::value::Value;
 use crate::{Bytes, Error};
@@ -59,7 +60,7 @@ impl Input<'_> {
     }
 
     fn wrong_length(&self, expected: u64, found: u64) -> Error {
-        let kind = TensorType::usual(self.type_id);
+        let kind = resolve::usual(self.type_id);
         let type_name = kind.map_or("unknown", TensorType::name);
         Error::Payload { tensor: self.name.clone(), type_name, expected, found }
     }
@@ -161,8 +162,8 @@ impl<'a> Writer<'a> {
     /// # Errors
     ///
     /// Before the first byte is written, the errors that [`Gguf::open`](crate::Gguf::open) would
-    /// give for the result, and [`Error::Payload`] for data that do not fit a shape; data of type
-    /// 36, which has several layouts, and of unknown types may have any length but zero.
+    /// give for the result, and [`Error::Payload`] for data that do not fit a shape; data of types 36
+    /// to 39 and 42, which have several layouts, and of unknown types may have any length but zero.
     /// [`Error::Write`] when `out` fails, [`Error::Payload`] where data that are made while they
     /// are written turn out to have another length than was said.
     pub fn write_to(&self, out: &mut impl Write) -> Result<(), Error> {
@@ -217,11 +218,12 @@ impl<'a> Writer<'a> {
 /// Holds the data of a tensor to its shape, where the id says the type. The header check before has
 /// made sure that the number of elements fits in 64 bits.
 fn check_payload(tensor: &Input<'_>) -> Result<(), Error> {
-    let Some(kind) = TensorType::unambiguous(tensor.type_id) else {
+    let known = resolve::usual(tensor.type_id).filter(|kind| !resolve::is_shared(kind.id()));
+    let Some(kind) = known else {
         return Ok(());
     };
     let found = tensor.length();
-    let expected = kind.payload(tensor.dims.iter().product());
+    let expected = kind.payload(&tensor.dims);
     if expected == Some(found) {
         return Ok(());
     }

@@ -40,3 +40,12 @@ fn with_i2_s_last() {
     let bytes = Raw::new(vec![("a", vec![2048], 36, 0), ("b", vec![2048], 36, 544)], 1088).bytes();
     check(&bytes, bytes.len());
 }
+
+#[test]
+fn with_tables_last() {
+    for (type_id, bytes) in [(38, 544), (39, 800)] {
+        let tensors = vec![("a", vec![1], 0, 0), ("b", vec![64, 32], type_id, 32)];
+        let bytes = Raw::new(tensors, 32 + bytes).bytes();
+        check(&bytes, bytes.len());
+    }
+}

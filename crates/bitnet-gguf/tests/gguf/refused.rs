@@ -195,8 +195,10 @@ fn overlaps() {
         let tensors = vec![("a", vec![1024], a, 0), ("b", vec![1], b, 32)];
         Raw::new(tensors, 64).bytes()
     };
-    assert!(Gguf::from_vec("x.gguf", kinds(12, 12)).is_ok());
-    check!(kinds(36, 12), Error::Overlap { needed: 256, .. });
+    assert!(Gguf::from_vec("x.gguf", kinds(11, 11)).is_ok());
+    check!(kinds(36, 11), Error::Overlap { needed: 256, .. });
+    check!(kinds(39, 11), Error::Overlap { needed: 200, .. });
+    check!(kinds(12, 11), Error::Overlap { needed: 576, .. });
 }
 
 #[test]

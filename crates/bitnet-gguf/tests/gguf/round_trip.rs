@@ -204,7 +204,7 @@ fn data_of_another_length_than_was_said_are_refused() {
 
 #[test]
 fn types_have_names() {
-    for kind in [TensorType::I2S, TensorType::F16, TensorType::Tq2_0] {
+    for (_, _, kind) in TENSORS {
         assert_eq!(TensorType::named(kind.name()), Some(kind));
     }
     assert_eq!(TensorType::named("I2_X"), None);
@@ -266,23 +266,47 @@ proptest! {
 
 #[test]
 fn payload_sizes() {
-    let sizes = [
-        (TensorType::F32, 3, Some(12)),
-        (TensorType::F16, 3, Some(6)),
-        (TensorType::Bf16, 3, Some(6)),
-        (TensorType::Q8_0, 64, Some(68)),
-        (TensorType::Q8_0, 33, None),
-        (TensorType::Q6K, 512, Some(420)),
-        (TensorType::Q6K, 128, None),
-        (TensorType::I2S, 128, Some(64)),
-        (TensorType::I2S, 2560 * 6912, Some(4_423_712)),
-        (TensorType::I2S, 64, None),
-        (TensorType::Tq1_0, 256, Some(54)),
-        (TensorType::Tq2_0, 256, Some(66)),
-        (TensorType::F32, u64::MAX / 2, None),
-        (TensorType::Tq2_0, u64::MAX - 255, Some((u64::MAX - 255) / 256 * 66)),
+    let sizes: [(TensorType, &[u64], Option<u64>); 37] = [
+        (TensorType::F32, &[3], Some(12)),
+        (TensorType::F16, &[3], Some(6)),
+        (TensorType::Bf16, &[3], Some(6)),
+        (TensorType::Q4_0, &[64, 3], Some(108)),
+        (TensorType::Q8_0, &[64], Some(68)),
+        (TensorType::Q8_0, &[33], None),
+        (TensorType::Q4K, &[512], Some(288)),
+        (TensorType::Q6K, &[512], Some(420)),
+        (TensorType::Q6K, &[128], None),
+        (TensorType::Iq2S, &[256, 2], Some(164)),
+        (TensorType::Q2_0, &[128, 2], Some(72)),
+        (TensorType::Q2_0G128, &[128, 2], Some(68)),
+        (TensorType::Q2_0G128, &[64, 2], None),
+        (TensorType::I2S, &[128], Some(64)),
+        (TensorType::I2S, &[2560, 6912], Some(4_423_712)),
+        (TensorType::I2S, &[5460, 96], Some(131_072)),
+        (TensorType::I2S, &[64], None),
+        (TensorType::BitNet32F16, &[64, 3], Some(60)),
+        (TensorType::Tl1, &[1536, 4096], Some(1536 * 1024 + 32)),
+        (TensorType::Tl1, &[1536, 48], None),
+        (TensorType::Tl1, &[12, 64], None),
+        // As bitnet.cpp counts them.
+        (TensorType::Tl2, &[6912, 2560], Some(3_713_760)),
+        (TensorType::Tl2, &[512, 128], Some(15_072)),
+        (TensorType::Tl2, &[32, 32], Some(608)),
+        (TensorType::Tl2, &[96, 33], None),
+        (TensorType::Tq1_0, &[256], Some(54)),
+        (TensorType::Tq2_0, &[256], Some(66)),
+        (TensorType::Iq1Bn, &[512, 128], Some(13_568)),
+        (TensorType::Iq2Bn, &[512, 128], Some(16_896)),
+        (TensorType::Iq2Bn, &[64, 3], Some(60)),
+        (TensorType::Iq2BnR4, &[512, 128], Some(16_896)),
+        (TensorType::Iq2BnR4, &[64, 3], None),
+        (TensorType::F32, &[u64::MAX / 2], None),
+        (TensorType::Tq2_0, &[u64::MAX - 255], Some((u64::MAX - 255) / 256 * 66)),
+        (TensorType::Iq2Bn, &[64, u64::MAX / 64], Some(u64::MAX / 64 * 20)),
+        (TensorType::Tl2, &[8, u64::MAX / 256 * 32], None),
+        (TensorType::F32, &[], None),
     ];
-    for (kind, elements, bytes) in sizes {
-        assert_eq!(kind.payload(elements), bytes, "{kind} {elements}");
+    for (kind, dims, bytes) in sizes {
+        assert_eq!(kind.payload(dims), bytes, "{kind} {dims:?}");
     }
 }

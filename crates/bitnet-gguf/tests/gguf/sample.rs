@@ -42,8 +42,9 @@ pub(crate) fn values() -> Vec<(&'static str, Value)> {
     scalars.into_iter().chain(arrays).collect()
 }
 
-/// Name, dimensions, type; the payload follows from them.
-pub(crate) const TENSORS: [(&str, &[u64], TensorType); 8] = [
+/// Name, dimensions, type; the payload follows from them. Tensors this small cannot be told from those
+/// of the older Q2_0, nor from BitNet32F16, which are not here.
+pub(crate) const TENSORS: [(&str, &[u64], TensorType); 17] = [
     ("f16", &[32, 2], TensorType::F16),
     ("i2_s", &[256, 3], TensorType::I2S),
     ("bf16", &[3, 1, 5, 1], TensorType::Bf16),
@@ -52,12 +53,21 @@ pub(crate) const TENSORS: [(&str, &[u64], TensorType); 8] = [
     ("tq1_0", &[256, 2], TensorType::Tq1_0),
     ("tq2_0", &[512], TensorType::Tq2_0),
     ("f32", &[5], TensorType::F32),
+    ("q4_0", &[32, 3], TensorType::Q4_0),
+    ("q4_k", &[256, 2], TensorType::Q4K),
+    ("iq2_s", &[256], TensorType::Iq2S),
+    ("q2_0", &[64, 2], TensorType::Q2_0),
+    ("tl1", &[64, 32], TensorType::Tl1),
+    ("tl2", &[96, 32], TensorType::Tl2),
+    ("iq1_bn", &[64, 3], TensorType::Iq1Bn),
+    ("iq2_bn", &[128, 2], TensorType::Iq2Bn),
+    ("iq2_bn_r4", &[64, 4], TensorType::Iq2BnR4),
 ];
 
 /// The data of the sample tensor `index`: bytes that differ from place to place and from zero.
 pub(crate) fn payload(index: usize) -> Vec<u8> {
     let (_, dims, kind) = TENSORS[index];
-    let length = kind.payload(dims.iter().product()).expect("whole blocks");
+    let length = kind.payload(dims).expect("whole blocks");
     (0..length).map(|byte| (byte % 89) as u8 + 1 + index as u8).collect()
 }
 

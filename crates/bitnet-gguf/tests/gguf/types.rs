@@ -16,7 +16,7 @@ fn judge(raw: &Raw) -> Result<TensorType, Error> {
     let kind = gguf.tensor_type(tensor);
     match (&kind, gguf.data(tensor)) {
         (Ok(kind), Ok(data)) => {
-            assert_eq!(Some(data.len() as u64), kind.payload(tensor.elements()))
+            assert_eq!(Some(data.len() as u64), kind.payload(&tensor.dims))
         }
         (Err(kind), Err(data)) => {
             assert_eq!(kind.to_string(), data.to_string());
@@ -40,6 +40,16 @@ fn check_unsupported(raw: &Raw, name: &str) {
     }
 }
 
+/// Checks that tensor `t` is refused for what its id may be, with a message that has all of `said`.
+fn check_shared(raw: &Raw, said: &[&str]) {
+    let error = judge(raw).expect_err(said[0]);
+    assert!(matches!(error, Error::SharedType { .. }), "{error:?}");
+    let message = error.to_string();
+    for part in said {
+        assert!(message.contains(part), "{message}: not {part:?}");
+    }
+}
+
 #[test]
 fn i2_s_by_architecture_and_size() {
     // 4 x 1024 elements: 1024 bytes of codes and 32 of tail.
@@ -50,7 +60,12 @@ fn i2_s_by_architecture_and_size() {
         assert_eq!(judge(&raw(architecture)).unwrap(), TensorType::I2S, "{architecture}");
     }
     for architecture in ["phi3", "qwen35", "", "a-bitnet"] {
-        check_unsupported(&raw(architecture), "I2_S or IQ4_NL_4_4");
+        let named = format!("1056 bytes in a file of architecture {architecture:?}");
+        let size = "1056 bytes, as here, in I2_S, 1280 bytes in BitNet32F16";
+        check_shared(
+            &raw(architecture),
+            &["type 36 and", &named, size, "use a file of one of these"],
+        );
     }
     let mut without = raw("bitnet");
     without.entries.clear();
@@ -61,25 +76,82 @@ fn i2_s_by_architecture_and_size() {
 
 #[test]
 fn other_layouts_under_the_id_of_i2_s() {
-    check_unsupported(&one(&[1024, 4], 36, 1024), "I2_S without its scale");
-    check_unsupported(&one(&[1024, 4], 36, 1280), "BitNet32F16");
-    check_unsupported(&one(&[1024, 4], 36, 2304), "IQ4_NL_4_4");
+    let cut = ["1024 bytes, as here, in I2_S without its scale", "appends the scale"];
+    check_shared(&one(&[1024, 4], 36, 1024), &cut);
+    assert_eq!(judge(&one(&[1024, 4], 36, 1280)).unwrap(), TensorType::BitNet32F16);
+    let removed = ["2304 bytes, as here, in IQ4_NL_4_4, removed", "Q8_0 or Q6_K"];
+    check_shared(&one(&[1024, 4], 36, 2304), &removed);
     for bytes in [1088, 1200, 1312, 2400, 16384] {
-        let error = judge(&one(&[1024, 4], 36, bytes)).unwrap_err();
-        let found =
-            matches!(error, Error::Size { expected: 1056, found, .. } if found == bytes as u64);
-        assert!(found, "{error}");
+        let sizes = "1056 bytes in I2_S, 1280 bytes in BitNet32F16, 1024 bytes in I2_S without its \
+                     scale, 2304 bytes in IQ4_NL_4_4";
+        check_shared(&one(&[1024, 4], 36, bytes), &[&format!("type 36 and {bytes} bytes"), sizes]);
     }
     // As the last tensor it need not be padded; one byte less is not I2_S any more.
     assert_eq!(judge(&one(&[1024, 4], 36, 1056 + 31)).unwrap(), TensorType::I2S);
-    check_unsupported(&one(&[1024, 4], 36, 1055), "I2_S without its scale");
+    check_shared(&one(&[1024, 4], 36, 1055), &cut);
+    // 512 elements take 160 bytes in either: it is the more common one.
+    assert_eq!(judge(&one(&[512], 36, 160)).unwrap(), TensorType::I2S);
 }
 
 #[test]
 fn i2_s_blocks_run_over_rows() {
     assert_eq!(judge(&one(&[64, 6], 36, 128)).unwrap(), TensorType::I2S);
-    let error = judge(&one(&[64, 37], 36, 624)).unwrap_err();
-    assert!(matches!(error, Error::Block { length: 2368, block: 128, .. }), "{error}");
+    assert_eq!(judge(&one(&[5460, 96], 36, 131_072)).unwrap(), TensorType::I2S);
+    check_shared(&one(&[64, 37], 36, 624), &["no whole blocks in I2_S, 740 bytes in BitNet32F16"]);
+}
+
+#[test]
+fn tables_of_bitnet_cpp_or_quantised_numbers() {
+    // TL1 of 64 x 1024: a quarter byte each; TL2: as reserved; the others 18 or 17 bytes for 32.
+    for (type_id, kind, bytes, other, next) in [
+        (38, TensorType::Tl1, 16_416, "36864 bytes, as here, in IQ4_NL_8_8", 36_864),
+        (39, TensorType::Tl2, 14_368, "34816 bytes, as here, in MXFP4", 34_816),
+    ] {
+        let raw = |bytes| one(&[1024, 64], type_id, bytes);
+        for architecture in ["bitnet", "bitnet-b1.58", "llama", "falcon", "qwen3", "gemma3"] {
+            assert_eq!(judge(&raw(bytes).architecture(architecture)).unwrap(), kind);
+        }
+        let named = format!("{bytes} bytes, as here, in {}", kind.name());
+        check_shared(&raw(bytes).architecture("gpt-oss"), &["\"gpt-oss\"", &named]);
+        check_shared(&raw(next), &[other, "convert the model again to F16"]);
+        check_shared(&raw(20_000), &[&format!("{bytes} bytes in {}", kind.name())]);
+    }
+    check_shared(&one(&[1024, 64], 37, 65_536), &["65536 bytes, as here, in I8_S"]);
+    check_shared(&one(&[1024, 64], 37, 36_864), &["36864 bytes, as here, in IQ4_NL_4_8"]);
+    // Where both take as many bytes, padding included, a ternary model has TL2.
+    assert_eq!(judge(&one(&[32, 32], 39, 608)).unwrap(), TensorType::Tl2);
+}
+
+#[test]
+fn two_bits_by_size() {
+    let raw = |bytes| one(&[1024, 4], 42, bytes);
+    for architecture in ["qwen3", "phi3"] {
+        let judged = |bytes| judge(&raw(bytes).architecture(architecture)).unwrap();
+        assert_eq!(judged(1152), TensorType::Q2_0);
+        assert_eq!(judged(1088), TensorType::Q2_0G128);
+    }
+    check_shared(&raw(1216), &["1152 bytes in Q2_0, 1088 bytes in Q2_0_G128"]);
+    // 36 or 34 bytes and padding: blocks as they are now.
+    assert_eq!(judge(&one(&[128], 42, 36)).unwrap(), TensorType::Q2_0);
+    assert_eq!(judge(&one(&[128], 42, 34)).unwrap(), TensorType::Q2_0G128);
+}
+
+#[test]
+fn rows_of_ik_llama_have_scales() {
+    for (type_id, kind, bytes) in [
+        (134, TensorType::Iq1Bn, 4 * (2 + 208)),
+        (135, TensorType::Iq2Bn, 4 * (4 + 256)),
+        (335, TensorType::Iq2BnR4, 4 * (4 + 256)),
+    ] {
+        let raw = |dims: &[u64], bytes| one(dims, type_id, bytes).architecture("phi3");
+        assert_eq!(judge(&raw(&[1024, 4], bytes)).unwrap(), kind);
+        let error = judge(&raw(&[1024, 4], bytes + 64)).unwrap_err();
+        assert!(matches!(error, Error::Size { .. }), "{error}");
+        let error = judge(&raw(&[96, 4], 1024)).unwrap_err();
+        assert!(matches!(error, Error::Block { length: 96, block: 64, .. }), "{error}");
+    }
+    let error = judge(&one(&[64, 6], 335, 120)).unwrap_err();
+    assert!(error.to_string().contains("6 rows, IQ2_BN_R4 needs a multiple of 4"), "{error}");
 }
 
 #[test]
@@ -98,7 +170,10 @@ fn the_room_must_fit_every_type() {
     for (type_id, kind, bytes) in [
         (0, TensorType::F32, 1024),
         (1, TensorType::F16, 512),
+        (2, TensorType::Q4_0, 144),
         (8, TensorType::Q8_0, 272),
+        (12, TensorType::Q4K, 144),
+        (22, TensorType::Iq2S, 82),
         (14, TensorType::Q6K, 210),
         (30, TensorType::Bf16, 512),
         (34, TensorType::Tq1_0, 54),
@@ -132,16 +207,10 @@ fn the_alignment_bounds_the_padding() {
 #[test]
 fn unknown_types_open_and_are_named() {
     for (type_id, name) in [
-        (2, "Q4_0"),
-        (12, "Q4_K"),
-        (37, "I8_S"),
-        (38, "TL1"),
-        (39, "TL2 or MXFP4"),
+        (3, "Q4_1"),
+        (11, "Q3_K"),
+        (31, "Q4_0_4_4, removed"),
         (40, "NVFP4"),
-        (42, "Q2_0"),
-        (134, "IQ1_BN"),
-        (135, "IQ2_BN"),
-        (335, "IQ2_BN_R4"),
         (142, "PQ2_0"),
         (143, "PTQ1_0"),
         (5, "without a known name"),
