@@ -315,6 +315,8 @@ pub enum Notice {
     NoSplitter {
         /// The file.
         file: String,
+        /// The name of the splitter that is used.
+        used: &'static str,
     },
     /// Settings of a model of which nothing is known.
     Settings {
@@ -356,10 +358,9 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::NoSplitter { file } => write!(
-                f,
-                "{file}: tokenizer.ggml.pre is missing: splitting text as Llama 3 does (llama-bpe)"
-            ),
+            Notice::NoSplitter { file, used } => {
+                write!(f, "{file}: tokenizer.ggml.pre is missing: splitting text as `{used}` does")
+            }
             Notice::Settings { file, names } => write!(
                 f,
                 "{file}: nothing is known of {}: results are wrong if that changes what the model \

@@ -6,7 +6,9 @@ use bitnet_gguf::{Gguf, TensorType};
 use bitnet_kernels::Format;
 
 use super::{StoredTensor, Weights};
-use crate::tokenizer::{Splitter, TokenType, Tokenizer, Vocabulary};
+use crate::tokenizer::{
+    ByteLevel, Model, Splitter, TokenType, Tokenizer, TokenizerError, Vocabulary,
+};
 use crate::{Error, Notice};
 
 /// The most parts of a file: their numbers have five digits.
@@ -113,16 +115,23 @@ pub(super) fn weights(gguf: &Gguf, place: usize) -> Result<Weights, Error> {
         TensorType::Bf16 => Format::Bf16,
         TensorType::Q8_0 => Format::Q8_0,
         TensorType::Q6K => Format::Q6K,
+        TensorType::Iq2S => Format::Iq2S,
         TensorType::I2S => Format::I2S,
+        TensorType::BitNet32F16 => Format::BitNet32F16,
+        TensorType::Tl1 => Format::Tl1,
+        TensorType::Tl2 => Format::Tl2,
         TensorType::Tq1_0 => Format::Tq1_0,
         TensorType::Tq2_0 => Format::Tq2_0,
+        TensorType::Iq1Bn => Format::Iq1Bn,
+        TensorType::Iq2Bn => Format::Iq2Bn,
+        TensorType::Iq2BnR4 => Format::Iq2BnR4,
         other => {
             return Err(Error::TensorType {
                 file: gguf.name().to_owned(),
                 tensor: tensor.name.clone(),
                 offset: tensor.offset,
                 found: other.name().to_owned(),
-                expected: "I2_S, TQ1_0, TQ2_0, F32, F16, BF16, Q8_0 and Q6_K",
+                expected: "other types",
             });
         }
     };
@@ -133,37 +142,56 @@ pub(super) fn weights(gguf: &Gguf, place: usize) -> Result<Weights, Error> {
 ///
 /// # Errors
 ///
-/// Where the metadata has no byte-level BPE vocabulary, or one that contradicts itself.
+/// Where the metadata has a vocabulary of a kind we do not have, or one that contradicts itself.
 pub(super) fn tokenizer(gguf: &Gguf) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
-    let file = || gguf.name().to_owned();
-    let fail = |source| Error::Tokenizer { file: file(), source };
+    let fail = |source| Error::Tokenizer { file: gguf.name().to_owned(), source };
     let Some(kind) = gguf.str("tokenizer.ggml.model")? else {
         return Ok((None, Vec::new()));
     };
-    if kind != "gpt2" {
-        let what =
-            format!("tokenizer `{kind}` is not supported yet; supported is gpt2 (byte-level BPE)");
-        return Err(Error::Variant { file: file(), what });
-    }
-    let mut notices = Vec::new();
-    let splitter = match gguf.str("tokenizer.ggml.pre")? {
-        Some(name) => name.parse().map_err(fail)?,
-        None => {
-            notices.push(Notice::NoSplitter { file: file() });
-            Splitter::Llama3
-        }
-    };
+    let tokens: Vec<String> =
+        gguf.require_strings("tokenizer.ggml.tokens")?.map(str::to_owned).collect();
     let types = gguf.i32s("tokenizer.ggml.token_type")?.unwrap_or_default();
     let types = types.into_iter().map(TokenType::try_from).collect::<Result<_, _>>();
+    let mut notices = Vec::new();
+    let model = match kind {
+        "gpt2" => byte_level(gguf, &tokens, &mut notices)?,
+        _ => {
+            let what =
+                format!("tokenizer `{kind}` is not supported; supported is gpt2 (byte-level BPE)");
+            return Err(Error::Variant { file: gguf.name().to_owned(), what });
+        }
+    };
+    let eos = gguf.u32("tokenizer.ggml.eos_token_id")?;
+    let add_eos = gguf.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+    let suffix =
+        if add_eos { Some(eos.ok_or_else(|| fail(TokenizerError::MissingEos))?) } else { None };
     let vocabulary = Vocabulary {
-        tokens: gguf.require_strings("tokenizer.ggml.tokens")?.map(str::to_owned).collect(),
+        tokens,
         types: types.map_err(fail)?,
-        merges: gguf.require_strings("tokenizer.ggml.merges")?.map(str::to_owned).collect(),
-        splitter,
         bos: gguf.u32("tokenizer.ggml.bos_token_id")?,
-        eos: gguf.u32("tokenizer.ggml.eos_token_id")?,
-        eot: gguf.u32("tokenizer.ggml.eot_token_id")?,
-        add_bos: gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(true),
+        eos,
+        ends: gguf.u32("tokenizer.ggml.eot_token_id")?.into_iter().collect(),
+        add_bos: gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(model.usually_adds_bos()),
+        suffix,
+        model,
     };
     Ok((Some(Tokenizer::new(vocabulary).map_err(fail)?), notices))
+}
+
+/// A byte-level model. Without a name for it, the splitter is that of Llama 3 if the vocabulary is
+/// (the official 2B-4T file lacks the name), else what llama.cpp takes.
+fn byte_level(gguf: &Gguf, tokens: &[String], notices: &mut Vec<Notice>) -> Result<Model, Error> {
+    let file = || gguf.name().to_owned();
+    let splitter = match gguf.str("tokenizer.ggml.pre")? {
+        Some(name) => name.parse().map_err(|source| Error::Tokenizer { file: file(), source })?,
+        None => {
+            let llama3 =
+                tokens.len() == 128_256 || tokens.iter().any(|token| token == "<|begin_of_text|>");
+            let name = if llama3 { "llama-bpe" } else { "default" };
+            notices.push(Notice::NoSplitter { file: file(), used: name });
+            if llama3 { Splitter::llama3() } else { Splitter::unnamed() }
+        }
+    };
+    let merges = gguf.require_strings("tokenizer.ggml.merges")?.map(str::to_owned).collect();
+    Ok(Model::ByteLevel(ByteLevel::new(merges, splitter)))
 }

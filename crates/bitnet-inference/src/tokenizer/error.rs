@@ -5,7 +5,10 @@
 #[non_exhaustive]
 pub enum TokenizerError {
     /// The text splitter is not one we have.
-    #[error("unknown pre-tokenizer {name:?}: supported are llama-bpe, llama3 and llama-v3")]
+    #[error(
+        "unknown pre-tokenizer {name:?}: supported are llama-bpe, llama3, llama-v3, qwen2, gpt-2, \
+         default, falcon, falcon3 and falcon_e"
+    )]
     UnknownSplitter {
         /// The name in the file.
         name: String,
@@ -37,7 +40,7 @@ pub enum TokenizerError {
     /// A special token's id is not that of a token.
     #[error("the {role} token has id {id}, but there are only {tokens} tokens")]
     IdOutOfRange {
-        /// `bos`, `eos` or `eot`.
+        /// `bos`, `eos`, `end` or `last`.
         role: &'static str,
         /// The id in the file.
         id: u32,
@@ -47,14 +50,17 @@ pub enum TokenizerError {
     /// Texts are to begin with BOS, but the file does not say which token that is.
     #[error("texts are to begin with the bos token, but the file does not name one")]
     MissingBos,
+    /// Texts are to end with EOS, but the file does not say which token that is.
+    #[error("texts are to end with the eos token, but the file does not name one")]
+    MissingEos,
     /// A byte that no token stands for, so that not every text can be encoded.
     #[error("no token stands for byte 0x{byte:02x}: this is not a complete byte-level vocabulary")]
     MissingByte {
         /// The byte.
         byte: u8,
     },
-    /// A byte token of a SentencePiece vocabulary.
-    #[error("token {id} {text:?} is of type byte: SentencePiece vocabularies are not supported")]
+    /// A byte token, which belongs to SentencePiece vocabularies, in a byte-level one.
+    #[error("token {id} {text:?} is of type byte, which a byte-level vocabulary has no use for")]
     ByteToken {
         /// Its id.
         id: u32,

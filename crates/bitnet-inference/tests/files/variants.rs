@@ -72,7 +72,7 @@ fn a_missing_splitter_is_said_and_changes_nothing() {
     assert_eq!(demo.notices(), []);
     let engine = Parts::demo().without("tokenizer.ggml.pre").load().unwrap();
     let file = "variant.gguf".to_owned();
-    assert_eq!(engine.notices(), [Notice::NoSplitter { file }]);
+    assert_eq!(engine.notices(), [Notice::NoSplitter { file, used: "llama-bpe" }]);
     let text = "It's 12345 o'clock,\n\n  isn't it?";
     assert_eq!(engine.encode(text).unwrap(), demo.encode(text).unwrap());
 }

@@ -14,9 +14,9 @@ const HELDOUT: &str = include_str!("../data/heldout.txt");
 /// All four ways to encode a text, and back.
 fn hold(text: &str) {
     for bos in [true, false] {
-        let parse = Special { bos, parse: true };
+        let parse = Special { bos, suffix: true, parse: true };
         assert_eq!(OURS.encode(text, parse), theirs(&THEIRS, text, bos), "{text:?}");
-        let plain = Special { bos, parse: false };
+        let plain = Special { bos, suffix: true, parse: false };
         let ids = OURS.encode(text, plain);
         assert_eq!(ids, theirs(&THEIRS_TEXT, text, bos), "{text:?} as plain text");
         assert_eq!(OURS.decode(&ids), text);
@@ -162,7 +162,8 @@ proptest! {
         let json = random_json(&picks);
         let oracle: Oracle = json.to_string().parse().unwrap();
         let mut vocabulary = vocabulary(&json);
-        (vocabulary.bos, vocabulary.eos, vocabulary.eot) = (None, None, None);
+        (vocabulary.bos, vocabulary.eos) = (None, None);
+        vocabulary.ends.clear();
         vocabulary.add_bos = false;
         let ours = Tokenizer::new(vocabulary).unwrap();
         for text in texts {
@@ -200,6 +201,9 @@ fn control_tokens_are_text_unless_parsed() {
     assert!(!plain.contains(&2044));
     assert_eq!(OURS.decode(&plain), text);
     assert_eq!(OURS.encode("a", Special::PROMPT), [2040, 64]);
+    let suffixed = Tokenizer::new(Vocabulary { suffix: Some(2041), ..demo() }).unwrap();
+    assert_eq!(suffixed.encode("a", Special::PROMPT), [2040, 64, 2041]);
+    assert_eq!(suffixed.encode("a", Special::TEXT), [64]);
     let no_bos = Tokenizer::new(Vocabulary { add_bos: false, ..demo() }).unwrap();
     assert_eq!(no_bos.encode("a", Special::PROMPT), [64]);
 }

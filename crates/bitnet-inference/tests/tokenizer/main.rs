@@ -8,14 +8,16 @@ mod vocabulary;
 
 use std::sync::LazyLock;
 
-use bitnet_inference::tokenizer::{Special, Splitter, TokenType, Tokenizer, Vocabulary};
+use bitnet_inference::tokenizer::{
+    ByteLevel, Model, Special, Splitter, TokenType, Tokenizer, Vocabulary,
+};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer as Oracle;
 
 /// The demo model's tokenizer, as its makers saved it.
 const JSON: &str = include_str!("../data/tokenizer.json");
 /// Read as tokens, but without BOS.
-const PARSE: Special = Special { bos: false, parse: true };
+const PARSE: Special = Special { bos: false, suffix: false, parse: true };
 
 static OURS: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::new(vocabulary(&demo_json())).unwrap());
@@ -51,15 +53,16 @@ fn vocabulary(json: &Value) -> Vocabulary {
     tokens.sort_by_key(|token| token.0);
     assert!((0..).zip(&tokens).all(|(id, token)| token.0 == id));
     let merges: Vec<[String; 2]> = serde_json::from_value(model["merges"].clone()).unwrap();
+    let merges = merges.iter().map(|pair| pair.join(" ")).collect();
     Vocabulary {
         types: tokens.iter().map(|token| token.2).collect(),
         tokens: tokens.into_iter().map(|token| token.1).collect(),
-        merges: merges.iter().map(|pair| pair.join(" ")).collect(),
-        splitter: Splitter::Llama3,
+        model: Model::ByteLevel(ByteLevel::new(merges, Splitter::llama3())),
         bos: Some(2040),
         eos: Some(2041),
-        eot: Some(2044),
+        ends: vec![2044],
         add_bos: true,
+        suffix: None,
     }
 }
 

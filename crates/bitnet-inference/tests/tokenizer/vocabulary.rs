@@ -1,6 +1,6 @@
 //! What a model file may and may not say.
 
-use bitnet_inference::tokenizer::{TokenType, Tokenizer, TokenizerError, Vocabulary};
+use bitnet_inference::tokenizer::{Model, TokenType, Tokenizer, TokenizerError, Vocabulary};
 
 use crate::{OURS, PARSE, demo};
 
@@ -11,12 +11,18 @@ fn refused(change: impl FnOnce(&mut Vocabulary), message: &str) {
     assert_eq!(Tokenizer::new(vocabulary).unwrap_err().to_string(), message);
 }
 
+fn merges(vocabulary: &mut Vocabulary) -> &mut Vec<String> {
+    let Model::ByteLevel(model) = &mut vocabulary.model else { panic!("not byte-level") };
+    &mut model.merges
+}
+
 #[test]
 fn special_ids_must_be_tokens() {
     let high = |role, id| format!("the {role} token has id {id}, but there are only 2048 tokens");
     refused(|v| v.bos = Some(2048), &high("bos", 2048));
     refused(|v| v.eos = Some(9999), &high("eos", 9999));
-    refused(|v| v.eot = Some(u32::MAX), &high("eot", u32::MAX));
+    refused(|v| v.ends.push(u32::MAX), &high("end", u32::MAX));
+    refused(|v| v.suffix = Some(2048), &high("last", 2048));
     let unnamed = "texts are to begin with the bos token, but the file does not name one";
     refused(|v| v.bos = None, unnamed);
 }
@@ -34,13 +40,13 @@ fn tokens_must_be_complete_and_distinct() {
         types: Vec::new(),
         bos: None,
         eos: None,
-        eot: None,
+        ends: Vec::new(),
         add_bos: false,
         ..demo()
     };
     let error = Tokenizer::new(nothing).unwrap_err();
     assert_eq!(error, TokenizerError::MissingByte { byte: 0 });
-    let byte = "token 5 \"&\" is of type byte: SentencePiece vocabularies are not supported";
+    let byte = "token 5 \"&\" is of type byte, which a byte-level vocabulary has no use for";
     refused(|v| v.types[5] = TokenType::Byte, byte);
     let twice = "tokens 64 and 2000 both stand for \"a\"";
     refused(|v| v.tokens[2000] = "a".into(), twice);
@@ -52,7 +58,7 @@ fn tokens_must_be_complete_and_distinct() {
 fn merges_must_be_two_tokens_making_a_third() {
     for merge in ["", " ", "the", "a ", " a", "a b c", "a  b"] {
         let message = format!("merge 3 is {merge:?}: expected two tokens with one space between");
-        refused(|v| v.merges[3] = merge.into(), &message);
+        refused(|v| merges(v)[3] = merge.into(), &message);
     }
     for (merge, missing) in [
         ("xyzzy Ġt", "xyzzy"),
@@ -63,15 +69,15 @@ fn merges_must_be_two_tokens_making_a_third() {
         ("<|eot_id|> a", "<|eot_id|>"),
     ] {
         let message = format!("merge 3 is {merge:?}, but {missing:?} is no token to merge");
-        refused(|v| v.merges[3] = merge.into(), &message);
+        refused(|v| merges(v)[3] = merge.into(), &message);
     }
 }
 
 #[test]
 fn a_merge_listed_twice_is_done_at_its_first_place() {
     let mut vocabulary = demo();
-    let first: Vec<String> = vocabulary.merges[..100].to_vec();
-    vocabulary.merges.extend(first);
+    let first: Vec<String> = merges(&mut vocabulary)[..100].to_vec();
+    merges(&mut vocabulary).extend(first);
     let tokenizer = Tokenizer::new(vocabulary).unwrap();
     let text = "Untried sweethearts heartened another";
     assert_eq!(tokenizer.encode(text, PARSE), OURS.encode(text, PARSE));
