@@ -150,7 +150,7 @@ fn models_that_gate_with_silu_are_known_by_their_shape() {
             .metadata(&key("context_length"), 2048_u32)
             .metadata(&key("attention.head_count"), 16_u32)
             .metadata(&key("attention.layer_norm_rms_epsilon"), 1e-5_f32)
-            .tensor("token_embd.weight", &[1536, vocabulary], 12, [0; 32])
+            .tensor("token_embd.weight", &[1536, vocabulary], 13, [0; 32])
             .write_to(&mut file)
             .unwrap();
         Config::from_gguf(&Gguf::from_vec("large.gguf", file).unwrap())
@@ -212,8 +212,8 @@ fn tensors_of_other_types_are_refused() {
     });
     assert!(matches!(refused(ternary_norm), Error::TensorType { .. }));
 
-    // Type 36 of another size is another format; type 12 is Q4_K.
-    for (id, bytes, name) in [(36, 256 * 128 / 32 * 18, "IQ4_NL_4_4"), (12, 144 * 128, "Q4_K")] {
+    // Type 36 of another size is another format; type 13 is Q5_K.
+    for (id, bytes, name) in [(36, 256 * 128 / 32 * 18, "IQ4_NL_4_4"), (13, 176 * 128, "Q5_K")] {
         let error = refused(change("blk.1.attn_k.weight", |t| {
             t.type_id = id;
             t.data = vec![0; bytes];
