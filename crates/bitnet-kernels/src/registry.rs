@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::format::{Bf16, F16, F32, Format, Iq2S, Q6K, Q8_0};
+use crate::format::{Bf16, F16, F32, Format, Iq2S, Q2_0, Q4_0, Q4K, Q6K, Q8_0};
 use crate::isa::Isa;
 use crate::op::{
     Absmean, AbsmeanFn, Add, AddFn, Attend, AttendFn, Condense, CondenseFn, Gate, Gelu, GeluFn,
@@ -298,6 +298,10 @@ pub static KERNELS: &[Line] = &[
     on_floats!(Head, Some(Format::Q8_0), Head<Q8_0>),
     on_floats!(Head, Some(Format::Q6K), Head<Q6K>),
     on_floats!(Head, Some(Format::Iq2S), Head<Iq2S>),
+    on_floats!(Head, Some(Format::Q4_0), Head<Q4_0>),
+    on_floats!(Head, Some(Format::Q4K), Head<Q4K>),
+    on_floats!(Head, Some(Format::Q2_0), Head<Q2_0<4>>),
+    on_floats!(Head, Some(Format::Q2_0G128), Head<Q2_0<8>>),
     on_floats!(Absmean, None, Absmean),
     on_floats!(Ternarize, None, Ternarize),
     on_floats!(Ternarize, Some(Format::I2S), TernarizeI2S),
@@ -308,6 +312,10 @@ pub static KERNELS: &[Line] = &[
     on_floats!(Condense, Some(Format::Q8_0), Condense<Q8_0>),
     on_floats!(Condense, Some(Format::Q6K), Condense<Q6K>),
     on_floats!(Condense, Some(Format::Iq2S), Condense<Iq2S>),
+    on_floats!(Condense, Some(Format::Q4_0), Condense<Q4_0>),
+    on_floats!(Condense, Some(Format::Q4K), Condense<Q4K>),
+    on_floats!(Condense, Some(Format::Q2_0), Condense<Q2_0<4>>),
+    on_floats!(Condense, Some(Format::Q2_0G128), Condense<Q2_0<8>>),
     on_bytes!(Scan, None, Scan),
     on_bytes!(Refine, None, Refine),
     on_floats!(Store, Some(Format::F32), Store<F32>),

@@ -147,7 +147,8 @@ fn questions_that_make_no_sense_are_answered_with_what_would() {
     );
     assert_eq!(
         ask(None, Operation::Head, DataType::F32),
-        "no head kernel on cpu: it takes weights in f32, f16, bf16, q8_0, q6_k, iq2_s"
+        "no head kernel on cpu: it takes weights in f32, f16, bf16, q8_0, q6_k, iq2_s, \
+         q4_0, q4_k, q2_0, q2_0_g128"
     );
     let metal = manager.kernel_for(Device::Metal, None, Operation::Norm, DataType::F32);
     assert!(metal.unwrap_err().to_string().contains("no kernels for metal"));

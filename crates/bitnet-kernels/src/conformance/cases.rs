@@ -147,7 +147,10 @@ pub(super) fn float_rows(
             Format::F32 => block.chunks_mut(4).for_each(|b| b[3] = b[3] & 0x80 | 0x3E),
             Format::Bf16 => block.chunks_mut(2).for_each(|b| b[1] = b[1] & 0x80 | 0x3E),
             Format::F16 => block.chunks_mut(2).for_each(|b| b[1] &= 0xBF),
-            Format::Q8_0 | Format::Iq2S => block[1] &= 0xBF,
+            Format::Q4K => [1, 3].into_iter().for_each(|i| block[i] &= 0xBF),
+            Format::Q8_0 | Format::Iq2S | Format::Q4_0 | Format::Q2_0 | Format::Q2_0G128 => {
+                block[1] &= 0xBF;
+            }
             _ => block[209] &= 0xBF,
         }
     }

@@ -209,8 +209,44 @@ pub(super) fn widen(format: Format, row: &[u8]) -> Vec<f32> {
             .collect(),
         Format::Q6K => row.chunks(210).flat_map(q6_k).collect(),
         Format::Iq2S => row.chunks(82).flat_map(iq2_s).collect(),
+        Format::Q4_0 => row.chunks(18).flat_map(q4_0).collect(),
+        Format::Q4K => row.chunks(144).flat_map(q4_k).collect(),
+        Format::Q2_0 => row.chunks(18).flat_map(q2_0).collect(),
+        Format::Q2_0G128 => row.chunks(34).flat_map(q2_0).collect(),
         _ => Vec::new(),
     }
+}
+
+fn q4_0(block: &[u8]) -> Vec<f32> {
+    let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+    let nibble = |e: usize| block[2 + e % 16] >> (4 * (e / 16)) & 15;
+    (0..32).map(|e| (f32::from(nibble(e)) - 8.0) * d).collect()
+}
+
+fn q4_k(block: &[u8]) -> Vec<f32> {
+    let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+    let d_min = f16::from_le_bytes([block[2], block[3]]).to_f32();
+    // Two planes of four low sixes with the high pairs of the other four above, then the nibbles of
+    // those.
+    let six = |plane: usize, j: usize| match j < 4 {
+        true => block[4 + 4 * plane + j] % 64,
+        false => {
+            let nibble = block[12 + j - 4] >> (4 * plane) & 15;
+            nibble + 16 * (block[4 + 4 * plane + j - 4] / 64)
+        }
+    };
+    let number = |e: usize| {
+        let q = block[16 + e / 64 * 32 + e % 32] >> (4 * (e / 32 % 2)) & 15;
+        let (scale, minimum) = (six(0, e / 32), six(1, e / 32));
+        d * f32::from(scale) * f32::from(q) - d_min * f32::from(minimum)
+    };
+    (0..256).map(number).collect()
+}
+
+fn q2_0(block: &[u8]) -> Vec<f32> {
+    let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+    let code = |e: usize| block[2 + e / 4] >> (2 * (e % 4)) & 3;
+    (0..4 * (block.len() - 2)).map(|e| (f32::from(code(e)) - 1.0) * d).collect()
 }
 
 fn q6_k(block: &[u8]) -> Vec<f32> {

@@ -21,6 +21,9 @@ mod iq2_bn_r4;
 mod iq2_s;
 mod iq2_s_grid;
 mod narrow;
+mod q2_0;
+mod q4_0;
+mod q4_k;
 mod q6_k;
 mod q8_0;
 mod tiling;
@@ -38,6 +41,9 @@ pub(crate) use self::iq2_s::Iq2S;
 pub use self::iq2_s::encode_iq2_s;
 pub(crate) use self::iq2_s_grid::GRID as IQ2_S_GRID;
 pub use self::narrow::narrow;
+pub(crate) use self::q2_0::Q2_0;
+pub(crate) use self::q4_0::Q4_0;
+pub(crate) use self::q4_k::Q4K;
 pub(crate) use self::q6_k::Q6K;
 pub(crate) use self::q8_0::Q8_0;
 pub use self::tiling::Tiling;
@@ -96,6 +102,15 @@ pub enum Format {
     /// ggml IQ2_S: blocks of 256 numbers from a grid of 1024 times eight magnitudes, with signs,
     /// 4-bit scales and an `f16` scale.
     Iq2S,
+    /// ggml Q4_0: blocks of 32 numbers of 4 bits and an `f16` scale.
+    Q4_0,
+    /// ggml Q4_K: blocks of 256 numbers of 4 bits, eight 6-bit scales and minima, and `f16` scales of
+    /// both.
+    Q4K,
+    /// PrismML Q2_0: blocks of 64 numbers -1, 0, 1 and 2 and an `f16` scale.
+    Q2_0,
+    /// PrismML Q2_0 as it was once: blocks of 128 numbers.
+    Q2_0G128,
 }
 
 impl Format {
@@ -117,8 +132,18 @@ impl Format {
     /// The layouts of [packed](crate::packed) matrices.
     pub const PACKED: [Format; 2] = [Format::I2SR32, Format::Tl2R32];
     /// The formats of other matrices: embeddings, the head.
-    pub const FLOAT: [Format; 6] =
-        [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q6K, Format::Iq2S];
+    pub const FLOAT: [Format; 10] = [
+        Format::F32,
+        Format::F16,
+        Format::Bf16,
+        Format::Q8_0,
+        Format::Q6K,
+        Format::Iq2S,
+        Format::Q4_0,
+        Format::Q4K,
+        Format::Q2_0,
+        Format::Q2_0G128,
+    ];
 
     /// Its names, and the weights and bytes of a block.
     const fn facts(self) -> (&'static str, &'static str, (usize, usize)) {
@@ -143,6 +168,10 @@ impl Format {
             Format::Q8_0 => ("q8_0", "Q8_0", (32, 34)),
             Format::Q6K => ("q6_k", "Q6_K", (256, 210)),
             Format::Iq2S => ("iq2_s", "IQ2_S", (256, 82)),
+            Format::Q4_0 => ("q4_0", "Q4_0", (32, 18)),
+            Format::Q4K => ("q4_k", "Q4_K", (256, 144)),
+            Format::Q2_0 => ("q2_0", "Q2_0", (64, 18)),
+            Format::Q2_0G128 => ("q2_0_g128", "Q2_0_G128", (128, 34)),
         }
     }
 
@@ -250,6 +279,10 @@ pub fn widen(format: Format, row: &[u8], out: &mut [f32]) {
         Format::Q8_0 => widen_row::<Q8_0>(row, out),
         Format::Q6K => widen_row::<Q6K>(row, out),
         Format::Iq2S => widen_row::<Iq2S>(row, out),
+        Format::Q4_0 => widen_row::<Q4_0>(row, out),
+        Format::Q4K => widen_row::<Q4K>(row, out),
+        Format::Q2_0 => widen_row::<Q2_0<4>>(row, out),
+        Format::Q2_0G128 => widen_row::<Q2_0<8>>(row, out),
         _ => panic!("{format} is a ternary format"),
     }
 }

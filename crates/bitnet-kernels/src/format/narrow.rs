@@ -3,13 +3,17 @@
 
 use half::{bf16, f16};
 
+use super::q4_k::pack_scales;
 use super::{Format, FormatError, encode_iq2_s};
 
 /// Rows of numbers in the bytes of one of [`Format::FLOAT`]. `x` is `[rows, cols]`, row-major.
 ///
 /// F32 keeps the bits, F16 and BF16 are the nearest number. In Q8_0 the scale of a block is its
 /// greatest magnitude over 127, in Q6_K that of sixteen numbers over 31; each number is the nearest
-/// multiple. IQ2_S as [`encode_iq2_s`]. What is too great for F16 is infinite there.
+/// multiple. In Q4_0 the scale is the number of the greatest magnitude over -8, in Q2_0 the greatest
+/// magnitude, so that ternary numbers stay what they are. In Q4_K 32 numbers are spread evenly from
+/// the least, or 0, to the greatest. IQ2_S as [`encode_iq2_s`]. What is too great for F16 is infinite
+/// there.
 ///
 /// # Errors
 ///
@@ -36,6 +40,10 @@ pub fn narrow(format: Format, x: &[f32], cols: usize) -> Result<Vec<u8>, FormatE
         Format::Q8_0 => x.as_chunks().0.iter().for_each(|block| out.extend(q8_0(block))),
         Format::Q6K => x.as_chunks().0.iter().for_each(|block| out.extend(q6_k(block))),
         Format::Iq2S => out = encode_iq2_s(x)?,
+        Format::Q4_0 => x.as_chunks().0.iter().for_each(|block| out.extend(q4_0(block))),
+        Format::Q4K => x.as_chunks().0.iter().for_each(|block| out.extend(q4_k(block))),
+        Format::Q2_0 => x.chunks_exact(64).for_each(|block| q2_0(block, &mut out)),
+        Format::Q2_0G128 => x.chunks_exact(128).for_each(|block| q2_0(block, &mut out)),
         _ => panic!("{format} is a ternary format"),
     }
     Ok(out)
@@ -46,6 +54,10 @@ fn fits(format: Format, x: f32) -> bool {
     let scale = match format {
         Format::Q8_0 => x / 127.0,
         Format::Q6K => x / 31.0 / 127.0,
+        Format::Q4_0 => x / 8.0,
+        // Of the minimum; that of scales is less.
+        Format::Q4K => x / 63.0,
+        Format::Q2_0 | Format::Q2_0G128 => x,
         _ => return true,
     };
     f16::from_f32(scale).is_finite()
@@ -90,6 +102,51 @@ fn q6_k(x: &[f32; 256]) -> [u8; 210] {
     block
 }
 
+fn q4_0(x: &[f32; 32]) -> [u8; 18] {
+    let furthest = x.iter().fold(0.0_f32, |most, &x| if x.abs() > most.abs() { x } else { most });
+    let d = f16::from_f32(furthest / -8.0);
+    let mut block = [0; 18];
+    block[..2].copy_from_slice(&d.to_le_bytes());
+    for (i, &x) in x.iter().enumerate() {
+        let q = (level(x, d.to_f32(), 7.0) as i8 + 8).cast_unsigned();
+        block[2 + i % 16] |= q << (i / 16 * 4);
+    }
+    block
+}
+
+/// Where the parts of a number are: see `q4_k.rs`.
+fn q4_k(x: &[f32; 256]) -> [u8; 144] {
+    let groups = x.as_chunks::<32>().0;
+    let minima: [f32; 8] = std::array::from_fn(|j| groups[j].iter().fold(0.0, |m, x| x.min(m)));
+    let steps: [f32; 8] = std::array::from_fn(|j| {
+        groups[j].iter().fold(0.0, |m: f32, x| m.max(*x - minima[j])) / 15.0
+    });
+    let [d, d_min] = [&steps, &minima].map(|of| f16::from_f32(greatest(of) / 63.0));
+    let of_six = |x: f32, d: f16| level(x, d.to_f32(), 63.0) as u8;
+    let scales = std::array::from_fn(|j| [of_six(steps[j], d), of_six(-minima[j], d_min)]);
+    let mut block = [0; 144];
+    block[..2].copy_from_slice(&d.to_le_bytes());
+    block[2..4].copy_from_slice(&d_min.to_le_bytes());
+    block[4..16].copy_from_slice(&pack_scales(&scales));
+    for (j, (group, [scale, minimum])) in groups.iter().zip(scales).enumerate() {
+        let step = d.to_f32() * f32::from(scale);
+        let minimum = d_min.to_f32() * f32::from(minimum);
+        for (l, x) in group.iter().enumerate() {
+            block[16 + 32 * (j / 2) + l] |= (level(x + minimum, step, 15.0) as u8) << (4 * (j % 2));
+        }
+    }
+    block
+}
+
+fn q2_0(x: &[f32], out: &mut Vec<u8>) {
+    let d = f16::from_f32(greatest(x));
+    out.extend(d.to_le_bytes());
+    for four in x.as_chunks::<4>().0 {
+        let code = |x: f32| (level(x, d.to_f32(), 2.0).max(-1.0) as i8 + 1).cast_unsigned();
+        out.push(four.iter().rev().fold(0, |byte, &x| byte << 2 | code(x)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,7 +156,7 @@ mod tests {
     fn what_was_narrowed_widens_to_nearly_the_same() {
         let x: Vec<f32> = (0..1024).map(|i| ((i * 37 % 1024) as f32 - 500.0) / 300.0).collect();
         // Of the greatest magnitude, which is 1.75.
-        let bounds = [0.0, 0.0005, 0.004, 0.0045, 0.02, 0.5];
+        let bounds = [0.0, 0.0005, 0.004, 0.0045, 0.02, 0.5, 0.126, 0.075, 0.5, 0.5];
         for (format, bound) in Format::FLOAT.into_iter().zip(bounds) {
             let bytes = narrow(format, &x, 512).unwrap();
             assert_eq!(bytes.len(), 2 * format.row_bytes(512).unwrap());
@@ -110,6 +167,16 @@ mod tests {
                 let worst = differences.fold(0.0, f32::max) / 1.75;
                 assert!(worst <= bound, "{format}: {worst}");
             }
+        }
+    }
+
+    #[test]
+    fn ternary_numbers_stay_what_they_are_in_two_bits() {
+        let x: Vec<f32> = (0..256).map(|i| ((7 * i + i / 5) % 3 - 1) as f32 * 0.75).collect();
+        for format in [Format::Q2_0, Format::Q2_0G128] {
+            let mut out = [1.0; 256];
+            widen(format, &narrow(format, &x, 256).unwrap(), &mut out);
+            assert_eq!(out[..], x, "{format}");
         }
     }
 
@@ -127,7 +194,14 @@ mod tests {
     fn rows_that_are_none_are_refused() {
         let columns = narrow(Format::Q6K, &[0.0; 128], 128).unwrap_err();
         assert!(matches!(columns, FormatError::Columns { cols: 128, .. }), "{columns}");
-        for (format, value) in [(Format::Q8_0, 9e6), (Format::Q6K, 3e8), (Format::Q8_0, f32::NAN)] {
+        for (format, value) in [
+            (Format::Q8_0, 9e6),
+            (Format::Q6K, 3e8),
+            (Format::Q4_0, -6e5),
+            (Format::Q4K, 5e6),
+            (Format::Q2_0, 1e5),
+            (Format::Q8_0, f32::NAN),
+        ] {
             let mut x = [1.0; 512];
             narrow(format, &x, 256).unwrap();
             x[300] = value;
