@@ -124,6 +124,28 @@ impl Session {
         Ok(&self.logits)
     }
 
+    /// Continues a sequence by some tokens, in chunks of up to [`CHUNK`], and gives the embedding of what
+    /// it holds: the hidden state of the last token behind the final norm, of length 1. `[hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`], and [`Error::NotFinite`] where there is no such direction.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such sequence.
+    pub fn embed(&mut self, sequence: usize, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        self.append(sequence, tokens, || false)?;
+        let mut state = self.scratch.last.row(0).to_vec();
+        let squares: f64 = state.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        let length = squares.sqrt() as f32;
+        if !(length.is_finite() && length > 0.0) {
+            return Err(Error::NotFinite);
+        }
+        state.iter_mut().for_each(|x| *x /= length);
+        Ok(state)
+    }
+
     /// A forward pass up to the output layer.
     fn forward(&mut self, inputs: &[Input]) -> Result<(), Error> {
         assert!(inputs.len() <= CHUNK, "at most {CHUNK} rows");
@@ -173,8 +195,29 @@ impl Session {
         sequence: usize,
         tokens: &[u32],
         wanted: Wanted<'_>,
-        mut stop: impl FnMut() -> bool,
+        stop: impl FnMut() -> bool,
     ) -> Result<Option<Logits<'_>>, Error> {
+        if !self.append(sequence, tokens, stop)? {
+            return Ok(None);
+        }
+        let head = self.model.output();
+        if let Wanted::Best { count, also } = wanted
+            && self.backend.best(head, &self.scratch.last, (count, also))
+        {
+            return Ok(Some(Logits::Best(self.backend.found())));
+        }
+        self.logits.resize(head.rows, 0.0);
+        self.backend.head(head, &self.scratch.last, &mut self.logits);
+        Ok(Some(Logits::All(&self.logits)))
+    }
+
+    /// Runs some tokens in chunks, and says whether it came to the end of them.
+    fn append(
+        &mut self,
+        sequence: usize,
+        tokens: &[u32],
+        mut stop: impl FnMut() -> bool,
+    ) -> Result<bool, Error> {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -186,7 +229,7 @@ impl Session {
         let mut left = tokens.len();
         for chunk in tokens.chunks(CHUNK) {
             if stop() {
-                return Ok(None);
+                return Ok(false);
             }
             inputs.clear();
             for &token in chunk {
@@ -195,15 +238,7 @@ impl Session {
             }
             self.forward(&inputs)?;
         }
-        let head = self.model.output();
-        if let Wanted::Best { count, also } = wanted
-            && self.backend.best(head, &self.scratch.last, (count, also))
-        {
-            return Ok(Some(Logits::Best(self.backend.found())));
-        }
-        self.logits.resize(head.rows, 0.0);
-        self.backend.head(head, &self.scratch.last, &mut self.logits);
-        Ok(Some(Logits::All(&self.logits)))
+        Ok(true)
     }
 }
 

@@ -81,7 +81,9 @@ impl Quantized {
 pub(crate) struct Scratch<B: Backend> {
     /// Residual stream `[rows, hidden]`.
     pub(crate) x: B::Floats,
-    /// Normalised and quantised input of attention and the feed-forward network `[rows, hidden]`.
+    /// A normalised residual stream, or what a block adds to it `[rows, hidden]`.
+    pub(crate) normed: B::Floats,
+    /// Quantised input of attention and the feed-forward network `[rows, hidden]`.
     pub(crate) input: B::Quantized,
     /// Queries `[rows, heads * head size]`.
     pub(crate) q: B::Floats,
@@ -89,6 +91,8 @@ pub(crate) struct Scratch<B: Backend> {
     pub(crate) k: B::Floats,
     /// Values `[rows, kv heads * head size]`.
     pub(crate) v: B::Floats,
+    /// Normalised queries, and keys, of the same shapes.
+    pub(crate) normed_heads: (B::Floats, B::Floats),
     /// Result of attention `[rows, heads * head size]`.
     pub(crate) attended: B::Floats,
     /// The same, quantised `[rows, heads * head size]`.
@@ -101,8 +105,9 @@ pub(crate) struct Scratch<B: Backend> {
     pub(crate) up: B::Floats,
     /// Normalised and quantised input of the down projection `[rows, ffn]`.
     pub(crate) hidden: B::Quantized,
-    /// Cosines and sines of the rotary angles `[rows, head size / 2]` each.
-    pub(crate) angles: (B::Floats, B::Floats),
+    /// Cosines and sines of the rotary angles `[rows, head size / 2]` each: those of most
+    /// architectures, and of the local layers of some.
+    pub(crate) angles: [(B::Floats, B::Floats); 2],
     /// Normalised residual stream of the rows whose logits are asked for `[rows, hidden]`.
     pub(crate) last: B::Floats,
 }
@@ -112,19 +117,22 @@ impl<B: Backend> Scratch<B> {
     pub(crate) fn new(backend: &B, model: &Model, rows: usize) -> Result<Scratch<B>, Error> {
         let c = &model.config;
         let floats = |cols| backend.floats(rows, cols);
+        let angles = || Ok::<_, Error>((floats(c.head_size / 2)?, floats(c.head_size / 2)?));
         Ok(Scratch {
             x: floats(c.hidden)?,
+            normed: floats(c.hidden)?,
             input: backend.quantized(rows, c.hidden)?,
             q: floats(c.q_size())?,
             k: floats(c.kv_size())?,
             v: floats(c.kv_size())?,
+            normed_heads: (floats(c.q_size())?, floats(c.kv_size())?),
             attended: floats(c.q_size())?,
             joined: backend.quantized(rows, c.q_size())?,
             delta: floats(c.hidden)?,
             gate: floats(c.ffn)?,
             up: floats(c.ffn)?,
             hidden: backend.quantized(rows, c.ffn)?,
-            angles: (floats(c.head_size / 2)?, floats(c.head_size / 2)?),
+            angles: [angles()?, angles()?],
             last: floats(c.hidden)?,
         })
     }

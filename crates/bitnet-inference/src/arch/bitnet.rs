@@ -75,8 +75,8 @@ impl Block {
         b.norm_quantize(&s.x, at.norm(&self.attn_norm), n, &mut s.input);
         let (q, k, v) = (&mut s.q, &mut s.k, &mut s.v);
         b.linear(&s.input, n, [(&self.attn_q, q), (&self.attn_k, k), (&self.attn_v, v)]);
-        b.rope(&mut s.q, n, &s.angles);
-        b.rope(&mut s.k, n, &s.angles);
+        b.rope(&mut s.q, n, &s.angles[0]);
+        b.rope(&mut s.k, n, &s.angles[0]);
         b.append(at.index, rows, &s.k, &s.v);
         b.attend(at.index, rows, at.heads(), &s.q, &mut s.attended);
         b.norm_quantize(&s.attended, at.norm(&self.attn_sub_norm), n, &mut s.joined);

@@ -2,7 +2,10 @@
 //! bottom. What comes before the blocks and after them is here.
 
 mod bitnet;
+mod gemma3;
 mod llama;
+mod projection;
+mod qwen3;
 
 use bitnet_kernels::{Format, Kernel};
 
@@ -28,6 +31,8 @@ pub(crate) struct Model {
     output_norm: Vec<f32>,
     /// Rotary angle of a step in position, for each pair of a head `[head size / 2]`.
     frequencies: Vec<f32>,
+    /// The same for local layers; nothing if there are none.
+    local_frequencies: Vec<f32>,
 }
 
 /// A transformer block.
@@ -35,6 +40,8 @@ pub(crate) struct Model {
 enum Block {
     BitNet(bitnet::Block),
     Llama(llama::Block),
+    Qwen3(qwen3::Block),
+    Gemma3(gemma3::Block),
 }
 
 impl Model {
@@ -46,7 +53,7 @@ impl Model {
     pub(crate) fn load(mut loader: Loader<'_>) -> Result<Model, Error> {
         let config = loader.config();
         let (embedding, head) = match config.architecture.as_str() {
-            "llama" if loader.has("output.weight") => {
+            "llama" | "qwen3" if loader.has("output.weight") => {
                 (loader.embedding()?, Some(loader.output("output.weight")?))
             }
             _ => (loader.output("token_embd.weight")?, None),
@@ -56,14 +63,20 @@ impl Model {
         }
         let block = |index| match config.architecture.as_str() {
             "llama" => llama::Block::load(&mut loader, index).map(Block::Llama),
+            "qwen3" => qwen3::Block::load(&mut loader, index).map(Block::Qwen3),
+            "gemma3" => gemma3::Block::load(&mut loader, index).map(Block::Gemma3),
             _ => bitnet::Block::load(&mut loader, index).map(Block::BitNet),
         };
         let model = Model {
             embedding,
             head,
             blocks: (0..config.layers).map(block).collect::<Result<_, _>>()?,
-            output_norm: loader.vector("output_norm.weight", config.hidden)?,
-            frequencies: loader.frequencies()?,
+            output_norm: loader.norm("output_norm.weight", config.hidden)?,
+            frequencies: loader.frequencies(config.rope_base)?,
+            local_frequencies: match config.local {
+                Some(local) => loader.frequencies(local.rope_base)?,
+                None => Vec::new(),
+            },
             config: config.clone(),
         };
         loader.finish()?;
@@ -120,6 +133,8 @@ impl Block {
         match self {
             Block::BitNet(block) => block.linears().to_vec(),
             Block::Llama(block) => block.linears().to_vec(),
+            Block::Qwen3(block) => block.linears().to_vec(),
+            Block::Gemma3(block) => block.linears().to_vec(),
         }
     }
 }
@@ -131,13 +146,16 @@ pub(crate) struct Calls {
     pub(crate) norm: u64,
 }
 
-/// The calls of the blocks of an architecture, if there is one of this name.
-pub(crate) fn calls(architecture: &str) -> Option<Calls> {
-    let known = Config::ARCHITECTURES.contains(&architecture);
-    known.then_some(match architecture {
-        "llama" => llama::CALLS,
-        _ => bitnet::CALLS,
-    })
+/// The calls of the blocks of an architecture, in each of the forms it has; none if there is no
+/// architecture of this name.
+pub(crate) fn calls(architecture: &str) -> &'static [Calls] {
+    match architecture {
+        "llama" => &[llama::CALLS],
+        "qwen3" => &qwen3::CALLS,
+        "gemma3" => &gemma3::CALLS,
+        known if Config::ARCHITECTURES.contains(&known) => &[bitnet::CALLS],
+        _ => &[],
+    }
 }
 
 /// Runs `rows` through the model and adds them to the key-value cache.
@@ -152,13 +170,19 @@ pub(crate) fn forward<B: Backend>(
     rows: &[Row],
     outputs: &[usize],
 ) {
-    b.embed(&model.embedding, rows, &mut s.x);
-    b.angles(&model.frequencies, rows, &mut s.angles);
+    b.embed(&model.embedding, rows, model.config.embedding_scale(), &mut s.x);
+    let [angles, local_angles] = &mut s.angles;
+    b.angles(&model.frequencies, rows, angles);
+    if !model.local_frequencies.is_empty() {
+        b.angles(&model.local_frequencies, rows, local_angles);
+    }
     for (index, block) in model.blocks.iter().enumerate() {
         let at = Place { config: &model.config, index, rows };
         match block {
             Block::BitNet(block) => block.forward(b, s, at),
             Block::Llama(block) => block.forward(b, s, at),
+            Block::Qwen3(block) => block.forward(b, s, at),
+            Block::Gemma3(block) => block.forward(b, s, at),
         }
     }
     let norm = Norm { weight: &model.output_norm, eps: model.config.eps };

@@ -359,11 +359,14 @@ impl Backend for CpuBackend {
         Quantized::new(rows, cols)
     }
 
-    fn embed(&mut self, table: &FloatMatrix, rows: &[Row], out: &mut Floats) {
+    fn embed(&mut self, table: &FloatMatrix, rows: &[Row], scale: f32, out: &mut Floats) {
         let cols = out.cols;
         for (row, out) in rows.iter().zip(out.data.chunks_mut(cols)) {
             let token = row.token as usize;
             format::widen(table.format, table.weights(token..token + 1), out);
+            if scale != 1.0 {
+                out.iter_mut().for_each(|x| *x *= scale);
+            }
         }
     }
 
@@ -379,6 +382,26 @@ impl Backend for CpuBackend {
                 *sin = libm::sin(angle) as f32;
             }
         }
+    }
+
+    fn norm(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Floats) {
+        let normalize = self.kernels.norm;
+        let (cols, part) = (out.cols, norm.weight.len());
+        self.each_row(out.rows_mut(rows), cols, |row, y| {
+            for (x, y) in x.row(row).chunks_exact(part).zip(y.chunks_exact_mut(part)) {
+                (normalize.run)(NormArgs { x, weight: norm.weight, eps: norm.eps, y });
+            }
+        });
+        self.calls.add(&normalize, rows as u64);
+    }
+
+    fn add(&mut self, x: &Floats, rows: usize, sum: &mut Floats) {
+        let add = self.kernels.add;
+        let cols = sum.cols;
+        self.each_row(sum.rows_mut(rows), cols, |row, sum| {
+            (add.run)(AddArgs { x: sum, y: x.row(row) });
+        });
+        self.calls.add(&add, rows as u64);
     }
 
     fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Quantized) {
@@ -441,6 +464,12 @@ impl Backend for CpuBackend {
         self.kernels.gate.count(&mut self.calls, rows);
         self.count(gate, rows);
         self.count(up, rows);
+    }
+
+    fn activate(&mut self, gate: &mut Floats, up: &Floats, rows: usize) {
+        let (cols, kernel) = (gate.cols, &self.kernels.gate);
+        self.each_row(gate.rows_mut(rows), cols, |row, gate| kernel.run(gate, up.row(row)));
+        self.kernels.gate.count(&mut self.calls, rows);
     }
 
     fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {

@@ -42,11 +42,18 @@ pub(crate) trait Backend {
     /// [`Error::Memory`].
     fn quantized(&self, rows: usize, cols: usize) -> Result<Self::Quantized, Error>;
 
-    /// The embedding of each row's token.
-    fn embed(&mut self, table: &FloatMatrix, rows: &[Row], out: &mut Self::Floats);
+    /// The embedding of each row's token, times `scale`.
+    fn embed(&mut self, table: &FloatMatrix, rows: &[Row], scale: f32, out: &mut Self::Floats);
 
     /// Cosines and sines of `position * frequency`.
     fn angles(&mut self, frequencies: &[f32], rows: &[Row], out: &mut (Self::Floats, Self::Floats));
+
+    /// RMSNorm of the first `rows` rows, or of each head of them where the norm has as many weights as
+    /// a head.
+    fn norm(&mut self, x: &Self::Floats, norm: Norm<'_>, rows: usize, out: &mut Self::Floats);
+
+    /// `sum += x`, of the first `rows` rows.
+    fn add(&mut self, x: &Self::Floats, rows: usize, sum: &mut Self::Floats);
 
     /// RMSNorm of the first `rows` rows, then to 8 bits.
     fn norm_quantize(
@@ -85,6 +92,9 @@ pub(crate) trait Backend {
         rows: usize,
         outputs: [(&Linear, &mut Self::Floats); 2],
     );
+
+    /// `gate = activation(gate) * up`, of the first `rows` rows.
+    fn activate(&mut self, gate: &mut Self::Floats, up: &Self::Floats, rows: usize);
 
     /// Turns the heads of `x` by their angles.
     fn rope(&mut self, x: &mut Self::Floats, rows: usize, angles: &(Self::Floats, Self::Floats));

@@ -2,30 +2,11 @@
 
 use bitnet_gguf::{Gguf, Value};
 
-use super::{
-    ACTIVATION, CONTEXT, Config, EPS, FFN, HEAD_SIZE, HEADS, HIDDEN, KV_HEADS, Key, LAYERS,
-    ROPE_BASE, Settings, VOCABULARY, key,
-};
+use super::{Config, Key, LOCAL, READ, Settings, VOCABULARY, key};
 use crate::Error;
 
 /// Numbers of a head that are turned, and numbers of a value: as many as a head has.
 const SAME: [Key; 2] = [key("rope.dimension_count", ""), key("attention.value_length", "")];
-
-/// Settings that are read.
-const READ: [Key; 12] = [
-    LAYERS,
-    HIDDEN,
-    FFN,
-    HEADS,
-    KV_HEADS,
-    HEAD_SIZE,
-    CONTEXT,
-    EPS,
-    ROPE_BASE,
-    VOCABULARY,
-    ACTIVATION[0],
-    ACTIVATION[1],
-];
 
 impl Config {
     /// Reads and checks the metadata.
@@ -100,9 +81,12 @@ impl Settings for Metadata<'_> {
             let Some(name) = own else { continue };
             let neutral = match (name, value) {
                 ("rope.scaling.type", Value::String(kind)) => &**kind == "none",
-                ("expert_count" | "expert_used_count" | "attention.sliding_window", n) => {
+                ("expert_count" | "expert_used_count" | "attention.sliding_window", n)
+                    if config.local.is_none() =>
+                {
                     *n == Value::U32(0)
                 }
+                _ if config.local.is_some() && LOCAL.iter().any(|key| key.gguf == name) => true,
                 ("attention.causal", causal) => *causal == Value::Bool(true),
                 _ => READ.iter().chain(&SAME).any(|key| key.gguf == name),
             };

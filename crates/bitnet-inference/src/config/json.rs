@@ -2,32 +2,13 @@
 
 use serde_json::Value;
 
-use super::{
-    ACTIVATION, CONTEXT, Config, EPS, FFN, HEAD_SIZE, HEADS, HIDDEN, KV_HEADS, Key, LAYERS,
-    ROPE_BASE, Settings, VOCABULARY,
-};
+use super::{Config, Key, LOCAL, LOCAL_ROPE_BASE, PATTERN, READ, ROPE_BASE, Settings, WINDOW};
 use crate::Error;
 use crate::source::Json;
 
-/// Settings that are read.
-const READ: [Key; 12] = [
-    LAYERS,
-    HIDDEN,
-    FFN,
-    HEADS,
-    KV_HEADS,
-    HEAD_SIZE,
-    CONTEXT,
-    EPS,
-    ROPE_BASE,
-    VOCABULARY,
-    ACTIVATION[0],
-    ACTIVATION[1],
-];
-
 /// Settings that are read elsewhere, and those that say nothing about what a model computes, or only
 /// how it is trained.
-const NEUTRAL: [&str; 34] = [
+const NEUTRAL: [&str; 39] = [
     "_name_or_path",
     "architectures",
     // A model with biases has tensors of them, which are refused.
@@ -63,6 +44,12 @@ const NEUTRAL: [&str; 34] = [
     "label2id",
     "problem_type",
     "_attn_implementation_autoset",
+    "_sliding_window_pattern",
+    "layer_types",
+    // Where windows begin, which are not used.
+    "max_window_layers",
+    "use_sliding_window",
+    "cache_implementation",
 ];
 
 /// Settings that change what a model computes.
@@ -77,7 +64,7 @@ const CHANGES: [&str; 11] = [
     "num_local_experts",
     "partial_rotary_factor",
     "residual_multiplier",
-    "sliding_window",
+    "use_bidirectional_attention",
 ];
 
 impl Config {
@@ -90,7 +77,12 @@ impl Config {
             // 1bitLLM's: the names differ in one letter.
             Some("BitnetForCausalLM") => "bitnet",
             Some("LlamaForCausalLM") if trained_ternary(json) => "llama",
-            Some("LlamaForCausalLM") => {
+            Some("Qwen3ForCausalLM" | "Qwen3Model") if trained_ternary(json) => "qwen3",
+            Some("Gemma3ForCausalLM" | "Gemma3TextModel") if trained_ternary(json) => "gemma3",
+            Some(
+                "LlamaForCausalLM" | "Qwen3ForCausalLM" | "Qwen3Model" | "Gemma3ForCausalLM"
+                | "Gemma3TextModel",
+            ) => {
                 let what = "these are floating-point weights that were not trained to be ternary: \
                             results would be noise";
                 let (file, what) = (json.file.clone(), what.to_owned());
@@ -113,18 +105,31 @@ fn trained_ternary(json: &Json) -> bool {
 
 impl Settings for Json {
     fn u32(&self, key: Key) -> Result<Option<u32>, Error> {
-        Json::u32(self, key.json)
+        // Models of older versions have this under the name of an attribute.
+        let hidden = if key.json == PATTERN.json { "_sliding_window_pattern" } else { key.json };
+        Ok(Json::u32(self, key.json)?.or(Json::u32(self, hidden)?))
     }
 
     fn f32(&self, key: Key) -> Result<Option<f32>, Error> {
-        match (Json::f32(self, key.json)?, self.get("rope_parameters")) {
-            // Newer versions have it there.
-            (None, Some(rope)) if key.json == ROPE_BASE.json => {
-                let rope = Json { file: self.file.clone(), value: rope.clone() };
-                Json::f32(&rope, key.json)
-            }
-            (found, _) => Ok(found),
+        if let found @ Some(_) = Json::f32(self, key.json)? {
+            return Ok(found);
         }
+        // Newer versions have bases there, by the kind of layer if there are two.
+        let rope = |json: &Json, part| {
+            json.get(part).map(|value| Json { file: self.file.clone(), value: value.clone() })
+        };
+        let Some(all) = rope(self, "rope_parameters") else {
+            return Ok(None);
+        };
+        let part = match key.json {
+            base if base == ROPE_BASE.json => rope(&all, "full_attention").unwrap_or(all),
+            base if base == LOCAL_ROPE_BASE.json => match rope(&all, "sliding_attention") {
+                Some(part) => part,
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        Json::f32(&part, ROPE_BASE.json)
     }
 
     fn str(&self, key: Key) -> Result<Option<&str>, Error> {
@@ -140,16 +145,21 @@ impl Settings for Json {
         Error::Config { file, key, value, expected }
     }
 
-    fn check(&self, _: &Config) -> Result<(), Error> {
+    fn check(&self, config: &Config) -> Result<(), Error> {
         for name in ["rope_scaling", "rope_parameters"] {
             let kind = |value: &Value| {
                 let kind = value.get("rope_type").or_else(|| value.get("type"));
                 kind.is_none_or(|kind| kind == "default")
             };
-            if self.get(name).is_some_and(|value| !kind(value)) {
+            let sound = |value: &Value| {
+                let parts = ["full_attention", "sliding_attention"].map(|part| value.get(part));
+                kind(value) && parts.into_iter().flatten().all(kind)
+            };
+            if self.get(name).is_some_and(|value| !sound(value)) {
                 return Err(self.error(name, "scaled rotary positions are not supported"));
             }
         }
+        self.check_layers(config)?;
         let set = |name: &&str| self.get(name).is_some_and(|value| *value != Value::Bool(false));
         match CHANGES.iter().find(|name| set(name)) {
             Some(name) => Err(self
@@ -159,11 +169,35 @@ impl Settings for Json {
     }
 }
 
+impl Json {
+    /// Whether layers look back as the architecture has them.
+    fn check_layers(&self, config: &Config) -> Result<(), Error> {
+        let used = self.bool("use_sliding_window")?.unwrap_or(true);
+        if config.local.is_none() && used && self.get(WINDOW.json).is_some() {
+            let expected = "windows are not supported in this architecture";
+            return Err(self.error(WINDOW.json, expected));
+        }
+        let Some(kinds) = self.get("layer_types") else {
+            return Ok(());
+        };
+        let kind = |layer| match config.is_local(layer) {
+            true => "sliding_attention",
+            false => "full_attention",
+        };
+        let expected: Vec<Value> = (0..config.layers).map(|layer| kind(layer).into()).collect();
+        match kinds.as_array() == Some(&expected) {
+            true => Ok(()),
+            false => Err(self.error("layer_types", "other layers must look back everywhere")),
+        }
+    }
+}
+
 impl Config {
     /// The settings of `config.json` of which nothing is known, and which do not say no.
     pub(crate) fn unknown(json: &Json) -> Vec<&str> {
-        let known =
-            |name: &str| READ.iter().map(|key| key.json).chain(NEUTRAL).any(|known| known == name);
+        let known = |name: &str| {
+            READ.iter().chain(&LOCAL).map(|key| key.json).chain(NEUTRAL).any(|known| known == name)
+        };
         let says_no = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
         let all = json.value.as_object().into_iter().flatten();
         all.filter(|(name, value)| !known(name) && !says_no(value))

@@ -27,7 +27,8 @@ pub struct Config {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_size: usize,
-    /// Tokens the model was trained to look back.
+    /// Tokens the model can look back: as many as it was trained for, and no more than the window of
+    /// local layers, if it has any.
     pub context: usize,
     /// Added to the mean of squares in RMSNorm.
     pub eps: f32,
@@ -37,6 +38,19 @@ pub struct Config {
     pub activation: Activation,
     /// Tokens of the vocabulary, if that is said.
     pub vocabulary: Option<usize>,
+    /// The layers that look back no further than a window, if there are any.
+    pub local: Option<Local>,
+}
+
+/// Layers that look back no further than a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Local {
+    /// Tokens that they look back.
+    pub window: usize,
+    /// Base of their rotary frequencies.
+    pub rope_base: f32,
+    /// All layers are such but each of this number.
+    pub every: usize,
 }
 
 /// What gates a feed-forward network.
@@ -106,9 +120,32 @@ const HEAD_SIZE: Key = key("attention.key_length", "head_dim");
 const CONTEXT: Key = key("context_length", "max_position_embeddings");
 const EPS: Key = key("attention.layer_norm_rms_epsilon", "rms_norm_eps");
 const ROPE_BASE: Key = key("rope.freq_base", "rope_theta");
+const WINDOW: Key = key("attention.sliding_window", "sliding_window");
+const LOCAL_ROPE_BASE: Key = key("rope.freq_base_swa", "rope_local_base_freq");
+const PATTERN: Key = key("attention.sliding_window_pattern", "sliding_window_pattern");
+const QUERY_SCALE: Key = key("attention.query_pre_attn_scalar", "query_pre_attn_scalar");
 const VOCABULARY: Key = key("vocab_size", "vocab_size");
 const ACTIVATION: [Key; 2] =
     [key("hidden_act", "hidden_act"), key("hidden_activation", "hidden_activation")];
+
+/// Settings that are read.
+const READ: [Key; 12] = [
+    LAYERS,
+    HIDDEN,
+    FFN,
+    HEADS,
+    KV_HEADS,
+    HEAD_SIZE,
+    CONTEXT,
+    EPS,
+    ROPE_BASE,
+    VOCABULARY,
+    ACTIVATION[0],
+    ACTIVATION[1],
+];
+
+/// Settings of local layers.
+const LOCAL: [Key; 4] = [WINDOW, LOCAL_ROPE_BASE, PATTERN, QUERY_SCALE];
 
 /// Settings, wherever they are written down.
 trait Settings {
@@ -156,7 +193,8 @@ trait Settings {
 
 impl Config {
     /// The architectures of which it is.
-    pub const ARCHITECTURES: [&str; 4] = ["bitnet-b1.58", "bitnet-25", "bitnet", "llama"];
+    pub const ARCHITECTURES: [&str; 6] =
+        ["bitnet-b1.58", "bitnet-25", "bitnet", "llama", "qwen3", "gemma3"];
 
     /// Reads and checks the settings of an architecture.
     fn read(settings: &impl Settings, architecture: &str) -> Result<Config, Error> {
@@ -175,9 +213,13 @@ impl Config {
             rope_base: s.positive(ROPE_BASE)?.unwrap_or(10_000.0),
             activation: Activation::Relu2,
             vocabulary: s.count(VOCABULARY)?,
+            local: None,
         };
         config.fit(settings)?;
         config.activation = config.activation(settings)?;
+        if architecture == "gemma3" {
+            config.read_local(settings)?;
+        }
         settings.check(&config)?;
         Ok(config)
     }
@@ -194,19 +236,55 @@ impl Config {
         self.kv_heads * self.head_size
     }
 
+    /// What multiplies embeddings.
+    pub(crate) fn embedding_scale(&self) -> f32 {
+        match self.architecture.as_str() {
+            "gemma3" => (self.hidden as f32).sqrt(),
+            _ => 1.0,
+        }
+    }
+
+    /// Whether a layer looks back no further than a window.
+    pub(crate) fn is_local(&self, layer: usize) -> bool {
+        self.local.is_some_and(|local| !(layer + 1).is_multiple_of(local.every))
+    }
+
+    /// The settings of local layers, with what Gemma 3 has where it does not say.
+    fn read_local(&mut self, settings: &impl Settings) -> Result<(), Error> {
+        let scale = settings.count(QUERY_SCALE)?.unwrap_or(self.head_size);
+        if scale != self.head_size {
+            let expected = format!("it must be the head size {}", self.head_size);
+            return Err(settings.wrong(QUERY_SCALE, scale.to_string(), expected));
+        }
+        if let Some(window) = settings.count(WINDOW)? {
+            let rope_base = settings.positive(LOCAL_ROPE_BASE)?.unwrap_or(10_000.0);
+            let every = settings.count(PATTERN)?.unwrap_or(6);
+            self.local = Some(Local { window, rope_base, every });
+            // Up to there all layers see all tokens.
+            self.context = self.context.min(window);
+        }
+        Ok(())
+    }
+
     /// Numbers that must fit each other.
     fn fit(&self, settings: &impl Settings) -> Result<(), Error> {
         let Config { hidden, heads, kv_heads, head_size, .. } = *self;
         let wrong = |key, value: usize, expected: String| {
             Err(settings.wrong(key, value.to_string(), expected))
         };
-        if !hidden.is_multiple_of(heads) {
-            return wrong(HEADS, heads, format!("it must divide the embedding length {hidden}"));
-        }
         if !heads.is_multiple_of(kv_heads) {
             return wrong(KV_HEADS, kv_heads, format!("it must divide the {heads} heads"));
         }
-        if !head_size.is_multiple_of(2) || head_size.checked_mul(heads) != Some(hidden) {
+        if head_size == 0 || !head_size.is_multiple_of(2) || head_size.checked_mul(heads).is_none()
+        {
+            return wrong(HEAD_SIZE, head_size, "it must be even, and not zero".to_owned());
+        }
+        // In others heads can make more or less.
+        let exact = self.architecture.starts_with("bitnet");
+        if exact && !hidden.is_multiple_of(heads) {
+            return wrong(HEADS, heads, format!("it must divide the embedding length {hidden}"));
+        }
+        if exact && head_size * heads != hidden {
             return wrong(HEAD_SIZE, head_size, format!("{heads} heads of it must make {hidden}"));
         }
         Ok(())
@@ -220,15 +298,20 @@ impl Config {
                 (None, stated) => stated,
                 (Some("relu2"), None | Some(Activation::Relu2)) => Some(Activation::Relu2),
                 (Some("silu" | "swish"), None | Some(Activation::Silu)) => Some(Activation::Silu),
+                (Some("gelu_pytorch_tanh"), None | Some(Activation::Gelu)) => {
+                    Some(Activation::Gelu)
+                }
                 (Some(found), _) => {
-                    let expected = "only relu2 and silu are supported, and one of them";
+                    let expected = "only relu2, silu and gelu_pytorch_tanh are supported, and one of \
+                                    them";
                     return Err(settings.wrong(key, found.to_owned(), expected.to_owned()));
                 }
             };
         }
         let shape = (self.hidden, self.layers, self.vocabulary.unwrap_or(0));
         Ok(stated.unwrap_or(match self.architecture.as_str() {
-            "bitnet" | "llama" => Activation::Silu,
+            "bitnet" | "llama" | "qwen3" => Activation::Silu,
+            "gemma3" => Activation::Gelu,
             _ if ONE_BIT_LLM.contains(&shape) => Activation::Silu,
             _ => Activation::Relu2,
         }))

@@ -75,14 +75,16 @@ impl Run {
     pub(super) fn calls(&self, receipt: &Receipt) -> Result<(), String> {
         let &Model { layers, heads, ref architecture, ref activation, .. } = &receipt.model;
         let (head, mut found) = self.beside_linear(receipt)?;
-        let mut take = |operation| found.remove(&operation).unwrap_or(0);
-        let block =
-            arch::calls(architecture).ok_or_else(|| format!("{architecture} is unknown"))?;
-        let gate: Activation = activation.parse()?;
         let blocks = layers * self.rows;
+        let forms = arch::calls(architecture);
+        let quantized = found.get(&Operation::Quantize).copied().unwrap_or(0);
+        let form = forms.iter().find(|form| form.quantize * blocks == quantized);
+        let form = form.or(forms.first()).ok_or_else(|| format!("{architecture} is unknown"))?;
+        let mut take = |operation| found.remove(&operation).unwrap_or(0);
+        let gate: Activation = activation.parse()?;
         let exact = [
-            (Operation::Quantize, block.quantize * blocks),
-            (Operation::Norm, block.norm * blocks + self.outputs),
+            (Operation::Quantize, form.quantize * blocks),
+            (Operation::Norm, form.norm * blocks + self.outputs),
             (Operation::Rope, 2 * blocks),
             (Operation::Store, blocks),
             (Operation::Attend, blocks * heads),

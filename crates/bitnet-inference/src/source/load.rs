@@ -209,6 +209,16 @@ impl<'a> Loader<'a> {
         })
     }
 
+    /// The weights of a norm of the architecture. Checkpoints of Gemma have them less one, as they are
+    /// trained.
+    pub(crate) fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        let mut weights = self.vector(name, len)?;
+        if self.config().architecture == "gemma3" && !self.checkpoint.is_gguf() {
+            weights.iter_mut().for_each(|weight| *weight += 1.0);
+        }
+        Ok(weights)
+    }
+
     /// A tensor of one dimension, widened. Its numbers must be finite.
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let tensor = self.find(name, &[len as u64])?;
@@ -221,8 +231,8 @@ impl<'a> Loader<'a> {
     }
 
     /// `base^(-2i / size)` for each pair of a head, divided by the model's factors if it has some.
-    pub(crate) fn frequencies(&mut self) -> Result<Vec<f32>, Error> {
-        let &Config { head_size: size, rope_base: base, .. } = self.config();
+    pub(crate) fn frequencies(&mut self, base: f32) -> Result<Vec<f32>, Error> {
+        let size = self.config().head_size;
         let exponent = |i: usize| f64::from((2 * i) as f32 / size as f32);
         let power = |i| libm::pow(f64::from(base), exponent(i)) as f32;
         let mut frequencies: Vec<f32> = (0..size / 2).map(|i| 1.0 / power(i)).collect();
