@@ -39,7 +39,7 @@ impl From<Format> for Encoding {
 }
 
 impl Encoding {
-    /// Whether rows of the matrix are apart: it need not be decoded as a whole.
+    /// Whether the matrix is in tiles: then it is decoded as a whole.
     pub(crate) fn is_tiled(self) -> bool {
         matches!(self.format, Format::Tl1 | Format::Tl2)
     }
