@@ -7,7 +7,8 @@ use bitnet_kernels::Format;
 
 use super::{StoredTensor, Weights};
 use crate::tokenizer::{
-    ByteLevel, Model, Splitter, TokenType, Tokenizer, TokenizerError, Vocabulary,
+    ByteLevel, MergeOrder, Model, SentencePiece, SpacePrefix, Splitter, TokenType, Tokenizer,
+    TokenizerError, Vocabulary,
 };
 use crate::{Error, Notice};
 
@@ -159,9 +160,12 @@ pub(super) fn tokenizer(gguf: &Gguf) -> Result<(Option<Tokenizer>, Vec<Notice>),
     let mut notices = Vec::new();
     let model = match kind {
         "gpt2" => byte_level(gguf, &tokens, &mut notices)?,
+        "llama" => sentence_piece(gguf)?,
         _ => {
-            let what =
-                format!("tokenizer `{kind}` is not supported; supported is gpt2 (byte-level BPE)");
+            let what = format!(
+                "tokenizer `{kind}` is not supported; supported are gpt2 (byte-level BPE) and llama \
+                 (SentencePiece BPE)"
+            );
             return Err(Error::Variant { file: gguf.name().to_owned(), what });
         }
     };
@@ -172,6 +176,7 @@ pub(super) fn tokenizer(gguf: &Gguf) -> Result<(Option<Tokenizer>, Vec<Notice>),
     let vocabulary = Vocabulary {
         tokens,
         types: types.map_err(fail)?,
+        normalized: Vec::new(),
         bos: gguf.u32("tokenizer.ggml.bos_token_id")?,
         eos,
         ends: gguf.u32("tokenizer.ggml.eot_token_id")?.into_iter().collect(),
@@ -198,4 +203,23 @@ fn byte_level(gguf: &Gguf, tokens: &[String], notices: &mut Vec<Notice>) -> Resu
     };
     let merges = gguf.require_strings("tokenizer.ggml.merges")?.map(str::to_owned).collect();
     Ok(Model::ByteLevel(ByteLevel::new(merges, splitter)))
+}
+
+/// A SentencePiece model. Where characters are unknown, SentencePiece makes one token of all that
+/// stand side by side.
+fn sentence_piece(gguf: &Gguf) -> Result<Model, Error> {
+    let key = "tokenizer.ggml.scores";
+    let Some(scores) = gguf.f32s(key)? else {
+        let what = format!("metadata `{key}` is missing: convert the model again");
+        return Err(Error::Variant { file: gguf.name().to_owned(), what });
+    };
+    let prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    Ok(Model::SentencePiece(SentencePiece {
+        order: MergeOrder::Scores(scores),
+        prefix: if prefix { SpacePrefix::Always } else { SpacePrefix::None },
+        strip: prefix,
+        split: false,
+        unknown: gguf.u32("tokenizer.ggml.unknown_token_id")?,
+        fuse_unknown: true,
+    }))
 }

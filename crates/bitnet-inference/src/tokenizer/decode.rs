@@ -26,18 +26,25 @@ pub struct Stream<'a> {
     bytes: Vec<u8>,
     /// What the last `push` gave out.
     text: String,
+    /// A space is taken from the text, which has not begun yet.
+    strip: bool,
 }
 
 impl<'a> Stream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, bytes: Vec::new(), text: String::new() }
+    pub(super) fn new(tokenizer: &'a Tokenizer, strip: bool) -> Self {
+        Self { tokenizer, bytes: Vec::new(), text: String::new(), strip }
     }
 
     /// Takes the next token and gives out the text that is now complete, which may be none. Bytes
     /// that can no longer become a character are given out as U+FFFD, as
     /// [`String::from_utf8_lossy`] would have it.
     pub fn push(&mut self, id: u32) -> &str {
-        self.bytes.extend_from_slice(self.tokenizer.bytes(id).unwrap_or_default());
+        let mut bytes = self.tokenizer.bytes(id).unwrap_or_default();
+        if self.strip && !bytes.is_empty() {
+            bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            self.strip = false;
+        }
+        self.bytes.extend_from_slice(bytes);
         self.text.clear();
         let mut taken = 0;
         for chunk in self.bytes.utf8_chunks() {

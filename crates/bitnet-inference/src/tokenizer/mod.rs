@@ -1,22 +1,29 @@
-//! Byte-level BPE tokenizer: text to token ids and back.
+//! BPE tokenizers, byte-level and SentencePiece: text to token ids and back.
 //!
-//! [`Vocabulary`] holds what a model file says (`tokenizer.ggml.*` in GGUF); [`Tokenizer::new`]
-//! checks it once, so that encoding and decoding cannot fail. A text is encoded in four steps:
+//! [`Vocabulary`] holds what a model file says (`tokenizer.ggml.*` in GGUF; [`Vocabulary::from_json`]
+//! reads a `tokenizer.json`); [`Tokenizer::new`] checks it once, so that encoding and decoding
+//! cannot fail. A text is encoded in steps:
 //!
-//! 1. special tokens written in the text are found (`special.rs`);
-//! 2. what lies between them is cut into pieces, roughly words (`split/`);
-//! 3. if the model says so (`ignore_merges` in `tokenizer.json`), a piece that is a token as a whole
-//!    becomes that token (`table.rs`);
-//! 4. any other piece starts as single bytes, which are merged pair by pair in the order of the
-//!    merge list (`bpe.rs`).
+//! 1. special tokens written in the text are found (`special.rs`), and what lies between them is
+//!    normalised;
+//! 2. byte-level (`byte_level.rs`): the text is cut into pieces, roughly words (`split/`), and each
+//!    piece starts as single bytes. If the model says so (`ignore_merges` in `tokenizer.json`), a
+//!    piece that is a token as a whole becomes that token (`table.rs`);
+//! 3. SentencePiece (`sentence_piece.rs`): a space is put before the text, and the whole of it
+//!    starts as single characters;
+//! 4. neighbours are merged, in the order of the merge list or of the scores of tokens (`bpe.rs`).
 //!
-//! Decoding joins the bytes of the tokens (`decode.rs`). In the model file a token is spelled in
-//! GPT-2's alphabet of printable characters, one per byte (`alphabet.rs`); here it is bytes.
+//! Decoding joins the bytes of the tokens (`decode.rs`). In the model file a byte-level token is
+//! spelled in GPT-2's alphabet of printable characters, one per byte (`alphabet.rs`), and a
+//! SentencePiece token with `▁` for a space; here both are bytes.
 
 mod alphabet;
 mod bpe;
+mod byte_level;
 mod decode;
 mod error;
+mod json;
+mod sentence_piece;
 mod special;
 mod split;
 mod table;
@@ -25,16 +32,20 @@ mod vocabulary;
 pub(crate) use alphabet::spelling;
 pub use decode::Stream;
 pub use error::TokenizerError;
+pub use json::TokenizerFiles;
 pub use split::Splitter;
-pub use vocabulary::{ByteLevel, Model, TokenType, Vocabulary};
+pub use vocabulary::{
+    ByteLevel, MergeOrder, Model, SentencePiece, SpacePrefix, TokenType, Vocabulary,
+};
 
 use std::borrow::Cow;
 use std::fmt;
 
-use bpe::{Bpe, Work};
-use special::SpecialTokens;
+use bpe::Work;
+use byte_level::ByteLevelEncoder;
+use sentence_piece::SentencePieceEncoder;
+use special::{Part, SpecialTokens};
 use table::TokenTable;
-use unicode_normalization::UnicodeNormalization;
 
 /// Control tokens that end a generation in the model families we know, whether or not the file
 /// names them as such.
@@ -63,11 +74,11 @@ impl Special {
 /// Turns text into token ids and back.
 pub struct Tokenizer {
     tokens: TokenTable,
-    bpe: Bpe,
+    encoder: Encoder,
+    /// Those found in the text as it is.
     special: SpecialTokens,
-    splitter: Splitter,
-    ignore_merges: bool,
-    nfc: bool,
+    /// Those found in the normalised text.
+    special_normalized: SpecialTokens,
     /// What a text begins with if the caller wants it: `bos`, or nothing if the model does not ask
     /// for it.
     prefix: Option<u32>,
@@ -77,6 +88,14 @@ pub struct Tokenizer {
     eos: Option<u32>,
     /// The tokens that end a generation.
     ends: Vec<u32>,
+    /// Whether decoding takes one space from the beginning of a text.
+    strip: bool,
+}
+
+/// What turns text without special tokens into ids.
+enum Encoder {
+    ByteLevel(ByteLevelEncoder),
+    SentencePiece(SentencePieceEncoder),
 }
 
 impl Tokenizer {
@@ -86,30 +105,38 @@ impl Tokenizer {
     ///
     /// [`TokenizerError`] names what is wrong: types that are not as many as the tokens, an id
     /// outside the vocabulary, a byte that no token stands for, a text listed as two tokens, a
-    /// merge that is not two tokens making a third.
+    /// merge that is not two tokens making a third, a score that is not a number.
     pub fn new(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
         vocabulary.check()?;
         let tokens = TokenTable::new(&vocabulary)?;
-        let special = SpecialTokens::new(&vocabulary)?;
+        let special = SpecialTokens::new(&vocabulary, false)?;
+        let special_normalized = SpecialTokens::new(&vocabulary, true)?;
         let named = vocabulary.eos.into_iter().chain(vocabulary.ends.iter().copied());
         let known = vocabulary
             .entries()
             .filter(|(_, text, kind)| *kind == TokenType::Control && END_TEXTS.contains(text))
             .map(|(id, _, _)| id);
         let ends = named.chain(known).collect();
-        let Model::ByteLevel(model) = vocabulary.model;
+        let (encoder, strip) = match &vocabulary.model {
+            Model::ByteLevel(model) => {
+                (Encoder::ByteLevel(ByteLevelEncoder::new(model, &tokens)?), false)
+            }
+            Model::SentencePiece(model) => {
+                let encoder = SentencePieceEncoder::new(model, &vocabulary, &tokens)?;
+                (Encoder::SentencePiece(encoder), model.strip)
+            }
+        };
         Ok(Self {
-            bpe: Bpe::new(&tokens, &model.merges)?,
             tokens,
+            encoder,
             special,
-            splitter: model.splitter,
-            ignore_merges: model.ignore_merges,
-            nfc: model.nfc,
+            special_normalized,
             prefix: vocabulary.bos.filter(|_| vocabulary.add_bos),
             suffix: vocabulary.suffix,
             bos: vocabulary.bos,
             eos: vocabulary.eos,
             ends,
+            strip,
         })
     }
 
@@ -121,26 +148,38 @@ impl Tokenizer {
         let mut ids = Vec::new();
         let mut work = Work::default();
         ids.extend(self.prefix.filter(|_| special.bos));
-        let mut rest = text;
-        while let Some((range, id)) = self.special.find(rest, special.parse) {
-            self.encode_text(&rest[..range.start], &mut work, &mut ids);
-            ids.push(id);
-            rest = &rest[range.end..];
-        }
-        self.encode_text(rest, &mut work, &mut ids);
+        self.special.parts(text, special.parse, |part| match part {
+            Part::Token(id) => ids.push(id),
+            Part::Text(text, first) => {
+                let text = self.normalize(text);
+                self.special_normalized.parts(&text, special.parse, |part| match part {
+                    Part::Token(id) => ids.push(id),
+                    Part::Text(text, also) => {
+                        self.encode_text((text, first && also), &mut work, &mut ids);
+                    }
+                });
+            }
+        });
         ids.extend(self.suffix.filter(|_| special.suffix));
         ids
     }
 
-    /// Appends the ids of text without special tokens.
-    fn encode_text(&self, text: &str, work: &mut Work, ids: &mut Vec<u32>) {
-        let text = if self.nfc { nfc(text) } else { Cow::Borrowed(text) };
-        self.splitter.pieces(&text, |piece| {
-            match self.tokens.id(piece).filter(|_| self.ignore_merges) {
-                Some(id) => ids.push(id),
-                None => self.bpe.encode(piece, work, ids),
+    fn normalize<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match &self.encoder {
+            Encoder::ByteLevel(encoder) => encoder.normalize(text),
+            Encoder::SentencePiece(encoder) => sentence_piece::normalize(encoder.prefix, text),
+        }
+    }
+
+    /// Appends the ids of normalised text without special tokens. `first`: the whole text begins
+    /// here.
+    fn encode_text(&self, (text, first): (&str, bool), work: &mut Work, ids: &mut Vec<u32>) {
+        match &self.encoder {
+            Encoder::ByteLevel(encoder) => encoder.encode(&self.tokens, text, work, ids),
+            Encoder::SentencePiece(encoder) => {
+                encoder.encode(&self.tokens, (text, first), work, ids);
             }
-        });
+        }
     }
 
     /// The bytes a token stands for: none for a control, unknown or unused token. They need not be
@@ -152,16 +191,25 @@ impl Tokenizer {
     }
 
     /// The text of some tokens. Bytes that are not UTF-8 when all are joined become U+FFFD, as in
-    /// [`String::from_utf8_lossy`]; an id outside the vocabulary stands for no text.
+    /// [`String::from_utf8_lossy`]; an id outside the vocabulary stands for no text. If encoding
+    /// put a space before the text, decoding takes it away.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> =
             ids.iter().filter_map(|&id| self.bytes(id)).flatten().copied().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        let text = bytes.strip_prefix(b" ").filter(|_| self.strip).unwrap_or(&bytes);
+        String::from_utf8_lossy(text).into_owned()
     }
 
-    /// Starts decoding token by token.
+    /// Starts decoding a text token by token.
     pub fn stream(&self) -> Stream<'_> {
-        Stream::new(self)
+        Stream::new(self, self.strip)
+    }
+
+    /// Starts decoding token by token what follows the text of `ids`, such as an answer after its
+    /// prompt: a space at its beginning stays, if there is text before it.
+    pub fn stream_after(&self, ids: &[u32]) -> Stream<'_> {
+        let empty = ids.iter().all(|&id| self.bytes(id).unwrap_or_default().is_empty());
+        Stream::new(self, self.strip && empty)
     }
 
     /// Whether a generation ends with this token: EOS, one of [`Vocabulary::ends`], or a control token that ends a text or
@@ -191,16 +239,10 @@ impl Tokenizer {
     }
 }
 
-/// The text in Unicode's normalisation form C, which ASCII is in already.
-fn nfc(text: &str) -> Cow<'_, str> {
-    if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
-}
-
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
             .field("tokens", &self.len())
-            .field("splitter", &self.splitter)
             .field("bos", &self.bos)
             .field("eos", &self.eos)
             .finish_non_exhaustive()

@@ -12,7 +12,15 @@ struct SpecialToken {
     control: bool,
 }
 
-/// The control, unknown and user-defined tokens of a vocabulary.
+/// A part of a text.
+pub(super) enum Part<'t> {
+    /// A special token.
+    Token(u32),
+    /// Text between them, which is not empty, and whether the whole text begins with it.
+    Text(&'t str, bool),
+}
+
+/// Control, unknown and user-defined tokens of a vocabulary.
 pub(super) struct SpecialTokens {
     /// Ordered by the bytes of their texts, so that all that begin alike lie side by side.
     sorted: Vec<SpecialToken>,
@@ -21,7 +29,8 @@ pub(super) struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    pub(super) fn new(vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
+    /// Those that are looked for in normalised text, or the others.
+    pub(super) fn new(vocabulary: &Vocabulary, normalized: bool) -> Result<Self, TokenizerError> {
         let mut sorted = Vec::new();
         for (id, text, kind) in vocabulary.entries().filter(|(_, text, _)| !text.is_empty()) {
             let control = match kind {
@@ -29,7 +38,10 @@ impl SpecialTokens {
                 TokenType::UserDefined => false,
                 TokenType::Normal | TokenType::Unused | TokenType::Byte => continue,
             };
-            let text = text.to_owned();
+            if normalized != vocabulary.normalized.binary_search(&id).is_ok() {
+                continue;
+            }
+            let text = vocabulary.matched(id, text).into_owned();
             sorted.push(SpecialToken { text, id, control });
         }
         sorted.sort_by(|a, b| a.text.cmp(&b.text));
@@ -47,9 +59,25 @@ impl SpecialTokens {
         Ok(Self { sorted, begins })
     }
 
+    /// Calls `take` with the parts of `text`, in order: special tokens, and the text between them
+    /// with whether it begins where `text` does. Without `control`, only user-defined tokens count.
+    pub(super) fn parts(&self, text: &str, control: bool, mut take: impl FnMut(Part<'_>)) {
+        let mut done = 0;
+        while let Some((range, id)) = self.find(&text[done..], control) {
+            if range.start > 0 {
+                take(Part::Text(&text[done..][..range.start], done == 0));
+            }
+            take(Part::Token(id));
+            done += range.end;
+        }
+        if done < text.len() {
+            take(Part::Text(&text[done..], done == 0));
+        }
+    }
+
     /// Where the first special token of `text` lies and which it is; of several that begin there,
     /// the longest. Without `control`, only user-defined tokens count.
-    pub(super) fn find(&self, text: &str, control: bool) -> Option<(Range<usize>, u32)> {
+    fn find(&self, text: &str, control: bool) -> Option<(Range<usize>, u32)> {
         let bytes = text.as_bytes();
         (0..bytes.len()).filter(|&at| self.begins[usize::from(bytes[at])]).find_map(|at| {
             let token = self.longest(&bytes[at..], control)?;

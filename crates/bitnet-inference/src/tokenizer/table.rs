@@ -2,12 +2,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::{TokenType, TokenizerError, Vocabulary, alphabet};
+use super::{Model, TokenType, TokenizerError, Vocabulary, alphabet, sentence_piece};
 
 /// An empty place in [`TokenTable::slots`]; no token has this id.
 const EMPTY: u32 = u32::MAX;
 
-/// The bytes of every token, and the id of every byte string that is a normal token.
+/// The bytes of every token, and the id of every byte string that text may be merged to.
 ///
 /// All bytes lie in one buffer and the hash table holds ids only, so that a vocabulary of 128,256
 /// tokens takes 3 MB and no allocation per token. The hash is std's keyed one: a file cannot be
@@ -23,7 +23,8 @@ pub(super) struct TokenTable {
 }
 
 impl TokenTable {
-    /// The table of all tokens; only normal ones can be found by their bytes.
+    /// The table of all tokens. Those that text may be merged to can be found by their bytes: the
+    /// normal ones, and user-defined ones where no normal one has the same bytes.
     pub(super) fn new(vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
         let texts = &vocabulary.tokens;
         let mut table = Self {
@@ -32,25 +33,63 @@ impl TokenTable {
             slots: vec![EMPTY; (2 * texts.len()).next_power_of_two()],
             hasher: RandomState::new(),
         };
+        let mut later = Vec::new();
         for (id, text, kind) in vocabulary.entries() {
-            let normal = kind == TokenType::Normal && alphabet::decode(text, &mut table.bytes);
-            match kind {
-                _ if normal => {}
-                // A normal token may hold characters that are not of the alphabet. It stands for
-                // them as they are, but no text is encoded to it.
-                TokenType::Normal | TokenType::UserDefined => table.bytes.extend(text.bytes()),
-                TokenType::Control | TokenType::Unknown | TokenType::Unused => {}
-                TokenType::Byte => {
-                    let text = text.to_owned();
-                    return Err(TokenizerError::ByteToken { id, text });
-                }
-            }
-            table.ends.push(table.bytes.len());
-            if normal && !text.is_empty() {
+            let found = table.push(vocabulary, (id, text, kind))?;
+            if found && kind == TokenType::Normal {
                 table.insert(id)?;
+            } else if found {
+                later.push(id);
+            }
+        }
+        for id in later {
+            if let Err(free) = table.slot(table.bytes(id).unwrap_or_default()) {
+                table.slots[free] = id;
             }
         }
         Ok(table)
+    }
+
+    /// Adds the bytes of the next token; whether text may be merged to it.
+    fn push(
+        &mut self,
+        vocabulary: &Vocabulary,
+        (id, text, kind): (u32, &str, TokenType),
+    ) -> Result<bool, TokenizerError> {
+        let start = self.bytes.len();
+        let found = match (&vocabulary.model, kind) {
+            (_, TokenType::Control | TokenType::Unknown | TokenType::Unused) => false,
+            (Model::ByteLevel(_), TokenType::Normal) => {
+                // A normal token may hold characters that are not of the alphabet. It stands for
+                // them as they are, but no text is encoded to it.
+                let spelled = alphabet::decode(text, &mut self.bytes);
+                self.bytes.extend(text.bytes().filter(|_| !spelled));
+                spelled
+            }
+            (Model::ByteLevel(_), TokenType::UserDefined) => {
+                self.bytes.extend(vocabulary.matched(id, text).bytes());
+                // It may be named in merges if it is spelled as it is.
+                text.bytes().all(|byte| byte.is_ascii_graphic())
+            }
+            (Model::ByteLevel(_), TokenType::Byte) => {
+                return Err(TokenizerError::ByteToken { id, text: text.to_owned() });
+            }
+            (Model::SentencePiece(_), TokenType::Normal) => {
+                sentence_piece::unescape_into(text, &mut self.bytes);
+                // No text is spelled with a space.
+                !text.contains(' ')
+            }
+            (Model::SentencePiece(_), TokenType::UserDefined) => {
+                sentence_piece::unescape_into(&vocabulary.matched(id, text), &mut self.bytes);
+                true
+            }
+            (Model::SentencePiece(_), TokenType::Byte) => {
+                self.bytes.extend(sentence_piece::byte(text));
+                false
+            }
+        };
+        self.ends.push(self.bytes.len());
+        Ok(found && self.bytes.len() > start)
     }
 
     /// Makes a token known by its bytes.
@@ -85,7 +124,7 @@ impl TokenTable {
         }
     }
 
-    /// The normal token with these bytes.
+    /// The token with these bytes that text may be merged to.
     pub(super) fn id(&self, token: &[u8]) -> Option<u32> {
         self.slot(token).ok()
     }

@@ -1,8 +1,9 @@
 //! What a model file says about its tokenizer.
 
+use std::borrow::Cow;
 use std::iter;
 
-use super::{Splitter, TokenizerError};
+use super::{Splitter, TokenizerError, bpe, byte_level, sentence_piece};
 
 /// What a model file says about its tokenizer.
 #[derive(Clone, Debug)]
@@ -14,6 +15,9 @@ pub struct Vocabulary {
     pub types: Vec<TokenType>,
     /// How text becomes tokens.
     pub model: Model,
+    /// The user-defined and control tokens that are looked for in the normalised text, the others
+    /// being looked for in the text as it is; in ascending order. GGUF: none.
+    pub normalized: Vec<u32>,
     /// The token a text begins with.
     pub bos: Option<u32>,
     /// The token that ends a text.
@@ -33,13 +37,17 @@ pub struct Vocabulary {
 pub enum Model {
     /// Bytes are merged. GGUF: `tokenizer.ggml.model` is `gpt2`.
     ByteLevel(ByteLevel),
+    /// Characters are merged. GGUF: `tokenizer.ggml.model` is `llama`.
+    SentencePiece(SentencePiece),
 }
 
 impl Model {
-    /// Whether texts begin with BOS where the file says nothing: those of Llama 3 do.
+    /// Whether texts begin with BOS where a GGUF file says nothing: those of Llama 2 and 3 do.
     pub(crate) fn usually_adds_bos(&self) -> bool {
-        let Self::ByteLevel(model) = self;
-        model.splitter == Splitter::llama3()
+        match self {
+            Self::ByteLevel(model) => model.splitter == Splitter::llama3(),
+            Self::SentencePiece(_) => true,
+        }
     }
 }
 
@@ -68,29 +76,108 @@ impl ByteLevel {
     }
 }
 
+/// SentencePiece BPE. Tokens are spelled with `▁` (U+2581) for each space. Characters that are no
+/// tokens become tokens of type byte, if the vocabulary has them.
+#[derive(Clone, Debug)]
+pub struct SentencePiece {
+    /// Which parts are merged first.
+    pub order: MergeOrder,
+    /// Where a space is put before the text. GGUF: `tokenizer.ggml.add_space_prefix`.
+    pub prefix: SpacePrefix,
+    /// Whether decoding takes one space from the beginning of a text.
+    pub strip: bool,
+    /// Whether the text is cut before each space, so that no token has spaces but at its beginning.
+    pub split: bool,
+    /// What characters become that are no tokens, in a vocabulary without byte tokens. GGUF:
+    /// `tokenizer.ggml.unknown_token_id`.
+    pub unknown: Option<u32>,
+    /// Whether such characters that stand side by side become one token.
+    pub fuse_unknown: bool,
+}
+
+/// Which neighbours SentencePiece merges, and which first; of several, the leftmost.
+#[derive(Clone, Debug)]
+pub enum MergeOrder {
+    /// Those that make a token, the one of the highest score first. The scores are those of all
+    /// tokens, by id. GGUF: `tokenizer.ggml.scores`.
+    Scores(Vec<f32>),
+    /// Those listed as `"left right"`, first to last, as in a `tokenizer.json`.
+    Merges(Vec<String>),
+}
+
+/// Where SentencePiece puts a space before the text, so that a word is the same token at its
+/// beginning and elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpacePrefix {
+    /// Nowhere.
+    None,
+    /// At the beginning and after each special token. GGUF; in `tokenizer.json` the normaliser
+    /// `Prepend`.
+    Always,
+    /// At the beginning if the text does not begin with a space, nor with a special token: the
+    /// pre-tokenizer `Metaspace` with `prepend_scheme` `first`.
+    FirstIfMissing,
+    /// At the beginning and after each special token, if there is no space: the pre-tokenizer
+    /// `Metaspace` with `prepend_scheme` `always`.
+    AlwaysIfMissing,
+}
+
 impl Vocabulary {
+    /// The text by which a user-defined or a control token is found: its own or, if it is one of
+    /// [`Vocabulary::normalized`], what normalisation makes of it.
+    pub(super) fn matched<'t>(&self, id: u32, text: &'t str) -> Cow<'t, str> {
+        match &self.model {
+            _ if self.normalized.binary_search(&id).is_err() => Cow::Borrowed(text),
+            Model::ByteLevel(model) if model.nfc => byte_level::nfc(text),
+            Model::ByteLevel(_) => Cow::Borrowed(text),
+            Model::SentencePiece(model) => sentence_piece::normalize(model.prefix, text),
+        }
+    }
+
     /// Checks what can be checked without looking at the texts.
     pub(super) fn check(&self) -> Result<(), TokenizerError> {
         let (tokens, types) = (self.tokens.len(), self.types.len());
-        let Model::ByteLevel(model) = &self.model;
-        for (what, count) in [("tokens", tokens), ("merges", model.merges.len())] {
-            // The largest number is kept free: it means "no token" in the tables.
-            if count >= u32::MAX as usize {
+        let (merges, scores, unknown) = match &self.model {
+            Model::ByteLevel(model) => (model.merges.len(), None, None),
+            Model::SentencePiece(model) => match &model.order {
+                MergeOrder::Scores(scores) => (0, Some(scores.len()), model.unknown),
+                MergeOrder::Merges(merges) => (merges.len(), None, model.unknown),
+            },
+        };
+        for (what, count) in [("tokens", tokens), ("merges", merges)] {
+            // The largest numbers are kept free: they mean "no token" in the tables.
+            if count >= bpe::UNKNOWN as usize {
                 return Err(TokenizerError::TooMany { what, count });
             }
         }
         if types != 0 && types != tokens {
             return Err(TokenizerError::TypeCount { tokens, types });
         }
-        let named = [("bos", self.bos), ("eos", self.eos), ("last", self.suffix)];
+        if let Some(scores) = scores.filter(|&scores| scores != tokens) {
+            return Err(TokenizerError::ScoreCount { tokens, scores });
+        }
+        self.check_ids(unknown)?;
+        if self.add_bos && self.bos.is_none() {
+            return Err(TokenizerError::MissingBos);
+        }
+        Ok(())
+    }
+
+    /// Checks that all ids are those of tokens.
+    fn check_ids(&self, unknown: Option<u32>) -> Result<(), TokenizerError> {
+        let named = [
+            ("bos", self.bos),
+            ("eos", self.eos),
+            ("last", self.suffix),
+            ("unknown", unknown),
+            ("normalized", self.normalized.last().copied()),
+        ];
         let named = named.into_iter().filter_map(|(role, id)| Some((role, id?)));
+        let tokens = self.tokens.len();
         for (role, id) in named.chain(self.ends.iter().map(|&id| ("end", id))) {
             if id as usize >= tokens {
                 return Err(TokenizerError::IdOutOfRange { role, id, tokens });
             }
-        }
-        if self.add_bos && self.bos.is_none() {
-            return Err(TokenizerError::MissingBos);
         }
         Ok(())
     }

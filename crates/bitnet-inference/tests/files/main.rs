@@ -6,4 +6,5 @@ mod bad_input;
 mod common;
 mod parts;
 mod synth;
+mod tokenizers;
 mod variants;

@@ -20,9 +20,9 @@ use class::{Class, is_punctuation};
 /// Two splitters are equal if they have the same stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Splitter {
-    pub(super) stages: Vec<Stage>,
+    stages: Vec<Stage>,
     /// These follow, and may cut inside a character.
-    pub(super) byte_stages: Vec<ByteStage>,
+    byte_stages: Vec<ByteStage>,
 }
 
 /// What cuts text at the bounds of characters.
@@ -72,7 +72,6 @@ pub(super) enum ByteStage {
     /// `\p{N}+` or `\p{N}` of the text as it is spelled in GPT-2's alphabet: beside digits these
     /// are the bytes B2, B3, B9, BC, BD and BE, whatever character they are part of, as they are
     /// spelled `²³¹¼½¾`. It is what `Digits` after `ByteLevel` does in a `tokenizer.json`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for tokenizer.json"))]
     SpelledNumbers {
         /// One byte is a piece, not all that stand side by side.
         single: bool,
@@ -115,7 +114,7 @@ impl Splitter {
         Self::of(&[Stage::Punctuation { single: false }, Stage::Gpt2], &[ByteStage::Digit])
     }
 
-    fn of(stages: &[Stage], byte_stages: &[ByteStage]) -> Self {
+    pub(super) fn of(stages: &[Stage], byte_stages: &[ByteStage]) -> Self {
         Self { stages: stages.to_vec(), byte_stages: byte_stages.to_vec() }
     }
 
