@@ -3,6 +3,7 @@
 use bitnet_gguf::Gguf;
 use bitnet_inference::tokenizer::{Special, TokenType, Tokenizer, TokenizerFiles, Vocabulary};
 use bitnet_inference::{Engine, Options};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::texts::HARD;
@@ -256,6 +257,29 @@ fn a_file_cut_off_is_refused() {
     for len in (0..JSON.len() - 2).step_by(997) {
         let error = read(&String::from_utf8_lossy(&JSON.as_bytes()[..len])).unwrap_err();
         assert!(error.to_string().starts_with("tokenizer.json: "), "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// What is read in spite of its damage can be used.
+    #[test]
+    fn no_damage_panics(
+        damages in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        start in prop_oneof![Just(0), Just(JSON.find("\"vocab\"").unwrap())],
+    ) {
+        let mut bytes = JSON.as_bytes().to_vec();
+        for (place, byte) in damages {
+            // The parts before the vocabulary are short: half of the damages are there.
+            let end = if start == 0 { JSON.find("\"vocab\"").unwrap() } else { bytes.len() };
+            bytes[start + place.index(end - start)] = byte;
+        }
+        let files = TokenizerFiles { tokenizer: &bytes, ..TokenizerFiles::default() };
+        if let Ok(ours) = Vocabulary::from_json(&files).and_then(Tokenizer::new) {
+            let ids = ours.encode(HARD[3], Special::PROMPT);
+            prop_assert!(!ours.decode(&ids).is_empty());
+        }
     }
 }
 
