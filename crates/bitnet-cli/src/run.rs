@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitnet_inference::receipt::{self, Around, Receipt};
+use bitnet_inference::tokenizer::Stream;
 use bitnet_inference::{Engine, Finish, Generation, Sampling, Timings, read_text};
 use clap::value_parser;
 use serde::Serialize;
@@ -128,8 +129,9 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     // The context is a limit in any case, which both -1 and -2 leave it to.
     let limit = usize::try_from(args.predict).unwrap_or(usize::MAX);
     let tokens = engine.encode(&prompt)?;
+    let stream = engine.tokenizer()?.stream_after(&tokens);
     let mut generation = Generation::new(&engine, tokens, sampling, limit)?;
-    let Some(text) = write_text(&engine, &mut generation, &interrupt, args.json)? else {
+    let Some(text) = write_text(stream, &mut generation, &interrupt, args.json)? else {
         return Ok(End::Done);
     };
 
@@ -227,13 +229,12 @@ fn read_prompt(from: impl Read) -> io::Result<String> {
 /// Generates and prints the text as it comes, or keeps it if `quiet`. Nothing if the reader of
 /// stdout went away.
 fn write_text(
-    engine: &Engine,
+    mut stream: Stream<'_>,
     generation: &mut Generation<'_>,
     interrupt: &Interrupt,
     quiet: bool,
 ) -> Result<Option<String>> {
     let mut out = io::stdout().lock();
-    let mut stream = engine.tokenizer()?.stream();
     let mut text = String::new();
     while let Some(token) = generation.next(|| interrupt.pressed())? {
         let piece = stream.push(token);

@@ -224,10 +224,10 @@ impl Engine {
         let pool = Arc::new(pool(options.threads.or(best.map(|best| best.threads)))?);
         let loader = Loader::new(&checkpoint, options.dequantize, (&manager, &pool))?;
         let model = Model::load(loader)?;
-        let (tokenizer, said) = checkpoint.tokenizer()?;
+        let rows = model.embedding.rows;
+        let (tokenizer, said) = checkpoint.tokenizer(rows)?;
         let mut notices = checkpoint.notices();
         notices.extend(said);
-        let rows = model.embedding.rows;
         let tokens = tokenizer.as_ref().map(Tokenizer::len);
         if let Some(tokens) = tokens.filter(|&tokens| tokens != rows) {
             let what = format!(

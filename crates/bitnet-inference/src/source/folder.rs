@@ -11,10 +11,10 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::Value;
 
-use super::json::Json;
+use super::json::{Json, read};
 use super::names::gguf_name;
 use super::{StoredTensor, Weights, base_name};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerFiles, Vocabulary};
 use crate::{Config, Error, Notice};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -142,8 +142,27 @@ impl Folder {
     }
 
     /// The tokenizer of `tokenizer.json`, if there is one.
-    pub(super) fn tokenizer(&self) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
-        Ok((None, Vec::new()))
+    /// Embedding tables can have more `rows` than there are tokens.
+    pub(super) fn tokenizer(&self, rows: usize) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
+        let read = |name: &str| read(&self.path.join(name));
+        let Some(tokenizer) = read("tokenizer.json")? else {
+            return Ok((None, Vec::new()));
+        };
+        let beside = ["tokenizer_config.json", "generation_config.json", "config.json"];
+        let [tokenizer_config, generation_config, config] = beside.map(read);
+        let beside = [tokenizer_config?, generation_config?, config?];
+        let [tokenizer_config, generation_config, config] =
+            beside.each_ref().map(|text| text.as_ref().map(String::as_bytes));
+        let files = TokenizerFiles {
+            tokenizer: tokenizer.as_bytes(),
+            tokenizer_config,
+            generation_config,
+            config,
+        };
+        let fail = |source| Error::Tokenizer { file: self.path.display().to_string(), source };
+        let mut vocabulary = Vocabulary::from_json(&files).map_err(fail)?;
+        vocabulary.pad(rows);
+        Ok((Some(Tokenizer::new(vocabulary).map_err(fail)?), Vec::new()))
     }
 }
 

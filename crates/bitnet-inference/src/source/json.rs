@@ -92,7 +92,7 @@ impl Json {
 }
 
 /// The text of a regular file of sensible length; nothing if there is none.
-fn read(path: &Path) -> Result<Option<String>, Error> {
+pub(super) fn read(path: &Path) -> Result<Option<String>, Error> {
     let fail = |source| Error::File { file: path.display().to_string(), source };
     match fs::metadata(path) {
         Ok(found) if found.is_file() => {}

@@ -81,7 +81,7 @@ impl<'a> Loader<'a> {
         }
         let damaged = |error| self.damaged(tensor, error);
         let ternary = self.ternary(&weights, rows, cols).map_err(damaged)?;
-        let Some((mut format, mut bytes)) = ternary else {
+        let Some(mut ternary) = ternary else {
             let what = format!(
                 "tensor `{}` at byte {} has floating-point weights that are not ternary, in an \
                  architecture that need not be: `bitnet quantize` makes them ternary, which only \
@@ -91,9 +91,10 @@ impl<'a> Loader<'a> {
             return Err(Error::Variant { file: self.checkpoint.file_of(tensor), what });
         };
         if let Some(head_size) = interleaved {
-            let apart = apart((format, &bytes), (rows, cols), head_size);
-            (format, bytes) = (Format::I2S, apart.map_err(damaged)?.into());
+            ternary = ternary.apart((rows, cols), head_size).map_err(damaged)?;
         }
+        let Ternary { format, bytes, scale } = ternary;
+        let side = side * scale;
         let linear = match self.dequantize {
             Some(head) => DequantizedLinear::new(format, &bytes, (rows, cols), (side, head))
                 .map(Linear::Dequantized),
@@ -114,25 +115,26 @@ impl<'a> Loader<'a> {
         weights: &'w Weights,
         rows: usize,
         cols: usize,
-    ) -> Result<Option<(Format, Cow<'w, [u8]>)>, FormatError> {
+    ) -> Result<Option<Ternary<'w>>, FormatError> {
         let Weights { format, bytes } = weights;
         if Format::TERNARY.contains(format) {
-            return Ok(Some((*format, Cow::Borrowed(bytes))));
+            let bytes = Cow::Borrowed(&bytes[..]);
+            return Ok(Some(Ternary { format: *format, bytes, scale: 1.0 }));
         }
-        format::check(*format, bytes, rows, cols)?;
-        let mut numbers = vec![0.0; rows * cols];
-        let row_bytes = format.row_bytes(cols)?;
-        for (row, out) in bytes.chunks_exact(row_bytes).zip(numbers.chunks_exact_mut(cols)) {
-            format::widen(*format, row, out);
-        }
+        let numbers = numbers(*format, bytes, rows.saturating_mul(cols))?;
         let gguf = self.checkpoint.is_gguf();
-        let encoded = match gguf.then(|| exactly_ternary(&numbers)).flatten() {
-            Some((weights, scale)) => format::encode(Format::I2S, &weights, rows, cols, scale),
-            // In folders it is said that they were.
-            None if gguf && !self.config().architecture.starts_with("bitnet") => return Ok(None),
-            None => self.ternarizer.encode(Format::I2S, &numbers, rows, cols),
-        };
-        Ok(Some((Format::I2S, Cow::Owned(encoded?))))
+        if let Some((weights, scale)) = gguf.then(|| exactly_ternary(&numbers)).flatten() {
+            return Ternary::new(&weights, (rows, cols), scale).map(Some);
+        }
+        // In folders it is said that they were.
+        if gguf && !self.config().architecture.starts_with("bitnet") {
+            return Ok(None);
+        }
+        let scale = self.ternarizer.scale(&numbers)?;
+        let mut codes = vec![0; numbers.len()];
+        self.ternarizer.codes(&numbers, scale, &mut codes);
+        let weights: Vec<i8> = codes.into_iter().map(|code| code.cast_signed() - 1).collect();
+        Ternary::new(&weights, (rows, cols), scale.d()).map(Some)
     }
 
     /// What all weights of a linear layer are multiplied by besides.
@@ -326,21 +328,43 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// A ternary matrix in I2_S, in which the odd rows of each head come behind the even ones.
-fn apart(
-    (format, bytes): (Format, &[u8]),
-    (rows, cols): (usize, usize),
-    head_size: usize,
-) -> Result<Vec<u8>, FormatError> {
-    let scale = format::check(format, bytes, rows, cols)?;
-    let weights = format::decode(format, bytes, rows, cols)?;
-    let mut apart = Vec::with_capacity(weights.len());
-    for head in weights.chunks_exact(head_size * cols) {
-        for half in [0, 1] {
-            head.chunks_exact(cols).skip(half).step_by(2).for_each(|row| apart.extend(row));
-        }
+/// A matrix in a ternary format.
+struct Ternary<'a> {
+    format: Format,
+    bytes: Cow<'a, [u8]>,
+    /// What its weights are multiplied by besides.
+    scale: f32,
+}
+
+impl Ternary<'_> {
+    /// A matrix of these weights.
+    fn new(
+        weights: &[i8],
+        (rows, cols): (usize, usize),
+        scale: f32,
+    ) -> Result<Ternary<'static>, FormatError> {
+        // It suits the most shapes.
+        let format = Format::HfPacked;
+        let bytes = format::encode(format, weights, rows, cols, 1.0)?.into();
+        Ok(Ternary { format, bytes, scale })
     }
-    format::encode(Format::I2S, &apart, rows, cols, scale)
+
+    /// The same with the odd rows of each head behind the even ones.
+    fn apart(
+        &self,
+        (rows, cols): (usize, usize),
+        head_size: usize,
+    ) -> Result<Ternary<'static>, FormatError> {
+        let scale = format::check(self.format, &self.bytes, rows, cols)?;
+        let weights = format::decode(self.format, &self.bytes, rows, cols)?;
+        let mut apart = Vec::with_capacity(weights.len());
+        for head in weights.chunks_exact(head_size * cols) {
+            for half in [0, 1] {
+                head.chunks_exact(cols).skip(half).step_by(2).for_each(|row| apart.extend(row));
+            }
+        }
+        Ternary::new(&apart, (rows, cols), self.scale * scale)
+    }
 }
 
 /// Numbers of a vector in a floating-point format.

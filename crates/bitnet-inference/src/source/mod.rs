@@ -253,15 +253,16 @@ impl Checkpoint {
         }
     }
 
-    /// The tokenizer, if it has one, and what the user should know about it.
+    /// The tokenizer of a model whose embedding table has so many rows, if it has one, and what the
+    /// user should know about it.
     ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`] where it contradicts itself or is of an unknown kind.
-    pub(crate) fn tokenizer(&self) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
+    pub(crate) fn tokenizer(&self, rows: usize) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
         match &self.container {
             Container::Gguf(files) => gguf::tokenizer(&files[0]),
-            Container::Folder(folder) => folder.tokenizer(),
+            Container::Folder(folder) => folder.tokenizer(rows),
         }
     }
 }

@@ -212,9 +212,9 @@ impl Tokenizer {
         Stream::new(self, self.strip && empty)
     }
 
-    /// Whether a generation ends with this token: EOS, one of [`Vocabulary::ends`], or a control token that ends a text or
-    /// a turn in the known model families (`<|eot_id|>`, `<|end_of_text|>`, `<|im_end|>`,
-    /// `<|endoftext|>`).
+    /// Whether a generation ends with this token: EOS, one of [`Vocabulary::ends`], or a control token
+    /// that ends a text or a turn in the known model families (`<|eot_id|>`, `<|end_of_text|>`,
+    /// `<|im_end|>`, `<|endoftext|>`).
     pub fn is_end(&self, id: u32) -> bool {
         self.ends.contains(&id)
     }

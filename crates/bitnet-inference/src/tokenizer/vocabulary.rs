@@ -123,6 +123,18 @@ pub enum SpacePrefix {
 }
 
 impl Vocabulary {
+    /// Gives all ids below `rows` a token; those that stand for nothing are unused. Embedding tables are
+    /// often larger than the vocabulary, for the sake of the shapes of kernels.
+    pub(crate) fn pad(&mut self, rows: usize) {
+        if self.types.is_empty() {
+            self.types = vec![TokenType::Normal; self.tokens.len()];
+        }
+        for id in self.tokens.len()..rows {
+            self.tokens.push(format!("<unused {id}>"));
+            self.types.push(TokenType::Unused);
+        }
+    }
+
     /// The text by which a user-defined or a control token is found: its own or, if it is one of
     /// [`Vocabulary::normalized`], what normalisation makes of it.
     pub(super) fn matched<'t>(&self, id: u32, text: &'t str) -> Cow<'t, str> {
