@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::Result;
 use bitnet_gguf::Gguf;
 use bitnet_inference::tuning::{Found, Tuning};
-use bitnet_inference::{Engine, Error, KvType, Layout, Options, sha256};
+use bitnet_inference::{Engine, Error, KvType, Layout, Options, ReadAs, sha256};
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::{Device, Isa};
 use clap::builder::FalseyValueParser;
@@ -40,6 +40,10 @@ pub(crate) struct Args {
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
     device: Device,
+    /// Read ternary weights in a layout that the file does not tell: i2s_arm or i2s_r4 (I2_S as other
+    /// builds of bitnet.cpp write it), or the tiles of TL1 and TL2 as tl1:BM,BK,bm and tl2:BM,BK,bm.
+    #[arg(long, value_name = "LAYOUT", env = "BITNET_READ_AS")]
+    read_as: Option<ReadAs>,
     /// Compute with floating-point weights in linear layers, to check against: slow, the same results.
     #[arg(long, env = "BITNET_DEQUANTIZE", value_parser = FalseyValueParser::new())]
     dequantize: bool,
@@ -150,6 +154,7 @@ impl Args {
             device: self.device,
             kv: self.cache.kv,
             dequantize: self.dequantize,
+            read_as: self.read_as,
             context: Some(self.ctx_size).filter(|&n| n > 0),
             ..self.how.options()?
         };

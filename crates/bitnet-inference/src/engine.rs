@@ -17,7 +17,7 @@ use crate::device_features::{self, KernelCapabilities};
 use crate::linear::Tiles;
 use crate::machine::Machine;
 use crate::session::Session;
-use crate::source::{Checkpoint, Loader};
+use crate::source::{Checkpoint, Loader, ReadAs};
 use crate::state::KvCache;
 use crate::tokenizer::{Special, Tokenizer};
 use crate::tuning::{Best, Shape, Tuning};
@@ -40,6 +40,8 @@ pub struct Options {
     pub kv: KvType,
     /// How ternary weights are kept; as suits the matrices and the machine if not given.
     pub layout: Option<Layout>,
+    /// How ternary weights lie in the file, where it does not tell.
+    pub read_as: Option<ReadAs>,
     /// Compute with floating-point weights in linear layers: slow, in eight times the memory, and
     /// the same results, to check against.
     pub dequantize: bool,
@@ -222,12 +224,14 @@ impl Engine {
         let best = tuning.and_then(|tuning| tuning.best(&Shape::of(checkpoint.config())));
         manager.set_tuned(best.map_or_else(Vec::new, Best::tuned));
         let pool = Arc::new(pool(options.threads.or(best.map(|best| best.threads)))?);
-        let loader = Loader::new(&checkpoint, options.dequantize, (&manager, &pool))?;
-        let model = Model::load(loader)?;
+        let how = (options.dequantize, options.read_as);
+        let loader = Loader::new(&checkpoint, how, (&manager, &pool))?;
+        let (model, of_weights) = Model::load(loader)?;
         let rows = model.embedding.rows;
         let (tokenizer, said) = checkpoint.tokenizer(rows)?;
         let mut notices = checkpoint.notices();
         notices.extend(said);
+        notices.extend(of_weights);
         let tokens = tokenizer.as_ref().map(Tokenizer::len);
         if let Some(tokens) = tokens.filter(|&tokens| tokens != rows) {
             let what = format!(

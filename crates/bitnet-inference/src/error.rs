@@ -12,7 +12,7 @@ use bitnet_kernels::manager::{Choice, PreferenceError, Reason};
 
 use crate::device_features::DeviceError;
 use crate::tokenizer::TokenizerError;
-use crate::{Config, Layout};
+use crate::{Config, Layout, ReadAs};
 
 /// Why a model did not load or run.
 #[derive(Debug, thiserror::Error)]
@@ -325,6 +325,16 @@ pub enum Notice {
         /// Their names.
         names: Vec<String>,
     },
+    /// Tiles of TL1 or TL2 that nobody has said.
+    Tiles {
+        /// The file.
+        file: String,
+    },
+    /// A layout that the user has said, of which the model has no weights.
+    ReadAs {
+        /// What was said.
+        layout: ReadAs,
+    },
     /// Measurements of another machine or version, which are not used.
     Tuning {
         /// The file.
@@ -367,6 +377,14 @@ impl fmt::Display for Notice {
                  computes",
                 names.join(", ")
             ),
+            Notice::Tiles { file } => write!(
+                f,
+                "{file}: TL1 and TL2 do not say how they are cut into tiles: taking what bitnet.cpp \
+                 has for each shape; if answers make no sense, say it (--read-as tl1:BM,BK,bm)"
+            ),
+            Notice::ReadAs { layout } => {
+                write!(f, "--read-as {layout} has no effect: the model has no such weights")
+            }
             Notice::Tuning { path, what } => {
                 write!(f, "{}: {what}: not used; measure again with `bitnet tune`", path.display())
             }

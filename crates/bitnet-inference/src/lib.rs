@@ -35,7 +35,7 @@ pub use linear::QuantizedLinear;
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
-pub use source::{Checkpoint, StoredTensor};
+pub use source::{Checkpoint, ReadAs, StoredTensor};
 pub use text::read_text;
 
 pub use bitnet_kernels::shortlist::Candidate;

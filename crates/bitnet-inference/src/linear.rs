@@ -246,15 +246,16 @@ impl DequantizedLinear {
     /// Checks every byte of a ternary matrix in the format of a file, and widens it. All weights are
     /// multiplied by `side` besides.
     pub(crate) fn new(
-        format: Format,
+        encoding: Encoding,
         bytes: &[u8],
         (rows, cols): (usize, usize),
         (side, head): (f32, Bound<HeadFn>),
     ) -> Result<DequantizedLinear, FormatError> {
-        let scale = format::check(format, bytes, rows, cols)? * side;
+        let scale = format::check(encoding, bytes, rows, cols)? * side;
         Format::F16.row_bytes(cols)?;
         let number = |t| half::f16::from_f32(f32::from(t)).to_le_bytes();
-        let weights = format::decode(format, bytes, rows, cols)?.into_iter().flat_map(number);
+        let weights = format::decode(encoding, bytes, rows, cols)?.into_iter().flat_map(number);
+        let format = encoding.format;
         Ok(DequantizedLinear { format, rows, cols, weights: weights.collect(), scale, head })
     }
 

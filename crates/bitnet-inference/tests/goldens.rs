@@ -9,6 +9,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use bitnet_inference::{Engine, Finish, Generation, Options, Sampling};
 use common::{DEMO, load, logits};
 use safetensors::SafeTensors;
@@ -16,6 +18,7 @@ use serde_json::Value;
 
 static TINY: &[u8] = include_bytes!("data/tiny-i2_s.gguf");
 static GOLDENS: &[u8] = include_bytes!("data/goldens.safetensors");
+static REFERENCES: &[u8] = include_bytes!("references/references.safetensors");
 static GREEDY: &str = include_str!("data/greedy.json");
 static DEMO_LOGITS: &[u8] = include_bytes!("data/reference_logits.safetensors");
 static DEMO_TEXTS: &str = include_str!("data/reference.json");
@@ -144,4 +147,48 @@ fn the_demo_model_continues_as_the_reference_does() {
     }
     println!("likeliest token agrees {agree} of {total} times");
     assert!(total == 480 && agree * 100 >= total * 97, "{agree} of {total}");
+}
+
+/// The model of this name, with what `references/make.py` has for its prompts: token ids, and logits or
+/// hidden states behind the final norm.
+fn reference(name: &str) -> (Engine, Vec<(Vec<u32>, Vec<f32>)>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references").join(name);
+    let engine = Engine::open(folder, &Options::default()).unwrap();
+    assert_eq!(engine.notices(), [], "{name}");
+    let file = SafeTensors::deserialize(REFERENCES).unwrap();
+    let prompt =
+        |i| (ids(&file, &format!("{name}.{i}.ids")), floats(&file, &format!("{name}.{i}.out")));
+    (engine, (0..3).map(prompt).collect())
+}
+
+/// No activation of the prompts is near a rounding boundary: only the rounding of floats differs.
+fn close(what: &str, got: &[f32], want: &[f32]) {
+    let square = want.iter().map(|x| x * x).sum::<f32>() / want.len() as f32;
+    let difference = greatest_difference(got, want) / square.sqrt();
+    println!("{what}: greatest difference {difference:e}");
+    assert!(difference < 2e-5, "{what}: {difference:e}");
+}
+
+#[test]
+fn logits_of_other_architectures_are_those_of_the_reference() {
+    for name in ["1bitllm", "llama", "qwen3"] {
+        let (engine, prompts) = reference(name);
+        for (ids, want) in prompts {
+            close(&format!("{name}, {} tokens", ids.len()), &logits(&engine, &ids), &want);
+        }
+    }
+}
+
+#[test]
+fn embeddings_are_those_of_the_reference() {
+    for name in ["qwen3-embedding", "gemma3-embedding"] {
+        let (engine, prompts) = reference(name);
+        for (ids, states) in prompts {
+            let last = &states[states.len() - engine.config().hidden..];
+            let length = last.iter().map(|x| x * x).sum::<f32>().sqrt();
+            let want: Vec<_> = last.iter().map(|x| x / length).collect();
+            let got = engine.session(1).unwrap().embed(0, &ids).unwrap();
+            close(&format!("{name}, {} tokens", ids.len()), &got, &want);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use bitnet_kernels::{Cpu, KERNELS, Line};
+use bitnet_kernels::{Cpu, Format, KERNELS, Line};
 use serde_json::{Value, json};
 
 use crate::{bitnet, stderr, stdout};
@@ -46,7 +46,8 @@ fn the_table_says_the_same() {
     let why = format!("no: not compiled: it is for {foreign}");
     assert!(stdout(&output).contains(&why), "{}", stdout(&output));
     let scalar = bitnet().args(["kernels", "--isa", "scalar"]).unwrap();
-    assert!(stdout(&scalar).contains("used for i2s, tq1_0, tq2_0, tl1, tl2, iq2_bn"));
+    let all = Format::TERNARY.map(Format::name).join(", ");
+    assert!(stdout(&scalar).contains(&format!("used for {all}")));
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn switches_narrow_what_is_used() {
     let report = object(&["kernels", "--json", "--kernel", preferred]);
     assert_eq!(kernel(&report, "norm_f32_scalar")["selected_for"][0], "norm");
     let gemv = &kernel(&report, "gemv_tl2_r32_q8_scalar")["selected_for"];
-    assert_eq!(gemv.as_array().unwrap().len(), 6);
+    assert_eq!(gemv.as_array().unwrap().len(), Format::TERNARY.len());
     let other = &kernel(&report, "gemv_i2s_r32_q8_scalar")["reason"];
     assert!(other.as_str().unwrap().contains("excluded by --kernel"), "{other}");
 
@@ -206,7 +207,7 @@ fn the_doctor_says_what_there_is_and_what_would_run() {
     let report = object(&["doctor", "--json", "--tuning", "no/such/file"]);
     let isas = &report["machine"]["isas"];
     assert_eq!(isas.as_array().unwrap().len(), Cpu::detect().isas().len());
-    assert_eq!(report["formats"].as_array().unwrap().len(), 6);
+    assert_eq!(report["formats"].as_array().unwrap().len(), Format::TERNARY.len());
     for format in report["formats"].as_array().unwrap() {
         assert!(format["gemv"].as_str().unwrap().starts_with("gemv_i2s_r32"), "{format}");
     }

@@ -14,7 +14,7 @@ use crate::linear::Linear;
 use crate::matrix::FloatMatrix;
 use crate::source::Loader;
 use crate::state::Scratch;
-use crate::{Config, Error};
+use crate::{Config, Error, Notice};
 
 /// The weights of a model.
 #[derive(Debug)]
@@ -45,12 +45,12 @@ enum Block {
 }
 
 impl Model {
-    /// Takes the weights of a model out of its checkpoint.
+    /// Takes the weights of a model out of its checkpoint, and says what the user should know about them.
     ///
     /// # Errors
     ///
     /// Where it is not a complete and sound model of its architecture.
-    pub(crate) fn load(mut loader: Loader<'_>) -> Result<Model, Error> {
+    pub(crate) fn load(mut loader: Loader<'_>) -> Result<(Model, Vec<Notice>), Error> {
         let config = loader.config();
         let (embedding, head) = match config.architecture.as_str() {
             "llama" | "qwen3" if loader.has("output.weight") => {
@@ -79,8 +79,7 @@ impl Model {
             },
             config: config.clone(),
         };
-        loader.finish()?;
-        Ok(model)
+        Ok((model, loader.finish()?))
     }
 
     /// The output layer `[vocabulary, hidden]`.

@@ -60,11 +60,9 @@ impl Folder {
         let scales_divide = scales_divide(&config)?;
         let files = match Json::open(&path.join(INDEX))? {
             Some(index) => listed(&index)?,
-            None => BTreeSet::from([WEIGHTS.to_owned()]),
+            None if path.join(WEIGHTS).exists() => BTreeSet::from([WEIGHTS.to_owned()]),
+            None => return Err(not_a_model(path)),
         };
-        if files.len() == 1 && !path.join(WEIGHTS).exists() {
-            return Err(not_a_model(path));
-        }
         let shards = files.iter().map(|file| Shard::open(&path.join(file)));
         let shards = shards.collect::<Result<_, _>>()?;
         Ok(Folder { path: path.to_owned(), config, shards, scales_divide })

@@ -7,22 +7,26 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use bitnet_kernels::format::{self, FormatError};
+use bitnet_kernels::format::{self, Encoding, FormatError};
 use bitnet_kernels::op::HeadFn;
 use bitnet_kernels::shortlist::ShortlistError;
 use bitnet_kernels::ternarize::Ternarizer;
 use bitnet_kernels::{Bound, Device, Format, KernelManager, Pool};
 
-use super::{Checkpoint, StoredTensor, Weights};
+use super::{Checkpoint, ReadAs, StoredTensor, Weights};
 use crate::linear::{DequantizedLinear, Linear, QuantizedLinear};
 use crate::matrix::FloatMatrix;
-use crate::{Config, Error};
+use crate::{Config, Error, Notice};
 
 /// Takes the tensors of a model out of a checkpoint.
 pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     /// The kernel of linear layers that are dequantised.
     dequantize: Option<Bound<HeadFn>>,
+    /// The layout that the user has said, and whether there were such weights.
+    read_as: Option<(ReadAs, bool)>,
+    /// Whether tiles were taken that nobody has said.
+    tiles: bool,
     ternarizer: Ternarizer,
     manager: &'a KernelManager,
     pool: &'a Pool,
@@ -38,12 +42,13 @@ impl<'a> Loader<'a> {
     /// Where there are no kernels.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
-        dequantize: bool,
+        (dequantize, read_as): (bool, Option<ReadAs>),
         (manager, pool): (&'a KernelManager, &'a Pool),
     ) -> Result<Loader<'a>, Error> {
         let dequantize = dequantize.then(|| manager.select(Some(Format::F16))).transpose()?;
         let ternarizer = Ternarizer::select(manager)?;
-        Ok(Loader { checkpoint, dequantize, ternarizer, manager, pool, used: HashSet::new() })
+        let (read_as, tiles, used) = (read_as.map(|layout| (layout, false)), false, HashSet::new());
+        Ok(Loader { checkpoint, dequantize, read_as, tiles, ternarizer, manager, pool, used })
     }
 
     /// Hyper-parameters of the model.
@@ -73,6 +78,8 @@ impl<'a> Loader<'a> {
         let tensor = self.find(&format!("{name}.weight"), &[cols as u64, rows as u64])?;
         let side = self.side_scale(name)?;
         let weights = self.checkpoint.weights(tensor)?;
+        let encoding = self.encoding(weights.format);
+        let stored = encoding.format;
         let exact = [Format::F32, Format::F16, Format::Bf16];
         if !Format::TERNARY.iter().chain(&exact).any(|format| *format == weights.format) {
             let expected = "I2_S, TQ1_0, TQ2_0 and other ternary types, and F32, F16 and BF16, which \
@@ -80,7 +87,7 @@ impl<'a> Loader<'a> {
             return Err(self.wrong_type(tensor, weights.format, expected));
         }
         let damaged = |error| self.damaged(tensor, error);
-        let ternary = self.ternary(&weights, rows, cols).map_err(damaged)?;
+        let ternary = self.ternary(&weights, encoding, (rows, cols)).map_err(damaged)?;
         let Some(mut ternary) = ternary else {
             let what = format!(
                 "tensor `{}` at byte {} has floating-point weights that are not ternary, in an \
@@ -93,19 +100,33 @@ impl<'a> Loader<'a> {
         if let Some(head_size) = interleaved {
             ternary = ternary.apart((rows, cols), head_size).map_err(damaged)?;
         }
-        let Ternary { format, bytes, scale } = ternary;
+        let Ternary { encoding, bytes, scale } = ternary;
         let side = side * scale;
         let linear = match self.dequantize {
-            Some(head) => DequantizedLinear::new(format, &bytes, (rows, cols), (side, head))
+            Some(head) => DequantizedLinear::new(encoding, &bytes, (rows, cols), (side, head))
                 .map(Linear::Dequantized),
-            None => QuantizedLinear::new(cols, rows, Some(format), Device::Cpu, self.manager)?
-                .load(&bytes, self.pool)
-                .and_then(|linear| linear.scaled(side))
-                .map(Linear::Quantized),
+            None => {
+                QuantizedLinear::new(cols, rows, Some(encoding.format), Device::Cpu, self.manager)?
+                    .load_tiled(&bytes, encoding.tiling, self.pool)
+                    .and_then(|linear| linear.scaled(side))
+                    .map(Linear::Quantized)
+            }
         };
         let linear = linear.map_err(damaged)?;
         weights.bytes.evict();
-        Ok(linear.stored(weights.format))
+        Ok(linear.stored(stored))
+    }
+
+    /// How weights lie that the file has as `format`.
+    fn encoding(&mut self, format: Format) -> Encoding {
+        if let Some((read_as, found)) = &mut self.read_as
+            && let Some(encoding) = read_as.encoding(format)
+        {
+            *found = true;
+            return encoding;
+        }
+        self.tiles |= matches!(format, Format::Tl1 | Format::Tl2);
+        format.into()
     }
 
     /// A matrix in a ternary format: as it is, or made ternary as training does it if it is of
@@ -113,13 +134,13 @@ impl<'a> Loader<'a> {
     fn ternary<'w>(
         &self,
         weights: &'w Weights,
-        rows: usize,
-        cols: usize,
+        encoding: Encoding,
+        (rows, cols): (usize, usize),
     ) -> Result<Option<Ternary<'w>>, FormatError> {
         let Weights { format, bytes } = weights;
         if Format::TERNARY.contains(format) {
             let bytes = Cow::Borrowed(&bytes[..]);
-            return Ok(Some(Ternary { format: *format, bytes, scale: 1.0 }));
+            return Ok(Some(Ternary { encoding, bytes, scale: 1.0 }));
         }
         let numbers = numbers(*format, bytes, rows.saturating_mul(cols))?;
         let gguf = self.checkpoint.is_gguf();
@@ -274,11 +295,18 @@ impl<'a> Loader<'a> {
         Ok(tensor)
     }
 
-    /// Ends the loading: what has not been taken is refused.
-    pub(crate) fn finish(self) -> Result<(), Error> {
+    /// Ends the loading: what has not been taken is refused. Says what the user should know about the
+    /// weights.
+    pub(crate) fn finish(self) -> Result<Vec<Notice>, Error> {
         let tensors = self.checkpoint.tensors();
         match tensors.iter().find(|tensor| !self.used.contains(&*tensor.name)) {
-            None => Ok(()),
+            None => {
+                let file = || self.checkpoint.name().to_owned();
+                let tiles = self.tiles.then(|| Notice::Tiles { file: file() });
+                let unused = self.read_as.filter(|(_, found)| !found);
+                let unused = unused.map(|(layout, _)| Notice::ReadAs { layout });
+                Ok(tiles.into_iter().chain(unused).collect())
+            }
             Some(tensor) => Err(Error::UnknownTensor {
                 file: self.checkpoint.file_of(tensor),
                 tensor: tensor.stored.clone(),
@@ -330,7 +358,7 @@ impl<'a> Loader<'a> {
 
 /// A matrix in a ternary format.
 struct Ternary<'a> {
-    format: Format,
+    encoding: Encoding,
     bytes: Cow<'a, [u8]>,
     /// What its weights are multiplied by besides.
     scale: f32,
@@ -346,7 +374,7 @@ impl Ternary<'_> {
         // It suits the most shapes.
         let format = Format::HfPacked;
         let bytes = format::encode(format, weights, rows, cols, 1.0)?.into();
-        Ok(Ternary { format, bytes, scale })
+        Ok(Ternary { encoding: format.into(), bytes, scale })
     }
 
     /// The same with the odd rows of each head behind the even ones.
@@ -355,8 +383,8 @@ impl Ternary<'_> {
         (rows, cols): (usize, usize),
         head_size: usize,
     ) -> Result<Ternary<'static>, FormatError> {
-        let scale = format::check(self.format, &self.bytes, rows, cols)?;
-        let weights = format::decode(self.format, &self.bytes, rows, cols)?;
+        let scale = format::check(self.encoding, &self.bytes, rows, cols)?;
+        let weights = format::decode(self.encoding, &self.bytes, rows, cols)?;
         let mut apart = Vec::with_capacity(weights.len());
         for head in weights.chunks_exact(head_size * cols) {
             for half in [0, 1] {

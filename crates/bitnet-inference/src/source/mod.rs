@@ -5,6 +5,7 @@ mod gguf;
 mod json;
 mod load;
 mod names;
+mod read_as;
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,6 +23,7 @@ use crate::{Error, Notice};
 use folder::Folder;
 pub(crate) use json::Json;
 pub(crate) use load::Loader;
+pub use read_as::ReadAs;
 
 /// A model as it lies on disk: hyper-parameters, named tensors, tokenizer. Its weights are neither
 /// read nor checked before they are asked for.

@@ -1,0 +1,487 @@
+//! One model in every format and container that holds it gives the same bits.
+
+use std::fs;
+use std::path::Path;
+
+use bitnet_gguf::TensorType;
+use bitnet_inference::{Checkpoint, Engine, Error, Notice, Options, ReadAs};
+use bitnet_kernels::format::{self, Encoding, FormatError, Tiling};
+use bitnet_kernels::{Format, format as formats};
+use half::bf16;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize_to_file};
+
+use crate::common::{DEMO, load, logits};
+use crate::parts::{Parts, Tensor};
+
+const IDS: [u32; 12] = [2040, 1450, 326, 638, 258, 516, 437, 309, 258, 414, 394, 342];
+
+fn run(engine: &Engine) -> Vec<u32> {
+    logits(engine, &IDS).iter().map(|x| x.to_bits()).collect()
+}
+
+fn demo() -> Vec<u32> {
+    run(&load(DEMO, &Options::default()))
+}
+
+fn open(path: &Path) -> Result<Engine, Error> {
+    Engine::open(path, &Options::default())
+}
+
+/// The ternary matrices of the demo model by another encoding, under the id of `kind`.
+fn encoded(encoding: impl Into<Encoding>, kind: TensorType) -> Parts {
+    let (encoding, mut parts) = (encoding.into(), Parts::demo());
+    for t in parts.tensors.iter_mut().filter(|t| t.type_id == TensorType::I2S.id()) {
+        let (weights, scale) = ternary(t);
+        let (cols, rows) = (t.dims[0] as usize, t.dims[1] as usize);
+        t.data = format::encode(encoding, &weights, rows, cols, scale).unwrap();
+        t.type_id = kind.id();
+    }
+    parts
+}
+
+/// Weights and scale of a matrix in I2_S.
+fn ternary(t: &Tensor) -> (Vec<i8>, f32) {
+    let (cols, rows) = (t.dims[0] as usize, t.dims[1] as usize);
+    let scale = format::check(Format::I2S, &t.data, rows, cols).unwrap();
+    (format::decode(Format::I2S, &t.data, rows, cols).unwrap(), scale)
+}
+
+#[test]
+fn every_ternary_type_of_gguf_gives_the_same_bits() {
+    let demo = demo();
+    let mut tested = 0;
+    for ternary in Format::TERNARY {
+        // Those without a type are no formats of GGUF.
+        let Some(kind) = TensorType::named(ternary.ggml_name()) else { continue };
+        let engine = encoded(ternary, kind).load().unwrap();
+        assert_eq!(engine.weight_formats(), [ternary.ggml_name()]);
+        assert!(run(&engine) == demo, "{ternary}");
+        let tiles = matches!(ternary, Format::Tl1 | Format::Tl2);
+        assert_eq!(engine.notices().len(), usize::from(tiles), "{:?}", engine.notices());
+        tested += 1;
+    }
+    assert_eq!(tested, 9);
+}
+
+#[test]
+fn layouts_that_a_file_does_not_tell_can_be_said() {
+    let demo = demo();
+    let tiling = Some(Tiling { rows: 64, cols: 32, strip: 64 });
+    let cases = [
+        (Encoding::from(Format::I2SArm), TensorType::I2S, "i2s_arm"),
+        (Encoding::from(Format::I2SR4), TensorType::I2S, "i2s_r4"),
+        (Encoding { format: Format::Tl1, tiling }, TensorType::Tl1, "tl1:64,32,64"),
+    ];
+    for (encoding, kind, name) in cases {
+        let read_as: Option<ReadAs> = Some(name.parse().unwrap());
+        let file = || {
+            let file = encoded(encoding, kind).write();
+            bitnet_gguf::Gguf::from_vec("variant.gguf", file).unwrap()
+        };
+        let said = Engine::load(file(), &Options { read_as, ..Options::default() }).unwrap();
+        assert_eq!(said.notices(), []);
+        assert!(run(&said) == demo, "{name}");
+        let unsaid = Engine::load(file(), &Options::default());
+        assert!(unsaid.is_err() || run(&unsaid.unwrap()) != demo, "{name}");
+    }
+    let layout: ReadAs = "tl2:32,96,32".parse().unwrap();
+    let engine = load(DEMO, &Options { read_as: Some(layout), ..Options::default() });
+    assert_eq!(engine.notices(), [Notice::ReadAs { layout }]);
+    for wrong in ["i2s", "tl1", "tl1:1,2", "tl1:0,8,32", "tl3:32,96,32", "i2s_arm:1,2,3", ""] {
+        assert!(wrong.parse::<ReadAs>().is_err(), "{wrong}");
+    }
+}
+
+/// bf16 holds the scales of this model.
+fn numbers(t: &Tensor, mut write: impl FnMut(f32) -> Vec<u8>) -> Vec<u8> {
+    let (weights, scale) = ternary(t);
+    weights.into_iter().flat_map(|w| write(f32::from(w) * scale)).collect()
+}
+
+#[test]
+fn numbers_that_were_made_ternary_are_known_again() {
+    let demo = demo();
+    for kind in [TensorType::F32, TensorType::Bf16] {
+        let mut parts = Parts::demo();
+        for t in parts.tensors.iter_mut().filter(|t| t.type_id == TensorType::I2S.id()) {
+            t.data = numbers(t, |x| match kind {
+                TensorType::F32 => x.to_le_bytes().to_vec(),
+                _ => bf16::from_f32(x).to_le_bytes().to_vec(),
+            });
+            t.type_id = kind.id();
+        }
+        let engine = parts.load().unwrap();
+        assert_eq!(engine.weight_formats(), [kind.name()]);
+        assert!(run(&engine) == demo, "{kind}");
+    }
+}
+
+/// Scales beside matrices, as ik_llama.cpp's converter writes them.
+#[test]
+fn scales_beside_matrices_multiply() {
+    let mut parts = Parts::demo();
+    let mut scales = Vec::new();
+    for t in parts.tensors.iter_mut().filter(|t| t.type_id == TensorType::I2S.id()) {
+        let (_, scale) = ternary(t);
+        let end = t.data.len();
+        t.data[end - 32..end - 28].copy_from_slice(&1.0_f32.to_le_bytes());
+        scales.push((t.name.replace(".weight", ".scale"), scale));
+    }
+    for (name, scale) in &scales {
+        parts = parts.add(name, &[1], TensorType::F32.id(), scale.to_le_bytes().to_vec());
+    }
+    assert!(run(&parts.load().unwrap()) == demo());
+}
+
+/// Writes the demo model as a folder, in one shard or in several; `master` with matrices of numbers.
+fn write_folder(path: &Path, shards: usize, master: bool) {
+    let parts = Parts::demo();
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for t in &parts.tensors {
+        let name = stored_name(&t.name);
+        let mut shape: Vec<_> = t.dims.iter().rev().map(|&dim| dim as usize).collect();
+        if t.type_id == TensorType::I2S.id() && !master {
+            let (weights, scale) = ternary(t);
+            let packed = formats::encode(Format::HfPacked, &weights, shape[0], shape[1], 1.0);
+            shape[0] /= 4;
+            tensors.push((name.clone(), Dtype::U8, shape, packed.unwrap()));
+            let scale = bf16::from_f32(scale).to_le_bytes().to_vec();
+            tensors.push((format!("{name}_scale"), Dtype::BF16, vec![1], scale));
+        } else if t.type_id == TensorType::I2S.id() {
+            let data = numbers(t, |x| x.to_le_bytes().to_vec());
+            tensors.push((name, Dtype::F32, shape, data));
+        } else {
+            let dtype = if t.type_id == TensorType::F16.id() { Dtype::F16 } else { Dtype::F32 };
+            tensors.push((name, dtype, shape, t.data.clone()));
+        }
+    }
+    let mut map = serde_json::Map::new();
+    for (i, part) in tensors.chunks(tensors.len().div_ceil(shards)).enumerate() {
+        let file = match shards {
+            1 => "model.safetensors".to_owned(),
+            _ => format!("model-{:05}-of-{shards:05}.safetensors", i + 1),
+        };
+        let views = part.iter().map(|(name, dtype, shape, data)| {
+            (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap())
+        });
+        serialize_to_file(views, None, &path.join(&file)).unwrap();
+        map.extend(part.iter().map(|(name, ..)| (name.clone(), file.clone().into())));
+    }
+    if shards > 1 {
+        let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+        fs::write(path.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    }
+    fs::write(path.join("config.json"), config(|_| ()).to_string()).unwrap();
+    fs::write(path.join("tokenizer.json"), include_str!("../data/tokenizer.json")).unwrap();
+}
+
+/// `config.json` of the demo model, changed.
+fn config(change: impl FnOnce(&mut serde_json::Value)) -> serde_json::Value {
+    let mut config = serde_json::json!({
+        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "bos_token_id": 2040,
+        "eos_token_id": 2041, "hidden_act": "relu2", "hidden_size": 256, "intermediate_size": 512,
+        "max_position_embeddings": 512, "num_attention_heads": 4, "num_hidden_layers": 4,
+        "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "tie_word_embeddings": true, "vocab_size": 2048,
+        "quantization_config": {
+            "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline",
+        },
+    });
+    change(&mut config);
+    config
+}
+
+/// The name that transformers has for a tensor.
+fn stored_name(name: &str) -> String {
+    let parts = [
+        ("token_embd", "embed_tokens"),
+        ("output_norm", "norm"),
+        ("attn_norm", "input_layernorm"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("attn_sub_norm", "self_attn.attn_sub_norm"),
+        ("ffn_sub_norm", "mlp.ffn_sub_norm"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ];
+    let pieces = name.split('.').map(|piece| {
+        let known = parts.iter().find(|(ours, _)| *ours == piece);
+        known.map_or(piece, |(_, theirs)| theirs)
+    });
+    let name = pieces.collect::<Vec<_>>().join(".");
+    format!("model.{}", name.replace("blk.", "layers."))
+}
+
+#[test]
+fn folders_give_the_same_bits() {
+    let (demo, plain) = (demo(), load(DEMO, &Options::default()));
+    for shards in [1, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        write_folder(folder.path(), shards, false);
+        let engine = open(folder.path()).unwrap();
+        assert_eq!((engine.notices(), engine.weight_formats()), (&[][..], vec!["HF_PACKED"]));
+        assert!(run(&engine) == demo, "{shards} shards");
+        let text = "It's 12345 o'clock,\n\n  isn't it? <|eot_id|>";
+        assert_eq!(engine.encode(text).unwrap(), plain.encode(text).unwrap());
+        assert_eq!(engine.sha256().len(), 64);
+        let tensors = engine.checkpoint().tensors();
+        assert_eq!(tensors.iter().filter(|t| t.name.ends_with(".scale")).count(), 28);
+    }
+}
+
+/// Scales of `bitlinear` are one over those of the weights: halves and doubles are exact.
+#[test]
+fn scales_divide_where_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), 1, false);
+    let scale = |class: &str| {
+        let config = config(|config| config["quantization_config"]["linear_class"] = class.into());
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        run(&open(folder.path()).unwrap())
+    };
+    let multiplied = scale("autobitlinear");
+    assert_eq!(multiplied, demo());
+    assert_ne!(scale("bitlinear"), multiplied);
+}
+
+/// A model of numbers is ternarised by the mean of their absolute values, whatever they are.
+#[test]
+fn master_weights_are_made_ternary() {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), 1, true);
+    let engine = open(folder.path()).unwrap();
+    assert_eq!(engine.weight_formats(), ["F32"]);
+    // The mean counts zeros, so that scales are smaller here; sub-norms take most of that away again.
+    assert_ne!(run(&engine), demo());
+}
+
+#[test]
+fn folders_that_are_no_models_are_refused() {
+    let refused = |break_it: &dyn Fn(&Path), words: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        write_folder(folder.path(), 2, false);
+        break_it(folder.path());
+        let error = open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(words), "{error:?} does not say {words:?}");
+    };
+    let rename = |path: &Path, from: &str, to: &str| {
+        fs::rename(path.join(from), path.join(to)).unwrap();
+    };
+    let index = |path: &Path, from: &str, to: &str| {
+        let file = path.join("model.safetensors.index.json");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(file, text.replace(from, to)).unwrap();
+    };
+    let set = |key: &'static str, value: serde_json::Value| {
+        move |path: &Path| {
+            let config = config(|config| config[key] = value.clone());
+            fs::write(path.join("config.json"), config.to_string()).unwrap();
+        }
+    };
+    let second = "model-00002-of-00002.safetensors";
+    refused(&|path| fs::remove_file(path.join("config.json")).unwrap(), "config.json");
+    refused(&|path| rename(path, "config.json", "model.gguf"), "name the file model.gguf");
+    refused(&|path| fs::write(path.join("config.json"), "{\"a\": 1,").unwrap(), "line 1");
+    refused(&|path| fs::remove_file(path.join(second)).unwrap(), second);
+    refused(&|path| index(path, second, "../secret.safetensors"), "beside it");
+    refused(&|path| index(path, second, "/etc/secret.safetensors"), "beside it");
+    refused(&|path| index(path, second, "model-00001-of-00002.safetensors"), "missing");
+    refused(&|path| index(path, "weight_map", "weights"), "weight_map");
+    refused(&|path| fs::write(path.join(second), "no").unwrap(), "cut off");
+    refused(&|path| fs::write(path.join(second), [0xFF; 64]).unwrap(), "not a safetensors file");
+    refused(
+        &|path| {
+            let bytes = fs::read(path.join(second)).unwrap();
+            fs::write(path.join(second), &bytes[..bytes.len() - 1]).unwrap();
+        },
+        "download the file again",
+    );
+    refused(&set("architectures", serde_json::json!(["FalconForCausalLM"])), "FalconForCausalLM");
+    refused(&set("hidden_size", 0.into()), "hidden_size");
+    refused(&set("hidden_size", "256".into()), "hidden_size");
+    refused(&set("hidden_size", 512.into()), "hidden_size");
+    refused(&set("num_experts", 8.into()), "num_experts");
+    refused(&set("rope_scaling", serde_json::json!({ "type": "yarn", "factor": 4.0 })), "rotary");
+    refused(&set("quantization_config", serde_json::json!({ "quant_method": "gptq" })), "gptq");
+    refused(
+        &set(
+            "quantization_config",
+            serde_json::json!({ "quant_method": "bitnet", "linear_class": "x" }),
+        ),
+        "linear_class",
+    );
+    refused(&|path| fs::write(path.join("tokenizer.json"), "{}").unwrap(), "tokenizer");
+    let llama = serde_json::json!(["LlamaForCausalLM"]);
+    refused(
+        &|path| {
+            let config = config(|config| {
+                config["architectures"] = llama.clone();
+                config["quantization_config"] = serde_json::Value::Null;
+            });
+            fs::write(path.join("config.json"), config.to_string()).unwrap();
+        },
+        "not trained to be ternary",
+    );
+}
+
+#[test]
+fn unknown_settings_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), 1, false);
+    let config = config(|config| {
+        config["unsloth_version"] = "2026.1".into();
+        config["something_new"] = true.into();
+        config["something_off"] = false.into();
+    });
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let engine = open(folder.path()).unwrap();
+    let [Notice::Settings { names, .. }] = engine.notices() else { panic!() };
+    assert_eq!(names, &["something_new", "unsloth_version"]);
+}
+
+/// The demo model as `parts` files.
+fn split(folder: &Path, parts: u32) -> Vec<std::path::PathBuf> {
+    let whole = Parts::demo();
+    let each = whole.tensors.len().div_ceil(parts as usize);
+    let (count, mut tensors) = (whole.tensors.len(), whole.tensors.into_iter());
+    let mut paths = Vec::new();
+    for part in 0..parts {
+        let mut metadata = vec![
+            ("split.no".to_owned(), part.into()),
+            ("split.count".to_owned(), parts.into()),
+            ("split.tensors.count".to_owned(), (count as u32).into()),
+        ];
+        let all = whole.metadata.iter().cloned();
+        metadata.extend(all.filter(|(key, _)| part == 0 || key == "general.architecture"));
+        let tensors = tensors.by_ref().take(each).collect();
+        let path = folder.join(format!("tales-{:05}-of-{parts:05}.gguf", part + 1));
+        fs::write(&path, Parts { version: 3, metadata, tensors }.write()).unwrap();
+        paths.push(path);
+    }
+    paths
+}
+
+#[test]
+fn split_files_give_the_same_bits_whichever_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = split(folder.path(), 3);
+    let demo = demo();
+    let mut hashes = Vec::new();
+    for path in &paths {
+        let engine = open(path).unwrap();
+        assert!(run(&engine) == demo, "{}", path.display());
+        assert_eq!(engine.encode("Once").unwrap()[0], 2040);
+        hashes.push(engine.sha256().to_owned());
+    }
+    hashes.dedup();
+    assert_eq!(hashes.len(), 1);
+
+    let refused = |path: &Path, words: &str| {
+        let error = open(path).unwrap_err().to_string();
+        assert!(error.contains(words), "{error:?} does not say {words:?}");
+    };
+    let part = bitnet_gguf::Gguf::open(&paths[0]).unwrap();
+    let error = Checkpoint::from_gguf(part).unwrap_err().to_string();
+    assert!(error.contains("part 1 of 3"), "{error}");
+    let renamed = folder.path().join("second.gguf");
+    fs::copy(&paths[1], &renamed).unwrap();
+    refused(&renamed, "-00002-of-00003.gguf");
+    fs::copy(&paths[1], &paths[2]).unwrap();
+    refused(&paths[0], "not part 3 of 3");
+    fs::remove_file(&paths[2]).unwrap();
+    refused(&paths[0], "tales-00003-of-00003.gguf");
+}
+
+/// Architecture `llama` in GGUF has the two halves of each head interleaved.
+#[test]
+fn heads_of_llama_in_gguf_are_put_back() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references/llama");
+    let folder = open(&path).unwrap();
+    let ids = [5, 17, 60, 33, 9];
+    let want = logits(&folder, &ids);
+    let c = folder.config();
+    let mut parts = Parts { version: 3, metadata: Vec::new(), tensors: Vec::new() };
+    let key = |name: &str| format!("llama.{name}");
+    for (name, value) in [
+        ("block_count", c.layers),
+        ("embedding_length", c.hidden),
+        ("feed_forward_length", c.ffn),
+        ("attention.head_count", c.heads),
+        ("attention.head_count_kv", c.kv_heads),
+        ("context_length", c.context),
+    ] {
+        parts.metadata.push((key(name), (value as u32).into()));
+    }
+    parts.metadata.push((key("attention.layer_norm_rms_epsilon"), c.eps.into()));
+    parts.metadata.push((key("rope.freq_base"), c.rope_base.into()));
+    parts.metadata.push(("general.architecture".to_owned(), "llama".into()));
+
+    let bytes = fs::read(path.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for stored in folder.checkpoint().tensors() {
+        if stored.name.ends_with(".scale") {
+            continue;
+        }
+        let data = file.tensor(&stored.stored).unwrap().data().to_vec();
+        let (cols, rows) = (stored.dims[0] as usize, stored.dims.get(1).map_or(1, |&n| n as usize));
+        if !stored.name.contains("attn_") && !stored.name.contains("ffn_")
+            || stored.name.contains("norm")
+        {
+            parts = parts.add(&stored.name, &stored.dims, TensorType::Bf16.id(), data);
+            continue;
+        }
+        let scale = file.tensor(&format!("{}_scale", stored.stored)).unwrap().data().to_vec();
+        let scale = 1.0 / bf16::from_le_bytes([scale[0], scale[1]]).to_f32();
+        let mut weights = format::decode(Format::HfPacked, &data, rows, cols).unwrap();
+        if stored.name.contains("attn_q") || stored.name.contains("attn_k") {
+            let half = c.head_size / 2;
+            let row = |r: usize| {
+                let (head, within) = (r / c.head_size, r % c.head_size);
+                head * c.head_size + within % 2 * half + within / 2
+            };
+            let rows = (0..rows).flat_map(|r| weights[row(r) * cols..][..cols].to_vec());
+            weights = rows.collect();
+        }
+        let data = format::encode(Format::I2S, &weights, rows, cols, scale).unwrap();
+        parts = parts.add(&stored.name, &stored.dims, TensorType::I2S.id(), data);
+    }
+    let got = logits(&parts.load().unwrap(), &ids);
+    assert_eq!(got.len(), want.len());
+    assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+/// In architectures that need not be ternary, numbers that are not are no such model.
+#[test]
+fn models_of_numbers_are_not_made_ternary_silently() {
+    let parts = Parts::demo().architecture("llama");
+    let mut parts = Parts {
+        tensors: parts.tensors.into_iter().filter(|t| !t.name.contains("sub_norm")).collect(),
+        ..parts
+    };
+    for t in parts.tensors.iter_mut().filter(|t| t.name == "blk.0.attn_q.weight") {
+        let mut number = 0.0_f32;
+        t.data = numbers(t, |x| {
+            number += 0.001;
+            (x * number).to_le_bytes().to_vec()
+        });
+        t.type_id = TensorType::F32.id();
+    }
+    let error = parts.load().unwrap_err();
+    assert!(matches!(&error, Error::Variant { what, .. } if what.contains("quantize")), "{error}");
+}
+
+/// Formats that hold a scale for each row or block, which must be one.
+#[test]
+fn matrices_of_several_scales_are_refused() {
+    let mut parts = encoded(Format::Iq2Bn, TensorType::Iq2Bn);
+    let t = parts.tensors.iter_mut().find(|t| t.name == "blk.1.ffn_up.weight").unwrap();
+    t.data[..4].copy_from_slice(&7.5_f32.to_le_bytes());
+    let error = parts.load().unwrap_err();
+    assert!(matches!(error, Error::Tensor { source: FormatError::Scales { .. }, .. }), "{error}");
+}
