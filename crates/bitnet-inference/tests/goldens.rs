@@ -151,14 +151,14 @@ fn the_demo_model_continues_as_the_reference_does() {
 
 /// The model of this name, with what `references/make.py` has for its prompts: token ids, and logits or
 /// hidden states behind the final norm.
-fn reference(name: &str) -> (Engine, Vec<(Vec<u32>, Vec<f32>)>) {
+fn reference(name: &str) -> (Engine, [(Vec<u32>, Vec<f32>); 3]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references").join(name);
     let engine = Engine::open(folder, &Options::default()).unwrap();
     assert_eq!(engine.notices(), [], "{name}");
     let file = SafeTensors::deserialize(REFERENCES).unwrap();
     let prompt =
         |i| (ids(&file, &format!("{name}.{i}.ids")), floats(&file, &format!("{name}.{i}.out")));
-    (engine, (0..3).map(prompt).collect())
+    (engine, [0, 1, 2].map(prompt))
 }
 
 /// No activation of the prompts is near a rounding boundary: only the rounding of floats differs.

@@ -305,7 +305,7 @@ fn folders_that_are_no_models_are_refused() {
     refused(&set("architectures", serde_json::json!(["FalconForCausalLM"])), "FalconForCausalLM");
     refused(&set("hidden_size", 0.into()), "hidden_size");
     refused(&set("hidden_size", "256".into()), "hidden_size");
-    refused(&set("hidden_size", 512.into()), "hidden_size");
+    refused(&set("hidden_size", 512.into()), "embed_tokens");
     refused(&set("num_experts", 8.into()), "num_experts");
     refused(&set("rope_scaling", serde_json::json!({ "type": "yarn", "factor": 4.0 })), "rotary");
     refused(&set("quantization_config", serde_json::json!({ "quant_method": "gptq" })), "gptq");
