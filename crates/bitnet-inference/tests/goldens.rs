@@ -149,9 +149,11 @@ fn the_demo_model_continues_as_the_reference_does() {
     assert!(total == 480 && agree * 100 >= total * 97, "{agree} of {total}");
 }
 
+type Prompts = [(Vec<u32>, Vec<f32>); 3];
+
 /// The model of this name, with what `references/make.py` has for its prompts: token ids, and logits or
 /// hidden states behind the final norm.
-fn reference(name: &str) -> (Engine, [(Vec<u32>, Vec<f32>); 3]) {
+fn reference(name: &str) -> (Engine, Prompts) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references").join(name);
     let engine = Engine::open(folder, &Options::default()).unwrap();
     assert_eq!(engine.notices(), [], "{name}");
