@@ -12,7 +12,7 @@ use bitnet_kernels::op::SoftmaxFn;
 use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, NoKernel, Pool};
 
 use crate::arch::Model;
-use crate::backend::cpu::{CpuBackend, Kernels};
+use crate::backend::cpu::{CpuBackend, Kernels, LinearInput};
 use crate::device_features::{self, KernelCapabilities};
 use crate::linear::Tiles;
 use crate::machine::Machine;
@@ -251,10 +251,14 @@ impl Engine {
         for (choice, reason) in manager.without_effect(&options.kernels, &used) {
             notices.push(Notice::Preference { choice, reason });
         }
+        let ternary = !model.is_grouped();
         if dequantize {
-            notices.push(Notice::Dequantized);
+            notices.push(if ternary { Notice::Dequantized } else { Notice::Numbers });
+        }
+        if dequantize || !ternary {
             notices.extend(options.layout.map(|layout| Notice::Layout { layout }));
         }
+        let dequantize = dequantize && ternary;
         Ok(Engine {
             size: checkpoint.size()?,
             checkpoint,
@@ -420,7 +424,12 @@ impl Engine {
     pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
         let cache = KvCache::new(&self.model.config, sequences, self.kv.format());
         let (kernels, pool) = (self.kernels.clone(), Arc::clone(&self.pool));
-        CpuBackend::new(kernels, pool, cache, (self.dequantize, self.tiles))
+        let input = match (self.model.is_grouped(), self.dequantize) {
+            (true, _) => LinearInput::Numbers,
+            (false, true) => LinearInput::QuantizedNumbers,
+            (false, false) => LinearInput::Quantized,
+        };
+        CpuBackend::new(kernels, pool, cache, (input, self.tiles))
     }
 }
 

@@ -356,6 +356,8 @@ pub enum Notice {
     },
     /// Linear layers compute with floating-point weights.
     Dequantized,
+    /// Linear layers were to compute with floating-point weights, and do so in any case.
+    Numbers,
     /// A greater context was asked for than the model was trained for.
     Context {
         /// What was asked for.
@@ -397,6 +399,10 @@ impl fmt::Display for Notice {
             Notice::Dequantized => f.write_str(
                 "--dequantize: linear layers compute with floating-point weights, slowly and in \
                  eight times the memory; receipts say so",
+            ),
+            Notice::Numbers => f.write_str(
+                "--dequantize has no effect: the weights have a scale for each group, and are computed \
+                 with as numbers",
             ),
             Notice::Context { asked, used } => write!(
                 f,

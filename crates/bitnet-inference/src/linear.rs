@@ -14,6 +14,7 @@ use bitnet_kernels::{
 };
 
 use crate::Error;
+use crate::matrix::FloatMatrix;
 use crate::state::Quantized;
 
 /// Matrix rows of a tile at least.
@@ -219,6 +220,9 @@ impl QuantizedLinear {
     }
 }
 
+/// Formats whose weights have a scale for each group.
+pub(crate) const GROUPED: [Format; 2] = [Format::Q2_0, Format::Q2_0G128];
+
 /// A linear layer of a model.
 #[derive(Debug)]
 pub(crate) enum Linear {
@@ -226,6 +230,9 @@ pub(crate) enum Linear {
     Quantized(QuantizedLinear),
     /// By a kernel for floating-point weights, because the user asked for it.
     Dequantized(DequantizedLinear),
+    /// Weights of two bits with a scale for each group, and activations as numbers: models that were
+    /// trained without 8-bit activations.
+    Grouped(FloatMatrix),
 }
 
 /// The weights -1, 0 and 1 as numbers `[rows, cols]`, with activations as numbers too. Sums are
@@ -277,8 +284,15 @@ impl Linear {
         match &mut self {
             Linear::Quantized(linear) => linear.format = format,
             Linear::Dequantized(linear) => linear.format = format,
+            // It is computed with as it is stored.
+            Linear::Grouped(_) => {}
         }
         self
+    }
+
+    /// Whether weights have a scale for each group.
+    pub(crate) fn is_grouped(&self) -> bool {
+        matches!(self, Linear::Grouped(_))
     }
 
     /// Output and input features.
@@ -286,6 +300,7 @@ impl Linear {
         match self {
             Linear::Quantized(linear) => (linear.rows, linear.cols),
             Linear::Dequantized(linear) => (linear.rows, linear.cols),
+            Linear::Grouped(matrix) => (matrix.rows, matrix.cols),
         }
     }
 
@@ -294,6 +309,7 @@ impl Linear {
         match self {
             Linear::Quantized(linear) => linear.format,
             Linear::Dequantized(linear) => linear.format,
+            Linear::Grouped(matrix) => matrix.format,
         }
     }
 
@@ -302,6 +318,7 @@ impl Linear {
         match self {
             Linear::Quantized(linear) => linear.product.layout,
             Linear::Dequantized(_) => Format::F16,
+            Linear::Grouped(matrix) => matrix.format,
         }
     }
 
@@ -310,6 +327,7 @@ impl Linear {
         match self {
             Linear::Quantized(linear) => [linear.product.gemv.kernel, linear.product.gemm.kernel],
             Linear::Dequantized(linear) => [linear.head.kernel; 2],
+            Linear::Grouped(matrix) => [matrix.head.kernel; 2],
         }
     }
 
@@ -318,6 +336,7 @@ impl Linear {
         match self {
             Linear::Quantized(linear) => linear.tile(x, rows, y),
             Linear::Dequantized(linear) => linear.tile(x, rows, y),
+            Linear::Grouped(matrix) => matrix.tile(&x.normed[..rows * x.cols], y),
         }
     }
 
@@ -326,6 +345,7 @@ impl Linear {
         match self {
             Linear::Quantized(linear) => linear.bytes(),
             Linear::Dequantized(linear) => linear.weights.len(),
+            Linear::Grouped(matrix) => matrix.weights(0..matrix.rows).len(),
         }
     }
 
@@ -335,6 +355,7 @@ impl Linear {
             Linear::Quantized(linear) if rows == 1 => calls.add(&linear.product.gemv, 1),
             Linear::Quantized(linear) => calls.add(&linear.product.gemm, 1),
             Linear::Dequantized(linear) => calls.add(&linear.head, 1),
+            Linear::Grouped(matrix) => calls.add(&matrix.head, 1),
         }
     }
 }

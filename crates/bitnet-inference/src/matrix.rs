@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use bitnet_gguf::Bytes;
-use bitnet_kernels::op::HeadFn;
+use bitnet_kernels::op::{HeadArgs, HeadFn};
+use bitnet_kernels::pool::Tile;
 use bitnet_kernels::shortlist::{Shortlist, ShortlistError};
 use bitnet_kernels::{Bound, Format, Kernel, KernelManager, Pool};
 
@@ -48,6 +49,11 @@ impl FloatMatrix {
     pub(crate) fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
         let shortlist = self.shortlist.iter().flat_map(Shortlist::kernels);
         shortlist.chain([self.head.kernel])
+    }
+
+    /// A tile of the product with rows of numbers `x`.
+    pub(crate) fn tile(&self, x: &[f32], y: Tile<'_, f32>) {
+        (self.head.run)(HeadArgs { weights: self.weights(y.cols()), x, cols: self.cols, y });
     }
 
     /// The bytes of some rows.

@@ -79,6 +79,14 @@ impl Model {
             },
             config: config.clone(),
         };
+        let grouped = model.linears().filter(|linear| linear.is_grouped()).count();
+        if grouped > 0 && grouped < model.linears().count() {
+            let what = format!(
+                "{grouped} linear layers have a scale for each group of weights, and others one for \
+                 all: models that are trained in both ways are not known"
+            );
+            return Err(Error::Variant { file: loader.file().to_owned(), what });
+        }
         Ok((model, loader.finish()?))
     }
 
@@ -106,7 +114,12 @@ impl Model {
         formats
     }
 
-    /// The number of ternary weights.
+    /// Whether linear layers have weights with a scale for each group, and take activations as they are.
+    pub(crate) fn is_grouped(&self) -> bool {
+        self.linears().all(Linear::is_grouped)
+    }
+
+    /// The number of weights of linear layers.
     #[must_use]
     pub(crate) fn ternary_products(&self) -> u64 {
         self.linears().map(Linear::shape).map(|(rows, cols)| (rows * cols) as u64).sum()

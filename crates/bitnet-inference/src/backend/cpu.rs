@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GateArgs, Gelu, GeluFn, HeadArgs, JoinArgs, JoinFn, Keys,
-    NormArgs, NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2, Relu2Fn, RopeArgs, RopeFn, SPAN,
-    Silu, SiluFn, StoreFn, interleave, part,
+    AddArgs, AddFn, AttendArgs, AttendFn, GateArgs, Gelu, GeluFn, JoinArgs, JoinFn, Keys, NormArgs,
+    NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2, Relu2Fn, RopeArgs, RopeFn, SPAN, Silu,
+    SiluFn, StoreFn, interleave, part,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
@@ -36,6 +36,17 @@ pub struct WeightsRead {
     pub head: u64,
 }
 
+/// What the linear layers of a model take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinearInput {
+    /// Activations of 8 bits.
+    Quantized,
+    /// The same as numbers, because the user asked for it.
+    QuantizedNumbers,
+    /// Activations as they are.
+    Numbers,
+}
+
 /// Computes on the processor.
 #[derive(Debug)]
 pub(crate) struct CpuBackend {
@@ -53,8 +64,8 @@ pub(crate) struct CpuBackend {
     search: Search,
     /// Parts of attention that threads have in common.
     parts: Aligned<f32>,
-    /// Whether linear layers take activations as numbers.
-    dequantize: bool,
+    /// What linear layers take.
+    input: LinearInput,
     tiles: Tiles,
 }
 
@@ -153,11 +164,11 @@ impl CpuBackend {
         kernels: Kernels,
         pool: Arc<Pool>,
         cache: KvCache,
-        (dequantize, tiles): (bool, Tiles),
+        (input, tiles): (LinearInput, Tiles),
     ) -> CpuBackend {
         let (calls, search, parts) = (Calls::default(), Search::default(), Aligned::scratch(0));
         let read = WeightsRead::default();
-        CpuBackend { kernels, pool, cache, calls, read, search, parts, dequantize, tiles }
+        CpuBackend { kernels, pool, cache, calls, read, search, parts, input, tiles }
     }
 
     /// Rows to 8 bits, of what `prepare` makes of each.
@@ -186,16 +197,21 @@ impl CpuBackend {
             for (i, ((y, q), scale)) in each.enumerate() {
                 let (x, q) = (x.row(4 * four + i), &mut q[..cols]);
                 prepare(x, y);
+                if self.input == LinearInput::Numbers {
+                    continue;
+                }
                 (quantize.run)(QuantizeArgs { x: y, q, scale });
-                if self.dequantize {
+                if self.input == LinearInput::QuantizedNumbers {
                     y.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(*q));
                 }
             }
-            if rows > 1 {
+            if rows > 1 && self.input == LinearInput::Quantized {
                 interleave(data, width, fours);
             }
         });
-        self.calls.add(quantize, rows as u64);
+        if self.input != LinearInput::Numbers {
+            self.calls.add(quantize, rows as u64);
+        }
     }
 
     /// Counts a product with some rows.
@@ -515,14 +531,7 @@ impl Backend for CpuBackend {
     fn head(&mut self, head: &FloatMatrix, x: &Floats, logits: &mut [f32]) {
         let rows = logits.len() / head.rows;
         let grain = (rows, self.tiles.rows(head.cols * rows));
-        self.pool.tiles(logits, head.rows, grain, |y| {
-            (head.head.run)(HeadArgs {
-                weights: head.weights(y.cols()),
-                x: x.rows(rows),
-                cols: head.cols,
-                y,
-            });
-        });
+        self.pool.tiles(logits, head.rows, grain, |y| head.tile(x.rows(rows), y));
         self.calls.add(&head.head, 1);
         self.read.head += head.weights(0..head.rows).len() as u64;
     }

@@ -9,6 +9,7 @@ use super::verify::{is_hex, same};
 use super::{MatrixUsed, Model, Outcome, Receipt, share};
 use crate::arch;
 use crate::config::Activation;
+use crate::linear::GROUPED;
 use crate::session::CHUNK;
 use crate::sha256::sha256;
 
@@ -80,10 +81,12 @@ impl Run {
         let quantized = found.get(&Operation::Quantize).copied().unwrap_or(0);
         let form = forms.iter().find(|form| form.quantize * blocks == quantized);
         let form = form.or(forms.first()).ok_or_else(|| format!("{architecture} is unknown"))?;
+        let numbers = receipt.model.matrices.iter().all(is_grouped);
+        let quantize = if numbers { 0 } else { form.quantize * blocks };
         let mut take = |operation| found.remove(&operation).unwrap_or(0);
         let gate: Activation = activation.parse()?;
         let exact = [
-            (Operation::Quantize, form.quantize * blocks),
+            (Operation::Quantize, quantize),
             (Operation::Norm, form.norm * blocks + self.outputs),
             (Operation::Rope, 2 * blocks),
             (Operation::Store, blocks),
@@ -111,8 +114,7 @@ impl Run {
         for (id, &calls) in &receipt.kernels {
             let KernelId { operation, format, .. } = id.parse().map_err(|e| format!("{e}"))?;
             let mut rest = calls;
-            if operation.is_product() || receipt.dequantized {
-                let expected = products.remove(id.as_str()).unwrap_or(0);
+            if let Some(expected) = products.remove(id.as_str()) {
                 rest = calls.checked_sub(expected).ok_or_else(|| {
                     format!("{id} was called {calls} times, and must have been {expected}")
                 })?;
@@ -254,16 +256,27 @@ impl Run {
     }
 }
 
+/// Whether the weights of a matrix have a scale for each group, and activations are numbers.
+fn is_grouped(matrix: &MatrixUsed) -> bool {
+    GROUPED.iter().any(|format| format.name() == matrix.layout)
+}
+
 /// Bytes of a matrix in memory.
 fn stored(matrix: &MatrixUsed, dequantized: bool) -> Result<u64, String> {
     let shape = (usize::try_from(matrix.rows), usize::try_from(matrix.cols));
     let (Ok(rows), Ok(cols)) = shape else {
         return Err(format!("{matrix:?} is too large"));
     };
-    let layouts = if dequantized { &[Format::F16][..] } else { &Format::PACKED };
+    let grouped = is_grouped(matrix);
+    let layouts = match dequantized {
+        true => &[Format::F16][..],
+        false if grouped => &GROUPED,
+        false => &Format::PACKED,
+    };
     let layout = layouts.iter().find(|layout| layout.name() == matrix.layout);
     let layout = *layout.ok_or_else(|| format!("{} is no layout of such a run", matrix.layout))?;
-    let operations = match dequantized {
+    let numbers = dequantized || grouped;
+    let operations = match numbers {
         true => [Operation::Head; 2],
         false => [Operation::Gemv, Operation::Gemm],
     };
@@ -273,7 +286,7 @@ fn stored(matrix: &MatrixUsed, dequantized: bool) -> Result<u64, String> {
             return Err(format!("{id} is no {operation} for {layout}"));
         }
     }
-    let bytes = match dequantized {
+    let bytes = match numbers {
         true => layout.row_bytes(cols).map(|row| row.saturating_mul(rows)),
         false => packed::bytes(layout, rows, cols),
     };

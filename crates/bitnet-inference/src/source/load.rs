@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use bitnet_gguf::Bytes;
 use bitnet_kernels::format::{self, Encoding, FormatError};
 use bitnet_kernels::op::HeadFn;
 use bitnet_kernels::shortlist::ShortlistError;
@@ -14,7 +15,7 @@ use bitnet_kernels::ternarize::Ternarizer;
 use bitnet_kernels::{Bound, Device, Format, KernelManager, Pool};
 
 use super::{Checkpoint, ReadAs, StoredTensor, Weights};
-use crate::linear::{DequantizedLinear, Linear, QuantizedLinear};
+use crate::linear::{DequantizedLinear, GROUPED, Linear, QuantizedLinear};
 use crate::matrix::FloatMatrix;
 use crate::{Config, Error, Notice};
 
@@ -46,14 +47,26 @@ impl<'a> Loader<'a> {
         (manager, pool): (&'a KernelManager, &'a Pool),
     ) -> Result<Loader<'a>, Error> {
         let dequantize = dequantize.then(|| manager.select(Some(Format::F16))).transpose()?;
-        let ternarizer = Ternarizer::select(manager)?;
-        let (read_as, tiles, used) = (read_as.map(|layout| (layout, false)), false, HashSet::new());
-        Ok(Loader { checkpoint, dequantize, read_as, tiles, ternarizer, manager, pool, used })
+        Ok(Loader {
+            checkpoint,
+            dequantize,
+            read_as: read_as.map(|layout| (layout, false)),
+            tiles: false,
+            ternarizer: Ternarizer::select(manager)?,
+            manager,
+            pool,
+            used: HashSet::new(),
+        })
     }
 
     /// Hyper-parameters of the model.
     pub(crate) fn config(&self) -> &'a Config {
         self.checkpoint.config()
+    }
+
+    /// The model, as messages have it.
+    pub(crate) fn file(&self) -> &'a str {
+        self.checkpoint.name()
     }
 
     /// A linear layer `[rows, cols]`, of which this is the name without `.weight`.
@@ -78,6 +91,9 @@ impl<'a> Loader<'a> {
         let tensor = self.find(&format!("{name}.weight"), &[cols as u64, rows as u64])?;
         let side = self.side_scale(name)?;
         let weights = self.checkpoint.weights(tensor)?;
+        if GROUPED.contains(&weights.format) {
+            return self.grouped(tensor, weights, (rows, cols), interleaved);
+        }
         let encoding = self.encoding(weights.format);
         let stored = encoding.format;
         let exact = [Format::F32, Format::F16, Format::Bf16];
@@ -115,6 +131,34 @@ impl<'a> Loader<'a> {
         let linear = linear.map_err(damaged)?;
         weights.bytes.evict();
         Ok(linear.stored(stored))
+    }
+
+    /// A linear layer whose weights have a scale for each group.
+    fn grouped(
+        &self,
+        tensor: &StoredTensor,
+        weights: Weights,
+        (rows, cols): (usize, usize),
+        interleaved: Option<usize>,
+    ) -> Result<Linear, Error> {
+        let Weights { format, mut bytes } = weights;
+        let damaged = |source| self.damaged(tensor, source);
+        format::check(format, &bytes, rows, cols).map_err(damaged)?;
+        let row_bytes = format.row_bytes(cols).map_err(damaged)?;
+        if let Some(head_size) = interleaved {
+            bytes = Bytes::from(rows_apart(&bytes, row_bytes, head_size));
+        }
+        if let Some(offset) = bad_scale(format, &bytes) {
+            let value = half::f16::from_le_bytes([bytes[offset], bytes[offset + 1]]).to_f32();
+            return Err(damaged(FormatError::Scale { offset, value }));
+        }
+        let kernels = (self.manager, self.pool, false);
+        FloatMatrix::new(bytes, (rows, cols), format, kernels).map(Linear::Grouped).map_err(
+            |error| match error {
+                ShortlistError::Kernel(missing) => missing.into(),
+                ShortlistError::Format(source) => damaged(source),
+            },
+        )
     }
 
     /// How weights lie that the file has as `format`.
@@ -301,7 +345,7 @@ impl<'a> Loader<'a> {
         let tensors = self.checkpoint.tensors();
         match tensors.iter().find(|tensor| !self.used.contains(&*tensor.name)) {
             None => {
-                let file = || self.checkpoint.name().to_owned();
+                let file = || self.file().to_owned();
                 let tiles = self.tiles.then(|| Notice::Tiles { file: file() });
                 let unused = self.read_as.filter(|(_, found)| !found);
                 let unused = unused.map(|(layout, _)| Notice::ReadAs { layout });
@@ -385,14 +429,27 @@ impl Ternary<'_> {
     ) -> Result<Ternary<'static>, FormatError> {
         let scale = format::check(self.encoding, &self.bytes, rows, cols)?;
         let weights = format::decode(self.encoding, &self.bytes, rows, cols)?;
-        let mut apart = Vec::with_capacity(weights.len());
-        for head in weights.chunks_exact(head_size * cols) {
-            for half in [0, 1] {
-                head.chunks_exact(cols).skip(half).step_by(2).for_each(|row| apart.extend(row));
-            }
-        }
+        let apart = rows_apart(&weights, cols, head_size);
         Ternary::new(&apart, (rows, cols), self.scale * scale)
     }
+}
+
+/// Rows of `len` items, with the odd rows of each head behind the even ones.
+fn rows_apart<T: Copy>(rows: &[T], len: usize, head_size: usize) -> Vec<T> {
+    let mut apart = Vec::with_capacity(rows.len());
+    for head in rows.chunks_exact(head_size * len) {
+        for half in [0, 1] {
+            head.chunks_exact(len).skip(half).step_by(2).for_each(|row| apart.extend(row));
+        }
+    }
+    apart
+}
+
+/// Where a scale is that is no finite number: each group starts with its own.
+fn bad_scale(format: Format, bytes: &[u8]) -> Option<usize> {
+    let (_, size) = format.block();
+    let bad = |group: &[u8]| !half::f16::from_le_bytes([group[0], group[1]]).is_finite();
+    bytes.chunks_exact(size).position(bad).map(|group| group * size)
 }
 
 /// Numbers of a vector in a floating-point format.

@@ -202,6 +202,8 @@ fn stored_name(name: &str) -> String {
         ("attn_sub_norm", "self_attn.attn_sub_norm"),
         ("ffn_sub_norm", "mlp.ffn_sub_norm"),
         ("attn_output", "self_attn.o_proj"),
+        ("attn_q_norm", "self_attn.q_norm"),
+        ("attn_k_norm", "self_attn.k_norm"),
         ("attn_q", "self_attn.q_proj"),
         ("attn_k", "self_attn.k_proj"),
         ("attn_v", "self_attn.v_proj"),
@@ -484,4 +486,74 @@ fn matrices_of_several_scales_are_refused() {
     t.data[..4].copy_from_slice(&7.5_f32.to_le_bytes());
     let error = parts.load().unwrap_err();
     assert!(matches!(error, Error::Tensor { source: FormatError::Scales { .. }, .. }), "{error}");
+}
+
+/// Qwen3 with a scale for each group of weights, and activations as they are: the reference is that of
+/// `references/make.py`, whose folder has the bytes of Q2_0, which safetensors has no type for.
+#[test]
+fn weights_with_a_scale_for_each_group_are_computed_with_as_numbers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references/qwen3-q2_0");
+    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let mut parts = Parts { version: 3, metadata: Vec::new(), tensors: Vec::new() };
+    parts.metadata.push(("general.architecture".to_owned(), "qwen3".into()));
+    for (name, theirs) in [
+        ("block_count", "num_hidden_layers"),
+        ("embedding_length", "hidden_size"),
+        ("feed_forward_length", "intermediate_size"),
+        ("attention.head_count", "num_attention_heads"),
+        ("attention.head_count_kv", "num_key_value_heads"),
+        ("attention.key_length", "head_dim"),
+        ("context_length", "max_position_embeddings"),
+    ] {
+        let value = config[theirs].as_u64().unwrap() as u32;
+        parts.metadata.push((format!("qwen3.{name}"), value.into()));
+    }
+    for (name, value) in [("attention.layer_norm_rms_epsilon", 1e-6_f32), ("rope.freq_base", 1e6)] {
+        parts.metadata.push((format!("qwen3.{name}"), value.into()));
+    }
+    let blocks = (0..2).flat_map(|block| {
+        let parts = "attn_norm attn_q attn_k attn_v attn_q_norm attn_k_norm attn_output ffn_norm \
+                     ffn_gate ffn_up ffn_down";
+        parts.split(' ').map(move |part| format!("blk.{block}.{part}.weight"))
+    });
+    let once = ["token_embd.weight", "output_norm.weight"].map(str::to_owned);
+    for name in once.into_iter().chain(blocks) {
+        let tensor = file.tensor(&stored_name(&name)).unwrap();
+        let data = tensor.data().to_vec();
+        let shape: Vec<_> = tensor.shape().iter().rev().map(|&dim| dim as u64).collect();
+        if tensor.dtype() != Dtype::U8 {
+            parts = parts.add(&name, &shape, TensorType::Bf16.id(), data);
+            continue;
+        }
+        let cols = match name.rsplit('.').nth(1).unwrap() {
+            "ffn_down" => 192,
+            "attn_output" => 128,
+            _ => 64,
+        };
+        let rows = shape[1] * 64 / cols;
+        parts = parts.add(&name, &[cols, rows], TensorType::Q2_0.id(), data);
+    }
+    let head = file.tensor("lm_head.weight").unwrap().data().to_vec();
+    parts = parts.add("output.weight", &[64, 96], TensorType::Bf16.id(), head);
+
+    let engine = parts.load().unwrap();
+    assert_eq!(engine.weight_formats(), ["Q2_0"]);
+    let references = include_bytes!("../references/references.safetensors");
+    let references = safetensors::SafeTensors::deserialize(references).unwrap();
+    for prompt in 0..3 {
+        let words = |part: &str| {
+            let tensor = references.tensor(&format!("qwen3-q2_0.{prompt}.{part}")).unwrap();
+            let data = tensor.data().to_vec();
+            data.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect::<Vec<_>>()
+        };
+        let got = logits(&engine, &words("ids"));
+        let want: Vec<_> = words("out").into_iter().map(f32::from_bits).collect();
+        assert_eq!(got.len(), want.len());
+        let greatest = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("prompt {prompt}: greatest difference {greatest:e}");
+        assert!(greatest < 1e-4, "prompt {prompt}: {greatest:e}");
+    }
 }

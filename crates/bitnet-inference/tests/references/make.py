@@ -84,6 +84,17 @@ def packed(master, divides):
     return out
 
 
+def two_bits(w):
+    """Weights in Q2_0, and its bytes: groups of 64, an f16 scale and codes -1 to 2, four to a byte."""
+    groups = w.float().reshape(-1, 64)
+    scale = groups.abs().mean(dim=1, keepdim=True).to(torch.float16).float()
+    codes = (groups / scale).round().clamp(-1, 2)
+    fours = (codes + 1).to(torch.uint8).reshape(len(groups), 16, 4)
+    packed = fours[..., 0] | fours[..., 1] << 2 | fours[..., 2] << 4 | fours[..., 3] << 6
+    blocks = torch.cat([scale.to(torch.float16).view(torch.uint8), packed], dim=1)
+    return (codes * scale).reshape(w.shape), blocks
+
+
 def with_bit_linears(model, kind, rms_norm=False):
     for name, mod in list(model.named_modules()):
         if name.split(".")[-1] not in LINEARS:
@@ -194,6 +205,20 @@ def main():
     keep("qwen3", load(model, tensors))
     write("qwen3", dict(cfg, architectures=["Qwen3ForCausalLM"], model_type="qwen3", torch_dtype="bfloat16",
                         quantization_config=quantization("autobitlinear", "offline")), tensors)
+
+    # Qwen3 with weights of two bits and a scale for each group, activations as they are: Ternary-Bonsai.
+    # safetensors has no such type: the bytes of Q2_0 are written as they are.
+    cfg2 = dict(cfg, intermediate_size=192, tie_word_embeddings=False)
+    model = Qwen3ForCausalLM(Qwen3Config(**cfg2, attn_implementation="eager")).to(torch.float32).eval()
+    master = random_weights(model, 6, torch.bfloat16)
+    weights, blocks = {}, {}
+    for name, w in master.items():
+        if is_linear(name):
+            weights[name], blocks[name] = two_bits(w)
+        else:
+            weights[name], blocks[name] = w, w
+    keep("qwen3-q2_0", load(model, weights))
+    write("qwen3-q2_0", dict(cfg2, architectures=["Qwen3ForCausalLM"], model_type="qwen3", torch_dtype="bfloat16"), blocks)
 
     # The embedding models: a norm before every linear layer, no output layer.
     settings = quantization("autobitlinear", "offline", use_rms_norm=True, rms_norm_eps=1e-6)
