@@ -12,7 +12,8 @@ use bitnet_kernels::op::SoftmaxFn;
 use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, NoKernel, Pool};
 
 use crate::arch::Model;
-use crate::backend::cpu::{CpuBackend, Kernels, LinearInput};
+use crate::backend::cpu::{CpuBackend, LinearInput};
+use crate::backend::kernels::Kernels;
 use crate::device_features::{self, KernelCapabilities};
 use crate::linear::Tiles;
 use crate::machine::Machine;

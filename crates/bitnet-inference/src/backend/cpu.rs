@@ -3,21 +3,17 @@
 use std::sync::Arc;
 
 use bitnet_kernels::op::{
-    AddArgs, AddFn, AttendArgs, AttendFn, GateArgs, Gelu, GeluFn, JoinArgs, JoinFn, Keys, NormArgs,
-    NormFn, QUERIES, QuantizeArgs, QuantizeFn, Relu2, Relu2Fn, RopeArgs, RopeFn, SPAN, Silu,
-    SiluFn, StoreFn, interleave, part,
+    AddArgs, AttendArgs, JoinArgs, JoinFn, Keys, NormArgs, QUERIES, QuantizeArgs, RopeArgs, SPAN,
+    interleave, part,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
 use bitnet_kernels::shortlist::{Candidate, Layer, Search};
-use bitnet_kernels::{
-    Aligned, Bound, Calls, Format, Kernel, KernelManager, NoKernel, Pool, format,
-};
-
+use bitnet_kernels::{Aligned, Bound, Calls, Pool, format};
 use serde::{Deserialize, Serialize};
 
+use super::kernels::Kernels;
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
-use crate::config::Activation;
 use crate::linear::{Linear, Tiles};
 use crate::matrix::FloatMatrix;
 use crate::state::{Floats, KvCache, Quantized};
@@ -67,96 +63,6 @@ pub(crate) struct CpuBackend {
     /// What linear layers take.
     input: LinearInput,
     tiles: Tiles,
-}
-
-/// The kernels that do not depend on a matrix.
-#[derive(Clone, Debug)]
-pub(crate) struct Kernels {
-    quantize: Bound<QuantizeFn>,
-    norm: Bound<NormFn>,
-    rope: Bound<RopeFn>,
-    store: Bound<StoreFn>,
-    attend: Bound<AttendFn>,
-    join: Bound<JoinFn>,
-    add: Bound<AddFn>,
-    gate: Gate,
-}
-
-impl Kernels {
-    /// The best ones, for keys and values in the format `kv` and a gate by `activation`.
-    pub(crate) fn select(
-        manager: &KernelManager,
-        kv: Format,
-        activation: Activation,
-    ) -> Result<Kernels, NoKernel> {
-        Ok(Kernels {
-            quantize: manager.select(None)?,
-            norm: manager.select(None)?,
-            rope: manager.select(None)?,
-            store: manager.select(Some(kv))?,
-            attend: manager.select(Some(kv))?,
-            join: manager.select(None)?,
-            add: manager.select(None)?,
-            gate: Gate::select(manager, activation)?,
-        })
-    }
-
-    /// The rows of the table.
-    pub(crate) fn all(&self) -> [&'static Kernel; 8] {
-        let Kernels { quantize, norm, rope, store, attend, join, add, gate } = self;
-        [
-            quantize.kernel,
-            norm.kernel,
-            rope.kernel,
-            store.kernel,
-            attend.kernel,
-            join.kernel,
-            add.kernel,
-            gate.kernel(),
-        ]
-    }
-}
-
-/// The kernel of a gate.
-#[derive(Clone, Debug)]
-enum Gate {
-    Relu2(Bound<Relu2Fn>),
-    Silu(Bound<SiluFn>),
-    Gelu(Bound<GeluFn>),
-}
-
-impl Gate {
-    fn select(manager: &KernelManager, activation: Activation) -> Result<Gate, NoKernel> {
-        Ok(match activation {
-            Activation::Relu2 => Gate::Relu2(manager.select(None)?),
-            Activation::Silu => Gate::Silu(manager.select(None)?),
-            Activation::Gelu => Gate::Gelu(manager.select(None)?),
-        })
-    }
-
-    fn run(&self, gate: &mut [f32], up: &[f32]) {
-        match self {
-            Gate::Relu2(bound) => (bound.run)(GateArgs { gate, up, by: Relu2 }),
-            Gate::Silu(bound) => (bound.run)(GateArgs { gate, up, by: Silu }),
-            Gate::Gelu(bound) => (bound.run)(GateArgs { gate, up, by: Gelu }),
-        }
-    }
-
-    fn kernel(&self) -> &'static Kernel {
-        match self {
-            Gate::Relu2(bound) => bound.kernel,
-            Gate::Silu(bound) => bound.kernel,
-            Gate::Gelu(bound) => bound.kernel,
-        }
-    }
-
-    fn count(&self, calls: &mut Calls, rows: usize) {
-        match self {
-            Gate::Relu2(bound) => calls.add(bound, rows as u64),
-            Gate::Silu(bound) => calls.add(bound, rows as u64),
-            Gate::Gelu(bound) => calls.add(bound, rows as u64),
-        }
-    }
 }
 
 impl CpuBackend {

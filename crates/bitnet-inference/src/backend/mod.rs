@@ -7,6 +7,7 @@ use crate::linear::Linear;
 use crate::matrix::FloatMatrix;
 
 pub(crate) mod cpu;
+pub(crate) mod kernels;
 
 /// One token of one sequence in a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

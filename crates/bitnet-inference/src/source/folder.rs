@@ -245,6 +245,12 @@ fn scales_divide(config: &Json) -> Result<bool, Error> {
             return Err(quantization.error("modules_to_not_convert", expected));
         }
     }
+    let norms = quantization.bool("use_rms_norm")?.unwrap_or(false);
+    let eps = quantization.f32("rms_norm_eps")?.unwrap_or(1e-6);
+    if norms && config.f32("rms_norm_eps")? != Some(eps) {
+        let expected = "norms before linear layers must have the rms_norm_eps of the others";
+        return Err(quantization.error("rms_norm_eps", expected));
+    }
     match quantization.str("linear_class")? {
         None | Some("bitlinear") => Ok(true),
         Some("autobitlinear") => Ok(false),

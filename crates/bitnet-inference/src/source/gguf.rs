@@ -136,7 +136,7 @@ pub(super) fn weights(gguf: &Gguf, place: usize) -> Result<Weights, Error> {
                 tensor: tensor.name.clone(),
                 offset: tensor.offset,
                 found: other.name().to_owned(),
-                expected: "other types",
+                expected: "those that `bitnet kernels` lists",
             });
         }
     };

@@ -89,8 +89,8 @@ impl<'a> Loader<'a> {
         interleaved: Option<usize>,
     ) -> Result<Linear, Error> {
         let tensor = self.find(&format!("{name}.weight"), &[cols as u64, rows as u64])?;
-        let side = self.side_scale(name)?;
         let weights = self.checkpoint.weights(tensor)?;
+        let side = self.side_scale(name, weights.format == Format::HfPacked)?;
         if GROUPED.contains(&weights.format) {
             return self.grouped(tensor, weights, (rows, cols), interleaved);
         }
@@ -107,8 +107,7 @@ impl<'a> Loader<'a> {
         let Some(mut ternary) = ternary else {
             let what = format!(
                 "tensor `{}` at byte {} has floating-point weights that are not ternary, in an \
-                 architecture that need not be: `bitnet quantize` makes them ternary, which only \
-                 training makes good",
+                 architecture that need not be: results would be noise unless it was trained for that",
                 tensor.stored, tensor.offset
             );
             return Err(Error::Variant { file: self.checkpoint.file_of(tensor), what });
@@ -202,11 +201,16 @@ impl<'a> Loader<'a> {
         Ternary::new(&weights, (rows, cols), scale.d()).map(Some)
     }
 
-    /// What all weights of a linear layer are multiplied by besides.
-    fn side_scale(&mut self, name: &str) -> Result<f32, Error> {
+    /// What all weights of a linear layer are multiplied by besides, which is `needed` where the format
+    /// has no scale.
+    fn side_scale(&mut self, name: &str, needed: bool) -> Result<f32, Error> {
         let name = format!("{name}.scale");
         let Some(tensor) = self.checkpoint.tensor(&name) else {
-            return Ok(1.0);
+            let file = || self.file().to_owned();
+            return match needed {
+                true => Err(Error::MissingTensor { file: file(), tensor: name }),
+                false => Ok(1.0),
+            };
         };
         let found = self.vector(&name, tensor.elements().min(2) as usize)?;
         let scale = match found[..] {

@@ -4,6 +4,7 @@
 mod bad_input;
 #[path = "../common/mod.rs"]
 mod common;
+mod folders;
 mod formats;
 mod parts;
 mod synth;
