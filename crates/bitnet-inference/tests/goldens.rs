@@ -8,11 +8,12 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
-
-use std::path::Path;
+#[path = "common/reference.rs"]
+mod models;
 
 use bitnet_inference::{Engine, Finish, Generation, Options, Sampling};
 use common::{DEMO, load, logits};
+use models::folder;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -154,8 +155,7 @@ type Prompts = [(Vec<u32>, Vec<f32>); 3];
 /// The model of this name, with what `references/make.py` has for its prompts: token ids, and logits or
 /// hidden states behind the final norm.
 fn reference(name: &str) -> (Engine, Prompts) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references").join(name);
-    let engine = Engine::open(folder, &Options::default()).unwrap();
+    let engine = Engine::open(folder(name), &Options::default()).unwrap();
     assert_eq!(engine.notices(), [], "{name}");
     let file = SafeTensors::deserialize(REFERENCES).unwrap();
     let prompt =

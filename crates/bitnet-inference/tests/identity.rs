@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
+#[path = "common/reference.rs"]
+mod models;
 #[path = "common/tiny.rs"]
 mod tiny;
 
@@ -52,6 +54,29 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_logits() {
             let found = hash(&logits(&engine(isa, threads), &prompt()));
             println!("{isa}, {threads} threads: logits {found}");
             assert_eq!(found, LOGITS_SHA256, "{isa}, {threads} threads");
+        }
+    }
+}
+
+/// Of the logits of every architecture but the first after each token of a prompt, on every machine.
+#[test]
+fn every_architecture_gives_the_same_logits_everywhere() {
+    let ids: Vec<_> = (0..150).map(|i| (i * i * 7 + i * 31) % 96).collect();
+    for (name, expected) in [
+        ("1bitllm", "d10f2046fded9d0eeefa0c0b1ce6da57b170e3bafb68424131dff0baf27d57af"),
+        ("llama", "a6cdcb57bcd10b5309526dc414e307a70a9b3eb139584a284fc8a1175dbdb021"),
+        ("qwen3-embedding", "62686799b98a186e0679af0a21c508aa9276d5c0c3120a67484a793cea11237e"),
+        ("gemma3-embedding", "85a1e26b62625e8187f6cda60a7e1a8b426be2e90e1184428bf1799543ee8fd2"),
+        ("qwen3", "4cbcb03fbd2a1135a69ab63f20b0a540fe8a9721ad7956aaaa6516a8d9fb6107"),
+    ] {
+        for (&isa, threads) in Cpu::detect().isas().iter().zip([1, 2, 1, 2, 1, 2]) {
+            for layout in [Layout::I2SR32, Layout::Tl2R32] {
+                let (isa, threads, layout) = (Some(isa), Some(threads), Some(layout));
+                let options = Options { isa, threads, layout, ..Options::default() };
+                let engine = Engine::open(models::folder(name), &options).unwrap();
+                let ids = &ids[..engine.context().min(ids.len())];
+                assert_eq!(hash(&logits(&engine, ids)), expected, "{name}, {isa:?}, {layout:?}");
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
+#[path = "common/reference.rs"]
+mod models;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -70,6 +72,25 @@ fn receipts_of_all_kinds_of_runs_hold() {
     let shy = Sampling { repeat_penalty: 1.3, seed: u64::MAX, ..Sampling::default() };
     for sampling in [greedy, free, shy] {
         holds(&receipt_of(&engine, prompt(9), (sampling, 6), usize::MAX).0);
+    }
+}
+
+#[test]
+fn receipts_of_other_architectures_hold() {
+    for name in ["1bitllm", "llama", "qwen3"] {
+        let open = |options: &Options| Engine::open(models::folder(name), options).unwrap();
+        let engine = open(&small());
+        let ids = prompt(9).into_iter().map(|id| id % 96).collect();
+        let receipt = receipt_of(&engine, ids, (Sampling::default(), 5), usize::MAX).0;
+        let without = verify(&receipt, None).unwrap();
+        assert!(without.holds(), "{name}: {without}");
+        let with = verify(&receipt, Some(&open(&receipt.options().unwrap()))).unwrap();
+        assert!(with.holds() && with.rerun, "{name}: {with}");
+
+        let mut forged = receipt.clone();
+        forged.model.activation = "relu2".to_owned();
+        let forged = verify(&forged, None).unwrap();
+        assert!(!forged.holds(), "{name}: {forged}");
     }
 }
 

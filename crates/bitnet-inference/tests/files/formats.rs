@@ -262,7 +262,10 @@ fn models_of_numbers_are_not_made_ternary_silently() {
         t.type_id = TensorType::F32.id();
     }
     let error = parts.load().unwrap_err();
-    assert!(matches!(&error, Error::Variant { what, .. } if what.contains("not ternary")), "{error}");
+    assert!(
+        matches!(&error, Error::Variant { what, .. } if what.contains("not ternary")),
+        "{error}"
+    );
 }
 
 /// Formats that hold a scale for each row or block, which must be one.
