@@ -4,7 +4,6 @@
 //! here, once. Tensors that the architecture does not have are refused: leaving them out would give
 //! other results.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 use bitnet_gguf::Bytes;
@@ -14,6 +13,7 @@ use bitnet_kernels::shortlist::ShortlistError;
 use bitnet_kernels::ternarize::Ternarizer;
 use bitnet_kernels::{Bound, Device, Format, KernelManager, Pool};
 
+use super::ternary::{Ternary, numbers, rows_apart};
 use super::{Checkpoint, ReadAs, StoredTensor, Weights};
 use crate::linear::{DequantizedLinear, GROUPED, Linear, QuantizedLinear};
 use crate::matrix::FloatMatrix;
@@ -96,24 +96,12 @@ impl<'a> Loader<'a> {
         }
         let encoding = self.encoding(weights.format);
         let stored = encoding.format;
-        let exact = [Format::F32, Format::F16, Format::Bf16];
-        if !Format::TERNARY.iter().chain(&exact).any(|format| *format == weights.format) {
-            let expected = "I2_S, TQ1_0, TQ2_0 and other ternary types, and F32, F16 and BF16, which \
-                            are made ternary";
-            return Err(self.wrong_type(tensor, weights.format, expected));
-        }
-        let damaged = |error| self.damaged(tensor, error);
-        let ternary = self.ternary(&weights, encoding, (rows, cols)).map_err(damaged)?;
-        let Some(mut ternary) = ternary else {
-            let what = format!(
-                "tensor `{}` at byte {} has floating-point weights that are not ternary, in an \
-                 architecture that need not be: results would be noise unless it was trained for that",
-                tensor.stored, tensor.offset
-            );
-            return Err(Error::Variant { file: self.checkpoint.file_of(tensor), what });
-        };
+        let shape = (rows, cols);
+        let mut ternary =
+            self.checkpoint.ternary((tensor, &weights), encoding, shape, &self.ternarizer)?;
+        let damaged = |error| self.checkpoint.damaged(tensor, error);
         if let Some(head_size) = interleaved {
-            ternary = ternary.apart((rows, cols), head_size).map_err(damaged)?;
+            ternary = ternary.apart(shape, head_size).map_err(damaged)?;
         }
         let Ternary { encoding, bytes, scale } = ternary;
         let side = side * scale;
@@ -141,7 +129,7 @@ impl<'a> Loader<'a> {
         interleaved: Option<usize>,
     ) -> Result<Linear, Error> {
         let Weights { format, mut bytes } = weights;
-        let damaged = |source| self.damaged(tensor, source);
+        let damaged = |source| self.checkpoint.damaged(tensor, source);
         format::check(format, &bytes, rows, cols).map_err(damaged)?;
         let row_bytes = format.row_bytes(cols).map_err(damaged)?;
         if let Some(head_size) = interleaved {
@@ -170,35 +158,6 @@ impl<'a> Loader<'a> {
         }
         self.tiles |= matches!(format, Format::Tl1 | Format::Tl2);
         format.into()
-    }
-
-    /// A matrix in a ternary format: as it is, or made ternary as training does it if it is of
-    /// floating-point numbers; nothing if those were not trained for it.
-    fn ternary<'w>(
-        &self,
-        weights: &'w Weights,
-        encoding: Encoding,
-        (rows, cols): (usize, usize),
-    ) -> Result<Option<Ternary<'w>>, FormatError> {
-        let Weights { format, bytes } = weights;
-        if Format::TERNARY.contains(format) {
-            let bytes = Cow::Borrowed(&bytes[..]);
-            return Ok(Some(Ternary { encoding, bytes, scale: 1.0 }));
-        }
-        let numbers = numbers(*format, bytes, rows.saturating_mul(cols))?;
-        let gguf = self.checkpoint.is_gguf();
-        if let Some((weights, scale)) = gguf.then(|| exactly_ternary(&numbers)).flatten() {
-            return Ternary::new(&weights, (rows, cols), scale).map(Some);
-        }
-        // In folders it is said that they were.
-        if gguf && !self.config().architecture.starts_with("bitnet") {
-            return Ok(None);
-        }
-        let scale = self.ternarizer.scale(&numbers)?;
-        let mut codes = vec![0; numbers.len()];
-        self.ternarizer.codes(&numbers, scale, &mut codes);
-        let weights: Vec<i8> = codes.into_iter().map(|code| code.cast_signed() - 1).collect();
-        Ternary::new(&weights, (rows, cols), scale.d()).map(Some)
     }
 
     /// What all weights of a linear layer are multiplied by besides, which is `needed` where the format
@@ -246,13 +205,14 @@ impl<'a> Loader<'a> {
         let tensor = self.find(name, &[c.hidden as u64, rows])?;
         let Weights { format, bytes } = self.float(tensor)?;
         let shape = (rows as usize, c.hidden);
-        format::check(format, &bytes, shape.0, shape.1).map_err(|e| self.damaged(tensor, e))?;
+        format::check(format, &bytes, shape.0, shape.1)
+            .map_err(|e| self.checkpoint.damaged(tensor, e))?;
         let kernels = (self.manager, self.pool, output);
         let matrix = FloatMatrix::new(bytes.clone(), shape, format, kernels);
         bytes.evict();
         matrix.map_err(|error| match error {
             ShortlistError::Kernel(missing) => missing.into(),
-            ShortlistError::Format(source) => self.damaged(tensor, source),
+            ShortlistError::Format(source) => self.checkpoint.damaged(tensor, source),
         })
     }
 
@@ -294,7 +254,7 @@ impl<'a> Loader<'a> {
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let tensor = self.find(name, &[len as u64])?;
         let Weights { format, bytes } = self.float(tensor)?;
-        let out = numbers(format, &bytes, len).map_err(|e| self.damaged(tensor, e))?;
+        let out = numbers(format, &bytes, len).map_err(|e| self.checkpoint.damaged(tensor, e))?;
         match out.iter().position(|x| !x.is_finite()) {
             None => Ok(out),
             Some(index) => Err(self.not_finite(tensor, index, out[index])),
@@ -327,7 +287,7 @@ impl<'a> Loader<'a> {
             return Ok(weights);
         }
         let expected = "types of floating-point numbers, such as F16";
-        Err(self.wrong_type(tensor, weights.format, expected))
+        Err(self.checkpoint.wrong_type(tensor, weights.format, expected))
     }
 
     /// The tensor `name`, which must have the dimensions `dims`, fastest first.
@@ -364,16 +324,6 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn wrong_type(&self, tensor: &StoredTensor, found: Format, expected: &'static str) -> Error {
-        Error::TensorType {
-            file: self.checkpoint.file_of(tensor),
-            tensor: tensor.stored.clone(),
-            offset: tensor.offset,
-            found: found.ggml_name().to_owned(),
-            expected,
-        }
-    }
-
     fn shape(&self, tensor: &StoredTensor, expected: &[u64]) -> Error {
         Error::Shape {
             file: self.checkpoint.file_of(tensor),
@@ -393,60 +343,6 @@ impl<'a> Loader<'a> {
             value,
         }
     }
-
-    fn damaged(&self, tensor: &StoredTensor, source: FormatError) -> Error {
-        Error::Tensor {
-            file: self.checkpoint.file_of(tensor),
-            tensor: tensor.stored.clone(),
-            offset: tensor.offset,
-            source,
-        }
-    }
-}
-
-/// A matrix in a ternary format.
-struct Ternary<'a> {
-    encoding: Encoding,
-    bytes: Cow<'a, [u8]>,
-    /// What its weights are multiplied by besides.
-    scale: f32,
-}
-
-impl Ternary<'_> {
-    /// A matrix of these weights.
-    fn new(
-        weights: &[i8],
-        (rows, cols): (usize, usize),
-        scale: f32,
-    ) -> Result<Ternary<'static>, FormatError> {
-        // It suits the most shapes.
-        let format = Format::HfPacked;
-        let bytes = format::encode(format, weights, rows, cols, 1.0)?.into();
-        Ok(Ternary { encoding: format.into(), bytes, scale })
-    }
-
-    /// The same with the odd rows of each head behind the even ones.
-    fn apart(
-        &self,
-        (rows, cols): (usize, usize),
-        head_size: usize,
-    ) -> Result<Ternary<'static>, FormatError> {
-        let scale = format::check(self.encoding, &self.bytes, rows, cols)?;
-        let weights = format::decode(self.encoding, &self.bytes, rows, cols)?;
-        let apart = rows_apart(&weights, cols, head_size);
-        Ternary::new(&apart, (rows, cols), self.scale * scale)
-    }
-}
-
-/// Rows of `len` items, with the odd rows of each head behind the even ones.
-fn rows_apart<T: Copy>(rows: &[T], len: usize, head_size: usize) -> Vec<T> {
-    let mut apart = Vec::with_capacity(rows.len());
-    for head in rows.chunks_exact(head_size * len) {
-        for half in [0, 1] {
-            head.chunks_exact(len).skip(half).step_by(2).for_each(|row| apart.extend(row));
-        }
-    }
-    apart
 }
 
 /// Where a scale is that is no finite number: each group starts with its own.
@@ -454,44 +350,4 @@ fn bad_scale(format: Format, bytes: &[u8]) -> Option<usize> {
     let (_, size) = format.block();
     let bad = |group: &[u8]| !half::f16::from_le_bytes([group[0], group[1]]).is_finite();
     bytes.chunks_exact(size).position(bad).map(|group| group * size)
-}
-
-/// Numbers of a vector in a floating-point format.
-fn numbers(format: Format, bytes: &[u8], len: usize) -> Result<Vec<f32>, FormatError> {
-    let (numbers, block) = format.block();
-    // These have no blocks: a vector of any length is whole.
-    let size = match format {
-        Format::F32 | Format::F16 | Format::Bf16 => block / numbers,
-        _ => {
-            format::check(format, bytes, 1, len)?;
-            let mut out = vec![0.0; len];
-            format::widen(format, bytes, &mut out);
-            return Ok(out);
-        }
-    };
-    let expected = len.saturating_mul(size);
-    if bytes.len() != expected {
-        return Err(FormatError::Length { format, expected, found: bytes.len() });
-    }
-    Ok(bytes
-        .chunks_exact(size)
-        .map(|x| match *x {
-            [a, b] if format == Format::F16 => half::f16::from_le_bytes([a, b]).to_f32(),
-            [a, b] => half::bf16::from_le_bytes([a, b]).to_f32(),
-            [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
-            _ => f32::NAN,
-        })
-        .collect())
-}
-
-/// The weights and the scale of a matrix of numbers that are all zero, or plus or minus one other.
-fn exactly_ternary(numbers: &[f32]) -> Option<(Vec<i8>, f32)> {
-    let scale = numbers.iter().find(|x| **x != 0.0)?.abs();
-    let weight = |x: &f32| match *x / scale {
-        0.0 => Some(0),
-        1.0 => Some(1),
-        -1.0 => Some(-1),
-        _ => None,
-    };
-    Some((numbers.iter().map(weight).collect::<Option<_>>()?, scale))
 }

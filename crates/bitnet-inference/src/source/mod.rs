@@ -6,6 +6,7 @@ mod json;
 mod load;
 mod names;
 mod read_as;
+mod ternary;
 
 use std::collections::HashMap;
 use std::fs;
