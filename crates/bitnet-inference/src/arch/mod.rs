@@ -3,6 +3,7 @@
 
 mod bitnet;
 mod gemma3;
+mod linears;
 mod llama;
 mod projection;
 mod qwen3;

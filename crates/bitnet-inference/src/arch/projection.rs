@@ -23,7 +23,7 @@ impl Projection {
     ) -> Result<Projection, Error> {
         let norm = format!("{name}_norm_in.weight");
         let norm = loader.has(&norm).then(|| loader.vector(&norm, cols)).transpose()?;
-        Ok(Projection { norm, linear: loader.linear(name, rows, cols)? })
+        Ok(Projection { norm, linear: loader.linear(name, (rows, cols))? })
     }
 }
 

@@ -5,6 +5,7 @@
 //! Grouped-query attention, rotary positions (NeoX), SiLU gate, no biases, an output layer of its own or
 //! the embedding table. GGUF architecture `qwen3`.
 
+use super::linears::Linears;
 use super::projection::{Projection, project};
 use super::{Calls, Place};
 use crate::Error;
@@ -17,48 +18,27 @@ use crate::state::Scratch;
 pub(super) const CALLS: [Calls; 2] =
     [Calls { quantize: 4, norm: 4 }, Calls { quantize: 7, norm: 4 + 7 }];
 
-/// The weights of a block. `hidden`, `ffn`, `q` and `kv` are the widths in [`Config`](crate::Config).
+/// The weights of a block. `hidden`, `ffn` and `q` are the widths in [`Config`](crate::Config).
 #[derive(Debug)]
 pub(super) struct Block {
+    linears: Linears<Projection>,
     /// Norm before attention `[hidden]`.
     attn_norm: Vec<f32>,
-    /// Queries `[q, hidden]`.
-    attn_q: Projection,
-    /// Keys `[kv, hidden]`.
-    attn_k: Projection,
-    /// Values `[kv, hidden]`.
-    attn_v: Projection,
     /// Norm of each head of the queries `[head size]`.
     attn_q_norm: Vec<f32>,
     /// Norm of each head of the keys `[head size]`.
     attn_k_norm: Vec<f32>,
-    /// Output of attention `[hidden, q]`.
-    attn_output: Projection,
     /// Norm before the feed-forward network `[hidden]`.
     ffn_norm: Vec<f32>,
-    /// Gate `[ffn, hidden]`.
-    ffn_gate: Projection,
-    /// What is gated `[ffn, hidden]`.
-    ffn_up: Projection,
-    /// Back to the residual stream `[hidden, ffn]`.
-    ffn_down: Projection,
 }
 
 impl Block {
     pub(super) fn load(loader: &mut Loader<'_>, index: usize) -> Result<Block, Error> {
         let c = loader.config();
-        let (hidden, ffn, q, kv) = (c.hidden, c.ffn, c.q_size(), c.kv_size());
+        let hidden = c.hidden;
         let norm = |part: &str| format!("blk.{index}.{part}.weight");
-        let mut linear =
-            |part, shape| Projection::load(loader, &format!("blk.{index}.{part}"), shape);
         Ok(Block {
-            attn_q: linear("attn_q", (q, hidden))?,
-            attn_k: linear("attn_k", (kv, hidden))?,
-            attn_v: linear("attn_v", (kv, hidden))?,
-            attn_output: linear("attn_output", (hidden, q))?,
-            ffn_gate: linear("ffn_gate", (ffn, hidden))?,
-            ffn_up: linear("ffn_up", (ffn, hidden))?,
-            ffn_down: linear("ffn_down", (hidden, ffn))?,
+            linears: Linears::load(loader, index, Projection::load)?,
             attn_norm: loader.norm(&norm("attn_norm"), hidden)?,
             attn_q_norm: loader.norm(&norm("attn_q_norm"), c.head_size)?,
             attn_k_norm: loader.norm(&norm("attn_k_norm"), c.head_size)?,
@@ -68,24 +48,15 @@ impl Block {
 
     /// All seven matrices.
     pub(super) fn linears(&self) -> [&Linear; 7] {
-        [
-            &self.attn_q,
-            &self.attn_k,
-            &self.attn_v,
-            &self.attn_output,
-            &self.ffn_gate,
-            &self.ffn_up,
-            &self.ffn_down,
-        ]
-        .map(|projection| &projection.linear)
+        self.linears.all().map(|projection| &projection.linear)
     }
 
     pub(super) fn forward<B: Backend>(&self, b: &mut B, s: &mut Scratch<B>, at: Place<'_>) {
-        let (rows, n) = (at.rows, at.rows.len());
+        let (l, rows, n) = (&self.linears, at.rows, at.rows.len());
 
         b.norm(&s.x, at.norm(&self.attn_norm), n, &mut s.normed);
         let (q, k, v) = (&mut s.q, &mut s.k, &mut s.v);
-        let outputs = [(&self.attn_q, q), (&self.attn_k, k), (&self.attn_v, v)];
+        let outputs = [(&l.q, q), (&l.k, k), (&l.v, v)];
         project(b, (&s.normed, &mut s.input), at, outputs);
         let (q, k) = &mut s.normed_heads;
         b.norm(&s.q, at.norm(&self.attn_q_norm), n, q);
@@ -94,15 +65,15 @@ impl Block {
         b.rope(k, n, &s.angles[0]);
         b.append(at.index, rows, k, &s.v);
         b.attend(at.index, rows, at.heads(), q, &mut s.attended);
-        let output = [(&self.attn_output, &mut s.delta)];
+        let output = [(&l.output, &mut s.delta)];
         project(b, (&s.attended, &mut s.joined), at, output);
         b.add(&s.delta, n, &mut s.x);
 
         b.norm(&s.x, at.norm(&self.ffn_norm), n, &mut s.normed);
-        let outputs = [(&self.ffn_gate, &mut s.gate), (&self.ffn_up, &mut s.up)];
+        let outputs = [(&l.gate, &mut s.gate), (&l.up, &mut s.up)];
         project(b, (&s.normed, &mut s.input), at, outputs);
         b.activate(&mut s.gate, &s.up, n);
-        project(b, (&s.gate, &mut s.hidden), at, [(&self.ffn_down, &mut s.delta)]);
+        project(b, (&s.gate, &mut s.hidden), at, [(&l.down, &mut s.delta)]);
         b.add(&s.delta, n, &mut s.x);
     }
 }

@@ -70,29 +70,16 @@ impl<'a> Loader<'a> {
     }
 
     /// A linear layer `[rows, cols]`, of which this is the name without `.weight`.
-    pub(crate) fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
-        self.ordered(name, (rows, cols), None)
-    }
-
-    /// A linear layer whose rows positions turn. GGUF has the halves of a head interleaved in
-    /// architecture `llama`.
-    pub(crate) fn turned(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
-        let interleaved = self.checkpoint.is_gguf().then(|| self.config().head_size);
-        self.ordered(name, (rows, cols), interleaved)
-    }
-
-    /// A linear layer; of heads of `interleaved` rows the odd ones come behind the even ones.
-    fn ordered(
+    pub(crate) fn linear(
         &mut self,
         name: &str,
         (rows, cols): (usize, usize),
-        interleaved: Option<usize>,
     ) -> Result<Linear, Error> {
         let tensor = self.find(&format!("{name}.weight"), &[cols as u64, rows as u64])?;
         let weights = self.checkpoint.weights(tensor)?;
         let side = self.side_scale(name, weights.format == Format::HfPacked)?;
         if GROUPED.contains(&weights.format) {
-            return self.grouped(tensor, weights, (rows, cols), interleaved);
+            return self.grouped(tensor, weights, (rows, cols), self.interleaved(name));
         }
         let encoding = self.encoding(weights.format);
         let stored = encoding.format;
@@ -100,7 +87,7 @@ impl<'a> Loader<'a> {
         let mut ternary =
             self.checkpoint.ternary((tensor, &weights), encoding, shape, &self.ternarizer)?;
         let damaged = |error| self.checkpoint.damaged(tensor, error);
-        if let Some(head_size) = interleaved {
+        if let Some(head_size) = self.interleaved(name) {
             ternary = ternary.apart(shape, head_size).map_err(damaged)?;
         }
         let Ternary { encoding, bytes, scale } = ternary;
@@ -118,6 +105,14 @@ impl<'a> Loader<'a> {
         let linear = linear.map_err(damaged)?;
         weights.bytes.evict();
         Ok(linear.stored(stored))
+    }
+
+    /// Rows of a head, if its even ones are the first half and its odd ones the second. Of what positions
+    /// turn, GGUF has them so in architecture `llama`.
+    fn interleaved(&self, name: &str) -> Option<usize> {
+        let turned = name.ends_with("attn_q") || name.ends_with("attn_k");
+        let llama = self.checkpoint.is_gguf() && self.config().architecture == "llama";
+        (turned && llama).then_some(self.config().head_size)
     }
 
     /// A linear layer whose weights have a scale for each group.
