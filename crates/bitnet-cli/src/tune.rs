@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         }
     };
     let shapes = match &args.model {
-        Some(model) => Shape::of(Checkpoint::open(model)?.config()),
+        Some(model) => Shape::of(&Checkpoint::open(model)?.config()?),
         None => {
             let known = BITNET_2B_4T.iter().zip(COUNTS);
             known

@@ -222,11 +222,12 @@ impl Engine {
         device_features::open(options.device)?;
         let mut manager = options.manager()?;
         let tuning = options.tuning.as_ref();
-        let best = tuning.and_then(|tuning| tuning.best(&Shape::of(checkpoint.config())));
+        let config = checkpoint.config()?;
+        let best = tuning.and_then(|tuning| tuning.best(&Shape::of(&config)));
         manager.set_tuned(best.map_or_else(Vec::new, Best::tuned));
         let pool = Arc::new(pool(options.threads.or(best.map(|best| best.threads)))?);
         let how = (options.dequantize, options.read_as);
-        let loader = Loader::new(&checkpoint, how, (&manager, &pool))?;
+        let loader = Loader::new((&checkpoint, &config), how, (&manager, &pool))?;
         let (model, of_weights) = Model::load(loader)?;
         let rows = model.embedding.rows;
         let (tokenizer, said) = checkpoint.tokenizer(rows)?;

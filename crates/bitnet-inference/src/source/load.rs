@@ -22,6 +22,7 @@ use crate::{Config, Error, Notice};
 /// Takes the tensors of a model out of a checkpoint.
 pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
+    config: &'a Config,
     /// The kernel of linear layers that are dequantised.
     dequantize: Option<Bound<HeadFn>>,
     /// The layout that the user has said, and whether there were such weights.
@@ -42,13 +43,14 @@ impl<'a> Loader<'a> {
     ///
     /// Where there are no kernels.
     pub(crate) fn new(
-        checkpoint: &'a Checkpoint,
+        (checkpoint, config): (&'a Checkpoint, &'a Config),
         (dequantize, read_as): (bool, Option<ReadAs>),
         (manager, pool): (&'a KernelManager, &'a Pool),
     ) -> Result<Loader<'a>, Error> {
         let dequantize = dequantize.then(|| manager.select(Some(Format::F16))).transpose()?;
         Ok(Loader {
             checkpoint,
+            config,
             dequantize,
             read_as: read_as.map(|layout| (layout, false)),
             tiles: false,
@@ -61,7 +63,7 @@ impl<'a> Loader<'a> {
 
     /// Hyper-parameters of the model.
     pub(crate) fn config(&self) -> &'a Config {
-        self.checkpoint.config()
+        self.config
     }
 
     /// The model, as messages have it.

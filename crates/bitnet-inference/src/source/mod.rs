@@ -46,7 +46,6 @@ pub struct Checkpoint {
     /// The path, as messages have it.
     name: String,
     container: Container,
-    config: Config,
     tensors: Vec<StoredTensor>,
     index: HashMap<String, usize>,
 }
@@ -96,8 +95,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// Where it is neither, damaged, or of an architecture that is not known. Tensors are not looked
-    /// at beyond their names and shapes.
+    /// Where it is neither, or damaged. Tensors are not looked at beyond their names and shapes.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
         let path = path.as_ref();
         if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
@@ -117,23 +115,20 @@ impl Checkpoint {
     }
 
     fn of(files: Vec<Gguf>) -> Result<Checkpoint, Error> {
-        let config = Config::from_gguf(&files[0])?;
         let name = files[0].name().to_owned();
         let tensors = gguf::tensors(&files);
-        Checkpoint::new(name, Container::Gguf(files), config, tensors)
+        Checkpoint::new(name, Container::Gguf(files), tensors)
     }
 
     fn from_folder(path: &Path) -> Result<Checkpoint, Error> {
         let folder = Folder::open(path)?;
-        let config = Config::from_json(folder.config())?;
         let tensors = folder.tensors()?;
-        Checkpoint::new(path.display().to_string(), Container::Folder(folder), config, tensors)
+        Checkpoint::new(path.display().to_string(), Container::Folder(folder), tensors)
     }
 
     fn new(
         name: String,
         container: Container,
-        config: Config,
         tensors: Vec<StoredTensor>,
     ) -> Result<Checkpoint, Error> {
         let mut index = HashMap::with_capacity(tensors.len());
@@ -148,7 +143,7 @@ impl Checkpoint {
                 return Err(Error::Variant { file: name, what });
             }
         }
-        Ok(Checkpoint { name, container, config, tensors, index })
+        Ok(Checkpoint { name, container, tensors, index })
     }
 
     /// The path, as messages have it.
@@ -157,10 +152,17 @@ impl Checkpoint {
         &self.name
     }
 
-    /// Hyper-parameters of the model.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// Reads the hyper-parameters of the model.
+    ///
+    /// # Errors
+    ///
+    /// Where the architecture is not one of [`Config::ARCHITECTURES`], or a setting makes no sense or
+    /// would have to be ignored.
+    pub fn config(&self) -> Result<Config, Error> {
+        match &self.container {
+            Container::Gguf(files) => Config::from_gguf(&files[0]),
+            Container::Folder(folder) => Config::from_json(folder.config()),
+        }
     }
 
     /// Its tensors, in the order of its files.

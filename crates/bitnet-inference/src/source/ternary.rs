@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use bitnet_gguf::Gguf;
 use bitnet_kernels::Format;
 use bitnet_kernels::format::{self, Encoding, FormatError};
 use bitnet_kernels::ternarize::Ternarizer;
 
-use super::{Checkpoint, StoredTensor, Weights};
+use super::{Checkpoint, Container, StoredTensor, Weights};
 use crate::Error;
 
 /// A matrix in a ternary format.
@@ -47,7 +48,11 @@ impl Checkpoint {
             return Ternary::new(&weights, shape, scale).map_err(damaged);
         }
         // In folders it is said that they were.
-        if gguf && !self.config().architecture.starts_with("bitnet") {
+        let bitnet =
+            |files: &[Gguf]| files[0].architecture().is_ok_and(|a| a.starts_with("bitnet"));
+        if let Container::Gguf(files) = &self.container
+            && !bitnet(files)
+        {
             let what = format!(
                 "tensor `{}` at byte {} has floating-point weights that are not ternary, in an \
                  architecture that need not be: results would be noise unless it was trained for that",
