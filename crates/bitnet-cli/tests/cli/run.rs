@@ -240,7 +240,7 @@ fn a_synthetic_model_that_cannot_be_leaves_no_trace() {
     let cases: [(&[&str], &str); 7] = [
         (&["--shape", "bitnet-2b-4t", there_path], "--force"),
         (&["--shape", "3b", "--format", "tq2_0", new_path], "3200 columns"),
-        (&["--shape", "3b", "--format", "tl1", there_path, "--force"], "choose another format"),
+        (&["--shape", "3b", "--format", "tq1_0", there_path, "--force"], "choose another format"),
         (&["--shape", "70b", new_path], "bitnet-0.7b"),
         (&["--shape", "0.7b", new_path, "--format", "q8_0"], "i2_s"),
         (&["--shape", "0.7b", new_path, "--embedding", "i2_s"], "q8_0"),
