@@ -28,6 +28,8 @@ const LONGEST_HEADER: u64 = 100_000_000;
 pub(super) struct Folder {
     path: PathBuf,
     config: Json,
+    /// `config.json` as it is: what it says is a part of what the model computes.
+    config_bytes: Bytes,
     shards: Vec<Shard>,
     scales_divide: bool,
 }
@@ -65,7 +67,8 @@ impl Folder {
         };
         let shards = files.iter().map(|file| Shard::open(&path.join(file)));
         let shards = shards.collect::<Result<_, _>>()?;
-        Ok(Folder { path: path.to_owned(), config, shards, scales_divide })
+        let config_bytes = Bytes::open(&path.join("config.json"))?;
+        Ok(Folder { path: path.to_owned(), config, config_bytes, shards, scales_divide })
     }
 
     pub(super) fn config(&self) -> &Json {
@@ -105,9 +108,10 @@ impl Folder {
         Ok(tensors)
     }
 
-    /// The files that hold the model, by their names.
+    /// The files that say what the model computes, by their names.
     pub(super) fn files(&self) -> Vec<(String, &Bytes)> {
-        self.shards.iter().map(|shard| (base_name(&shard.file), &shard.bytes)).collect()
+        let shards = self.shards.iter().map(|shard| (base_name(&shard.file), &shard.bytes));
+        shards.chain([("config.json".to_owned(), &self.config_bytes)]).collect()
     }
 
     pub(super) fn shard_name(&self, shard: usize) -> String {

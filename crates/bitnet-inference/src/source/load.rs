@@ -79,10 +79,11 @@ impl<'a> Loader<'a> {
     ) -> Result<Linear, Error> {
         let tensor = self.find(&format!("{name}.weight"), &[cols as u64, rows as u64])?;
         let weights = self.checkpoint.weights(tensor)?;
-        let side = self.side_scale(name, weights.format == Format::HfPacked)?;
         if GROUPED.contains(&weights.format) {
+            // A scale beside it has no place here, and is refused like all that is not taken.
             return self.grouped(tensor, weights, (rows, cols), self.interleaved(name));
         }
+        let side = self.side_scale(name, weights.format == Format::HfPacked)?;
         let encoding = self.encoding(weights.format);
         let stored = encoding.format;
         let shape = (rows, cols);
@@ -129,20 +130,30 @@ impl<'a> Loader<'a> {
         let damaged = |source| self.checkpoint.damaged(tensor, source);
         format::check(format, &bytes, rows, cols).map_err(damaged)?;
         let row_bytes = format.row_bytes(cols).map_err(damaged)?;
-        if let Some(head_size) = interleaved {
-            bytes = Bytes::from(rows_apart(&bytes, row_bytes, head_size));
-        }
         if let Some(offset) = bad_scale(format, &bytes) {
             let value = half::f16::from_le_bytes([bytes[offset], bytes[offset + 1]]).to_f32();
             return Err(damaged(FormatError::Scale { offset, value }));
         }
-        let kernels = (self.manager, self.pool, false);
-        FloatMatrix::new(bytes, (rows, cols), format, kernels).map(Linear::Grouped).map_err(
-            |error| match error {
-                ShortlistError::Kernel(missing) => missing.into(),
-                ShortlistError::Format(source) => damaged(source),
-            },
-        )
+        if let Some(head_size) = interleaved {
+            bytes = Bytes::from(rows_apart(&bytes, row_bytes, head_size));
+        }
+        self.bind(tensor, Weights { format, bytes }, (rows, cols), false).map(Linear::Grouped)
+    }
+
+    /// Binds a matrix of numbers to its kernels; an output layer to those that find the greatest
+    /// products, too.
+    fn bind(
+        &self,
+        tensor: &StoredTensor,
+        Weights { format, bytes }: Weights,
+        shape: (usize, usize),
+        output: bool,
+    ) -> Result<FloatMatrix, Error> {
+        let kernels = (self.manager, self.pool, output);
+        FloatMatrix::new(bytes, shape, format, kernels).map_err(|error| match error {
+            ShortlistError::Kernel(missing) => missing.into(),
+            ShortlistError::Format(source) => self.checkpoint.damaged(tensor, source),
+        })
     }
 
     /// How weights lie that the file has as `format`.
@@ -200,17 +211,13 @@ impl<'a> Loader<'a> {
         let found = self.checkpoint.tensor(name).and_then(|t| t.dims.get(1).copied()).unwrap_or(1);
         let rows = c.vocabulary.map_or(found, |rows| rows as u64);
         let tensor = self.find(name, &[c.hidden as u64, rows])?;
-        let Weights { format, bytes } = self.float(tensor)?;
-        let shape = (rows as usize, c.hidden);
-        format::check(format, &bytes, shape.0, shape.1)
+        let weights = self.float(tensor)?;
+        let (shape, bytes) = ((rows as usize, c.hidden), weights.bytes.clone());
+        format::check(weights.format, &bytes, shape.0, shape.1)
             .map_err(|e| self.checkpoint.damaged(tensor, e))?;
-        let kernels = (self.manager, self.pool, output);
-        let matrix = FloatMatrix::new(bytes.clone(), shape, format, kernels);
+        let matrix = self.bind(tensor, weights, shape, output);
         bytes.evict();
-        matrix.map_err(|error| match error {
-            ShortlistError::Kernel(missing) => missing.into(),
-            ShortlistError::Format(source) => self.checkpoint.damaged(tensor, source),
-        })
+        matrix
     }
 
     /// An output layer beside embeddings that are the output layer must be the same again.

@@ -196,7 +196,7 @@ impl Checkpoint {
         sha256::sha256(files.into_iter().map(line).collect::<String>())
     }
 
-    /// The files that hold the model, by their names without folders.
+    /// The files that say what the model computes, by their names without folders.
     fn files(&self) -> Vec<(String, &Bytes)> {
         match &self.container {
             Container::Gguf(files) => {

@@ -126,9 +126,13 @@ fn scales_divide_where_they_should() {
         fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         run(&open(folder.path()).unwrap())
     };
+    let hash = || open(folder.path()).unwrap().sha256().to_owned();
+    let before = hash();
     let multiplied = scale("autobitlinear");
     assert_eq!(multiplied, demo());
     assert_ne!(scale("bitlinear"), multiplied);
+    // The same weights, and another model.
+    assert_ne!(hash(), before);
 }
 
 /// A model of numbers is ternarised by the mean of their absolute values, whatever they are.

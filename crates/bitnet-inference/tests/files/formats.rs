@@ -278,10 +278,9 @@ fn matrices_of_several_scales_are_refused() {
     assert!(matches!(error, Error::Tensor { source: FormatError::Scales { .. }, .. }), "{error}");
 }
 
-/// Qwen3 with a scale for each group of weights, and activations as they are: the reference is that of
-/// `references/make.py`, whose folder has the bytes of Q2_0, which safetensors has no type for.
-#[test]
-fn weights_with_a_scale_for_each_group_are_computed_with_as_numbers() {
+/// Qwen3 with a scale for each group of weights, of `references/make.py`, whose folder has the bytes of
+/// Q2_0, which safetensors has no type for.
+fn grouped() -> Parts {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references/qwen3-q2_0");
     let bytes = fs::read(folder.join("model.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -327,9 +326,12 @@ fn weights_with_a_scale_for_each_group_are_computed_with_as_numbers() {
         parts = parts.add(&name, &[cols, rows], TensorType::Q2_0.id(), data);
     }
     let head = file.tensor("lm_head.weight").unwrap().data().to_vec();
-    parts = parts.add("output.weight", &[64, 96], TensorType::Bf16.id(), head);
+    parts.add("output.weight", &[64, 96], TensorType::Bf16.id(), head)
+}
 
-    let engine = parts.load().unwrap();
+#[test]
+fn weights_with_a_scale_for_each_group_are_computed_with_as_numbers() {
+    let engine = grouped().load().unwrap();
     assert_eq!(engine.weight_formats(), ["Q2_0"]);
     let references = include_bytes!("../references/references.safetensors");
     let references = safetensors::SafeTensors::deserialize(references).unwrap();
@@ -346,4 +348,15 @@ fn weights_with_a_scale_for_each_group_are_computed_with_as_numbers() {
         println!("prompt {prompt}: greatest difference {greatest:e}");
         assert!(greatest < 1e-4, "prompt {prompt}: {greatest:e}");
     }
+}
+
+#[test]
+fn a_scale_beside_scales_of_groups_is_refused() {
+    let scale = 0.5_f32.to_le_bytes().to_vec();
+    let parts = grouped().add("blk.1.ffn_up.scale", &[1], TensorType::F32.id(), scale);
+    let error = parts.load().unwrap_err();
+    assert!(
+        matches!(&error, Error::UnknownTensor { tensor, .. } if tensor == "blk.1.ffn_up.scale"),
+        "{error}"
+    );
 }
