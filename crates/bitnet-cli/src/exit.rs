@@ -74,11 +74,14 @@ fn code_of(error: &anyhow::Error) -> u8 {
             | Error::Sampling { .. }
             | Error::Token { .. }
             | Error::Synthetic { .. }
-            | Error::ShapeFormat { .. },
+            | Error::ShapeFormat { .. }
+            | Error::Unsuitable { .. }
+            | Error::Exists { .. },
         ) => 2,
         Some(Error::Threads { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => 2,
         Some(Error::Threads { .. } | Error::Memory { .. } | Error::Context { .. }) => 4,
-        Some(Error::NotFinite) | None => 1,
+        Some(Error::NotFinite | Error::Output { .. } | Error::Unequal { .. } | Error::Stopped)
+        | None => 1,
         Some(_) => 3,
     }
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
+mod convert;
 mod doctor;
 mod exit;
 mod interrupt;
@@ -18,6 +19,7 @@ mod logits;
 mod memory;
 mod model;
 mod output;
+mod progress;
 mod run;
 mod synth;
 mod tune;
@@ -49,6 +51,10 @@ enum Command {
     Tune(tune::Args),
     /// Check a receipt: by arithmetic, and by running it again where the model is there.
     Verify(verify::Args),
+    /// Write a model in another format: GGUF with other types, or a Hugging Face folder.
+    Convert(convert::Args),
+    /// Make floating-point weights ternary, by the mean of their absolute values, and write the model.
+    Quantize(convert::Args),
     /// Write a model of random weights, to measure speed with.
     Synth(synth::Args),
 }
@@ -71,6 +77,8 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Convert(args) => convert::run(&args, false),
+        Command::Quantize(args) => convert::run(&args, true),
         Command::Synth(args) => synth::run(&args),
     };
     exit::code(result)

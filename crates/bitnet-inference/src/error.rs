@@ -208,6 +208,43 @@ pub enum Error {
         /// Why not.
         source: FormatError,
     },
+    /// A tensor that cannot be in the format it was to be converted to.
+    #[error("{file}: tensor `{tensor}` at byte {offset} has {source}; choose another format")]
+    Unsuitable {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Where its data starts.
+        offset: u64,
+        /// Why not.
+        source: FormatError,
+    },
+    /// Something has the name that a file was to have.
+    #[error("{} is there already: --force replaces it", path.display())]
+    Exists {
+        /// The name.
+        path: PathBuf,
+    },
+    /// A file that cannot be written.
+    #[error("{file}: cannot write: {source}")]
+    Output {
+        /// The file.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A model that was written holds something else than the one that was converted; it was removed.
+    #[error("{file}: what was written is not the same model: {what}; nothing was kept")]
+    Unequal {
+        /// The file.
+        file: String,
+        /// What is different.
+        what: String,
+    },
+    /// The caller ended what was going on.
+    #[error("stopped")]
+    Stopped,
     /// No kernel for an operation and a weight format.
     #[error(transparent)]
     NoCompatibleKernel(#[from] NoKernel),
@@ -325,6 +362,13 @@ pub enum Notice {
         /// Their names.
         names: Vec<String>,
     },
+    /// A tokenizer that is not quite the same in another format of files.
+    Tokenizer {
+        /// The file.
+        file: String,
+        /// What is different.
+        what: &'static str,
+    },
     /// Tiles of TL1 or TL2 that nobody has said.
     Tiles {
         /// The file.
@@ -378,6 +422,11 @@ impl fmt::Display for Notice {
                 "{file}: nothing is known of {}: results are wrong if that changes what the model \
                  computes",
                 names.join(", ")
+            ),
+                        Notice::Tokenizer { file, what } => write!(
+                f,
+                "{file}: its tokenizer cannot be written exactly: {what}: some texts become other \
+                 tokens"
             ),
             Notice::Tiles { file } => write!(
                 f,

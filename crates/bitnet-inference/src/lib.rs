@@ -8,6 +8,7 @@
 mod arch;
 mod backend;
 mod config;
+pub mod convert;
 pub mod device_features;
 mod engine;
 mod error;
@@ -35,7 +36,7 @@ pub use linear::QuantizedLinear;
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
-pub use source::{Checkpoint, ReadAs, StoredTensor};
+pub use source::{Checkpoint, Contents, ReadAs, StoredTensor, TernaryMatrix};
 pub use text::read_text;
 
 pub use bitnet_kernels::shortlist::Candidate;

@@ -2,7 +2,7 @@
 
 use bitnet_gguf::{Gguf, Value};
 
-use super::{Config, Key, LOCAL, READ, Settings, VOCABULARY, key};
+use super::{ACTIVATION, Config, Key, LOCAL, READ, Settings, VOCABULARY, key};
 use crate::Error;
 
 /// Numbers of a head that are turned, and numbers of a value: as many as a head has.
@@ -22,6 +22,19 @@ impl Config {
             return Err(Error::Architecture { file, found });
         }
         Config::read(&Metadata { gguf, architecture }, architecture)
+    }
+
+    /// The metadata that [`Config::from_gguf`] reads.
+    pub(crate) fn metadata(&self) -> Vec<(String, Value)> {
+        let (counts, numbers) = self.settings();
+        let same = SAME.map(|key| (key, self.head_size));
+        let counts = counts.into_iter().chain(same);
+        // They were read from 32 bits.
+        let counts = counts.map(|(key, n)| (key.gguf, Value::U32(n as u32)));
+        let numbers = numbers.into_iter().map(|(key, x)| (key.gguf, Value::F32(x)));
+        let act = (ACTIVATION[0].gguf, Value::String(self.activation.json().into()));
+        let named = |(key, value)| (format!("{}.{key}", self.architecture), value);
+        counts.chain(numbers).chain([act]).map(named).collect()
     }
 }
 

@@ -1,8 +1,11 @@
 //! Hyper-parameters from `config.json`, as transformers writes it.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Config, Key, LOCAL, LOCAL_ROPE_BASE, PATTERN, READ, ROPE_BASE, Settings, WINDOW};
+use super::{
+    ACTIVATION, Config, EPS, Key, LOCAL, LOCAL_ROPE_BASE, PATTERN, READ, ROPE_BASE, Settings,
+    WINDOW,
+};
 use crate::Error;
 use crate::source::Json;
 
@@ -52,6 +55,16 @@ const NEUTRAL: [&str; 39] = [
     "cache_implementation",
 ];
 
+/// The names of architectures in GGUF, and of their classes in transformers.
+const CLASSES: [(&str, &[&str]); 5] = [
+    ("bitnet-b1.58", &["BitNetForCausalLM"]),
+    // 1bitLLM's: the names differ in one letter.
+    ("bitnet", &["BitnetForCausalLM"]),
+    ("llama", &["LlamaForCausalLM"]),
+    ("qwen3", &["Qwen3ForCausalLM", "Qwen3Model"]),
+    ("gemma3", &["Gemma3ForCausalLM", "Gemma3TextModel"]),
+];
+
 /// Settings that change what a model computes.
 const CHANGES: [&str; 11] = [
     "attention_multiplier",
@@ -70,37 +83,88 @@ const CHANGES: [&str; 11] = [
 impl Config {
     /// Reads and checks `config.json`.
     pub(crate) fn from_json(json: &Json) -> Result<Config, Error> {
-        let classes = json.get("architectures").and_then(Value::as_array);
-        let class = classes.and_then(|classes| classes.first()).and_then(Value::as_str);
-        let architecture = match class {
-            Some("BitNetForCausalLM") => "bitnet-b1.58",
-            // 1bitLLM's: the names differ in one letter.
-            Some("BitnetForCausalLM") => "bitnet",
-            Some("LlamaForCausalLM") if trained_ternary(json) => "llama",
-            Some("Qwen3ForCausalLM" | "Qwen3Model") if trained_ternary(json) => "qwen3",
-            Some("Gemma3ForCausalLM" | "Gemma3TextModel") if trained_ternary(json) => "gemma3",
-            Some(
-                "LlamaForCausalLM" | "Qwen3ForCausalLM" | "Qwen3Model" | "Gemma3ForCausalLM"
-                | "Gemma3TextModel",
-            ) => {
-                let what = "these are floating-point weights that were not trained to be ternary: \
-                            results would be noise";
-                let (file, what) = (json.file.clone(), what.to_owned());
-                return Err(Error::Variant { file, what });
-            }
-            _ => {
-                let found = class.unwrap_or("of no name").to_owned();
-                return Err(Error::Architecture { file: json.file.clone(), found });
-            }
-        };
-        Config::read(json, architecture)
+        let architecture = Config::architecture_of(json)?;
+        if Config::trained_ternary(json) {
+            return Config::read(json, architecture);
+        }
+        let what = "these are floating-point weights that were not trained to be ternary: results \
+                    would be noise";
+        Err(Error::Variant { file: json.file.clone(), what: what.to_owned() })
+    }
+
+    /// Reads and checks `config.json`, whether or not the model was trained to be ternary.
+    pub(crate) fn from_any_json(json: &Json) -> Result<Config, Error> {
+        Config::read(json, Config::architecture_of(json)?)
+    }
+
+    /// The name in GGUF of the architecture.
+    pub(crate) fn architecture_of(json: &Json) -> Result<&'static str, Error> {
+        let class = class(json);
+        let known = CLASSES.iter().find(|(_, names)| names.iter().any(|name| class == Some(name)));
+        known.map(|&(architecture, _)| architecture).ok_or_else(|| Error::Architecture {
+            file: json.file.clone(),
+            found: class.unwrap_or("of no name").to_owned(),
+        })
+    }
+
+    /// Whether the linear layers of the model were trained to be ternary.
+    pub(crate) fn trained_ternary(json: &Json) -> bool {
+        let settings = json.get("quantization_config");
+        let method = settings.and_then(|settings| settings.get("quant_method"));
+        method.is_some_and(|method| method == "bitnet")
+            || Config::architecture_of(json).is_ok_and(|name| name.starts_with("bitnet"))
     }
 }
 
-/// Whether the linear layers of a model were trained to be ternary.
-fn trained_ternary(json: &Json) -> bool {
-    let method = json.get("quantization_config").and_then(|settings| settings.get("quant_method"));
-    method.is_some_and(|method| method == "bitnet")
+impl Config {
+    /// `config.json` of a model with packed weights and scales that multiply, without what tokenizers
+    /// add.
+    pub(crate) fn to_json(&self, tied: bool, norms: bool) -> Map<String, Value> {
+        let (counts, numbers) = self.settings();
+        let mut json = Map::new();
+        let class = CLASSES.iter().find(|(name, _)| *name == self.architecture);
+        // bitnet-25 is another name of bitnet-b1.58.
+        let class = class.map_or(CLASSES[0].1[0], |(_, names)| names[0]);
+        let kind = match self.architecture.as_str() {
+            "bitnet" | "llama" => "llama",
+            "gemma3" => "gemma3_text",
+            "qwen3" => "qwen3",
+            _ => "bitnet",
+        };
+        json.insert("architectures".to_owned(), [class].as_slice().into());
+        json.insert("model_type".to_owned(), kind.into());
+        json.insert(ACTIVATION[0].json.to_owned(), self.activation.json().into());
+        json.extend(counts.into_iter().map(|(key, n)| (key.json.to_owned(), n.into())));
+        json.extend(numbers.into_iter().map(|(key, x)| (key.json.to_owned(), shortest(x))));
+        json.insert("tie_word_embeddings".to_owned(), tied.into());
+        let mut packed = packed();
+        if norms {
+            packed.insert("use_rms_norm".to_owned(), true.into());
+            packed.insert(EPS.json.to_owned(), shortest(self.eps));
+        }
+        json.insert("quantization_config".to_owned(), packed.into());
+        json
+    }
+}
+
+/// The number with the fewest digits that is `x` in 32 bits.
+fn shortest(x: f32) -> Value {
+    x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+/// `quantization_config` of packed weights with scales that multiply.
+pub(crate) fn packed() -> Map<String, Value> {
+    let settings = [
+        ("quant_method", "bitnet"),
+        ("linear_class", "autobitlinear"),
+        ("quantization_mode", "offline"),
+    ];
+    settings.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
+}
+
+/// The name of the class in transformers.
+fn class(json: &Json) -> Option<&str> {
+    json.get("architectures")?.as_array()?.first()?.as_str()
 }
 
 impl Settings for Json {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use bitnet_kernels::Operation;
 
 use crate::Error;
+pub(crate) use json::packed;
 
 /// What a model says about itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,8 @@ pub struct Local {
     pub rope_base: f32,
     /// All layers are such but each of this number.
     pub every: usize,
+    /// Tokens that the model was trained for.
+    pub trained: usize,
 }
 
 /// What gates a feed-forward network.
@@ -67,6 +70,15 @@ pub enum Activation {
 
 impl Activation {
     const ALL: [Activation; 3] = [Activation::Relu2, Activation::Silu, Activation::Gelu];
+
+    /// Its name in `config.json`.
+    fn json(self) -> &'static str {
+        match self {
+            Activation::Relu2 => "relu2",
+            Activation::Silu => "silu",
+            Activation::Gelu => "gelu_pytorch_tanh",
+        }
+    }
 
     /// What a kernel for it computes.
     pub(crate) fn operation(self) -> Operation {
@@ -236,6 +248,31 @@ impl Config {
         self.kv_heads * self.head_size
     }
 
+    /// Tokens that the model was trained for.
+    fn trained_context(&self) -> usize {
+        self.local.map_or(self.context, |local| local.trained)
+    }
+
+    /// The settings that are whole numbers, and those that are not.
+    fn settings(&self) -> (Vec<(Key, usize)>, Vec<(Key, f32)>) {
+        let mut counts = vec![
+            (CONTEXT, self.trained_context()),
+            (HIDDEN, self.hidden),
+            (LAYERS, self.layers),
+            (FFN, self.ffn),
+            (HEADS, self.heads),
+            (KV_HEADS, self.kv_heads),
+            (HEAD_SIZE, self.head_size),
+        ];
+        let mut numbers = vec![(EPS, self.eps), (ROPE_BASE, self.rope_base)];
+        counts.extend(self.vocabulary.map(|rows| (VOCABULARY, rows)));
+        if let Some(Local { window, rope_base, every, .. }) = self.local {
+            counts.extend([(WINDOW, window), (PATTERN, every)]);
+            numbers.push((LOCAL_ROPE_BASE, rope_base));
+        }
+        (counts, numbers)
+    }
+
     /// What multiplies embeddings.
     pub(crate) fn embedding_scale(&self) -> f32 {
         match self.architecture.as_str() {
@@ -259,7 +296,7 @@ impl Config {
         if let Some(window) = settings.count(WINDOW)? {
             let rope_base = settings.positive(LOCAL_ROPE_BASE)?.unwrap_or(10_000.0);
             let every = settings.count(PATTERN)?.unwrap_or(6);
-            self.local = Some(Local { window, rope_base, every });
+            self.local = Some(Local { window, rope_base, every, trained: self.context });
             // Up to there all layers see all tokens.
             self.context = self.context.min(window);
         }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::json::{Json, read};
 use super::names::gguf_name;
 use super::{StoredTensor, Weights, base_name};
-use crate::tokenizer::{Tokenizer, TokenizerFiles, Vocabulary};
+use crate::tokenizer::{TokenizerFiles, Vocabulary};
 use crate::{Config, Error, Notice};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -25,7 +25,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A folder whose files have been found and whose headers have been read.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     config: Json,
     /// `config.json` as it is: what it says is a part of what the model computes.
@@ -71,7 +71,27 @@ impl Folder {
         Ok(Folder { path: path.to_owned(), config, config_bytes, shards, scales_divide })
     }
 
-    pub(super) fn config(&self) -> &Json {
+    /// Its name, without the folders it is in.
+    pub(super) fn base_name(&self) -> String {
+        let whole = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        base_name(&whole.display().to_string())
+    }
+
+    /// The files beside the weights that say how text becomes tokens and back, as they are.
+    pub(crate) fn beside(&self) -> Result<Vec<(&'static str, String)>, Error> {
+        let names = [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "generation_config.json",
+            "chat_template.jinja",
+        ];
+        let all =
+            names.into_iter().map(|name| Ok(read(&self.path.join(name))?.map(|text| (name, text))));
+        all.filter_map(Result::transpose).collect()
+    }
+
+    pub(crate) fn config(&self) -> &Json {
         &self.config
     }
 
@@ -143,12 +163,12 @@ impl Folder {
         Ok(Weights { format, bytes: shard.bytes.slice(range.clone()) })
     }
 
-    /// The tokenizer of `tokenizer.json`, if there is one.
+    /// The vocabulary of `tokenizer.json`, if there is one.
     /// Embedding tables can have more `rows` than there are tokens.
-    pub(super) fn tokenizer(&self, rows: usize) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
+    pub(super) fn vocabulary(&self, rows: usize) -> Result<Option<Vocabulary>, Error> {
         let read = |name: &str| read(&self.path.join(name));
         let Some(tokenizer) = read("tokenizer.json")? else {
-            return Ok((None, Vec::new()));
+            return Ok(None);
         };
         let beside = ["tokenizer_config.json", "generation_config.json", "config.json"];
         let [tokenizer_config, generation_config, config] = beside.map(read);
@@ -164,7 +184,7 @@ impl Folder {
         let fail = |source| Error::Tokenizer { file: self.path.display().to_string(), source };
         let mut vocabulary = Vocabulary::from_json(&files).map_err(fail)?;
         vocabulary.pad(rows);
-        Ok((Some(Tokenizer::new(vocabulary).map_err(fail)?), Vec::new()))
+        Ok(Some(vocabulary))
     }
 }
 

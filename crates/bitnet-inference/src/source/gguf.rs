@@ -6,11 +6,7 @@ use bitnet_gguf::{Gguf, TensorType};
 use bitnet_kernels::Format;
 
 use super::{StoredTensor, Weights};
-use crate::tokenizer::{
-    ByteLevel, MergeOrder, Model, SentencePiece, SpacePrefix, Splitter, TokenType, Tokenizer,
-    TokenizerError, Vocabulary,
-};
-use crate::{Error, Notice};
+use crate::Error;
 
 /// The most parts of a file: their numbers have five digits.
 const MOST_PARTS: u32 = 99_999;
@@ -141,85 +137,4 @@ pub(super) fn weights(gguf: &Gguf, place: usize) -> Result<Weights, Error> {
         }
     };
     Ok(Weights { format, bytes: gguf.data(tensor)? })
-}
-
-/// The tokenizer of a GGUF file if it has one, and what the user should know about it.
-///
-/// # Errors
-///
-/// Where the metadata has a vocabulary of a kind we do not have, or one that contradicts itself.
-pub(super) fn tokenizer(gguf: &Gguf) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
-    let fail = |source| Error::Tokenizer { file: gguf.name().to_owned(), source };
-    let Some(kind) = gguf.str("tokenizer.ggml.model")? else {
-        return Ok((None, Vec::new()));
-    };
-    let tokens: Vec<String> =
-        gguf.require_strings("tokenizer.ggml.tokens")?.map(str::to_owned).collect();
-    let types = gguf.i32s("tokenizer.ggml.token_type")?.unwrap_or_default();
-    let types = types.into_iter().map(TokenType::try_from).collect::<Result<_, _>>();
-    let mut notices = Vec::new();
-    let model = match kind {
-        "gpt2" => byte_level(gguf, &tokens, &mut notices)?,
-        "llama" => sentence_piece(gguf)?,
-        _ => {
-            let what = format!(
-                "tokenizer `{kind}` is not supported; supported are gpt2 (byte-level BPE) and llama \
-                 (SentencePiece BPE)"
-            );
-            return Err(Error::Variant { file: gguf.name().to_owned(), what });
-        }
-    };
-    let eos = gguf.u32("tokenizer.ggml.eos_token_id")?;
-    let add_eos = gguf.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-    let suffix =
-        if add_eos { Some(eos.ok_or_else(|| fail(TokenizerError::MissingEos))?) } else { None };
-    let vocabulary = Vocabulary {
-        tokens,
-        types: types.map_err(fail)?,
-        normalized: Vec::new(),
-        bos: gguf.u32("tokenizer.ggml.bos_token_id")?,
-        eos,
-        ends: gguf.u32("tokenizer.ggml.eot_token_id")?.into_iter().collect(),
-        add_bos: gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(model.usually_adds_bos()),
-        suffix,
-        model,
-    };
-    Ok((Some(Tokenizer::new(vocabulary).map_err(fail)?), notices))
-}
-
-/// A byte-level model. Without a name for it, the splitter is that of Llama 3 if the vocabulary is
-/// (the official 2B-4T file lacks the name), else what llama.cpp takes.
-fn byte_level(gguf: &Gguf, tokens: &[String], notices: &mut Vec<Notice>) -> Result<Model, Error> {
-    let file = || gguf.name().to_owned();
-    let splitter = match gguf.str("tokenizer.ggml.pre")? {
-        Some(name) => name.parse().map_err(|source| Error::Tokenizer { file: file(), source })?,
-        None => {
-            let llama3 =
-                tokens.len() == 128_256 || tokens.iter().any(|token| token == "<|begin_of_text|>");
-            let name = if llama3 { "llama-bpe" } else { "default" };
-            notices.push(Notice::NoSplitter { file: file(), used: name });
-            if llama3 { Splitter::llama3() } else { Splitter::unnamed() }
-        }
-    };
-    let merges = gguf.require_strings("tokenizer.ggml.merges")?.map(str::to_owned).collect();
-    Ok(Model::ByteLevel(ByteLevel::new(merges, splitter)))
-}
-
-/// A SentencePiece model. Where characters are unknown, SentencePiece makes one token of all that
-/// stand side by side.
-fn sentence_piece(gguf: &Gguf) -> Result<Model, Error> {
-    let key = "tokenizer.ggml.scores";
-    let Some(scores) = gguf.f32s(key)? else {
-        let what = format!("metadata `{key}` is missing: convert the model again");
-        return Err(Error::Variant { file: gguf.name().to_owned(), what });
-    };
-    let prefix = gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-    Ok(Model::SentencePiece(SentencePiece {
-        order: MergeOrder::Scores(scores),
-        prefix: if prefix { SpacePrefix::Always } else { SpacePrefix::None },
-        strip: prefix,
-        split: false,
-        unknown: gguf.u32("tokenizer.ggml.unknown_token_id")?,
-        fuse_unknown: true,
-    }))
 }

@@ -13,7 +13,8 @@ use bitnet_kernels::shortlist::ShortlistError;
 use bitnet_kernels::ternarize::Ternarizer;
 use bitnet_kernels::{Bound, Device, Format, KernelManager, Pool};
 
-use super::ternary::{Ternary, numbers, rows_apart};
+use super::contents::turned;
+use super::ternary::{Ternarize, Ternary, numbers, rows_apart};
 use super::{Checkpoint, ReadAs, StoredTensor, Weights};
 use crate::linear::{DequantizedLinear, GROUPED, Linear, QuantizedLinear};
 use crate::matrix::FloatMatrix;
@@ -87,13 +88,14 @@ impl<'a> Loader<'a> {
         let encoding = self.encoding(weights.format);
         let stored = encoding.format;
         let shape = (rows, cols);
+        let ternarize = (self.ternarizer, Ternarize::Trained);
         let mut ternary =
-            self.checkpoint.ternary((tensor, &weights), encoding, shape, &self.ternarizer)?;
+            self.checkpoint.ternary((tensor, &weights), encoding, shape, ternarize)?;
         let damaged = |error| self.checkpoint.damaged(tensor, error);
         if let Some(head_size) = self.interleaved(name) {
             ternary = ternary.apart(shape, head_size).map_err(damaged)?;
         }
-        let Ternary { encoding, bytes, scale } = ternary;
+        let Ternary { encoding, bytes, scale, .. } = ternary;
         let side = side * scale;
         let linear = match self.dequantize {
             Some(head) => DequantizedLinear::new(encoding, &bytes, (rows, cols), (side, head))
@@ -113,9 +115,8 @@ impl<'a> Loader<'a> {
     /// Rows of a head, if its even ones are the first half and its odd ones the second. Of what positions
     /// turn, GGUF has them so in architecture `llama`.
     fn interleaved(&self, name: &str) -> Option<usize> {
-        let turned = name.ends_with("attn_q") || name.ends_with("attn_k");
         let llama = self.checkpoint.is_gguf() && self.config().architecture == "llama";
-        (turned && llama).then_some(self.config().head_size)
+        (turned(name) && llama).then_some(self.config().head_size)
     }
 
     /// A linear layer whose weights have a scale for each group.
@@ -171,24 +172,10 @@ impl<'a> Loader<'a> {
     /// What all weights of a linear layer are multiplied by besides, which is `needed` where the format
     /// has no scale.
     fn side_scale(&mut self, name: &str, needed: bool) -> Result<f32, Error> {
-        let name = format!("{name}.scale");
-        let Some(tensor) = self.checkpoint.tensor(&name) else {
-            let file = || self.file().to_owned();
-            return match needed {
-                true => Err(Error::MissingTensor { file: file(), tensor: name }),
-                false => Ok(1.0),
-            };
-        };
-        let found = self.vector(&name, tensor.elements().min(2) as usize)?;
-        let scale = match found[..] {
-            [scale] if self.checkpoint.scales_divide() => 1.0 / scale,
-            [scale] => scale,
-            _ => return Err(self.shape(tensor, &[1])),
-        };
-        match scale.is_finite() {
-            true => Ok(scale),
-            false => Err(self.not_finite(tensor, 0, found[0])),
+        if let Some(tensor) = self.checkpoint.tensor(&format!("{name}.scale")) {
+            self.used.insert(&tensor.name);
         }
+        self.checkpoint.side_scale(name, needed)
     }
 
     /// Whether the model has a tensor of this name.
@@ -211,7 +198,7 @@ impl<'a> Loader<'a> {
         let found = self.checkpoint.tensor(name).and_then(|t| t.dims.get(1).copied()).unwrap_or(1);
         let rows = c.vocabulary.map_or(found, |rows| rows as u64);
         let tensor = self.find(name, &[c.hidden as u64, rows])?;
-        let weights = self.float(tensor)?;
+        let weights = self.checkpoint.float(tensor)?;
         let (shape, bytes) = ((rows as usize, c.hidden), weights.bytes.clone());
         format::check(weights.format, &bytes, shape.0, shape.1)
             .map_err(|e| self.checkpoint.damaged(tensor, e))?;
@@ -248,8 +235,9 @@ impl<'a> Loader<'a> {
     /// trained.
     pub(crate) fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let mut weights = self.vector(name, len)?;
-        if self.config().architecture == "gemma3" && !self.checkpoint.is_gguf() {
-            weights.iter_mut().for_each(|weight| *weight += 1.0);
+        let offset = self.checkpoint.norm_offset(&self.config().architecture);
+        if offset != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight += offset);
         }
         Ok(weights)
     }
@@ -257,11 +245,11 @@ impl<'a> Loader<'a> {
     /// A tensor of one dimension, widened. Its numbers must be finite.
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let tensor = self.find(name, &[len as u64])?;
-        let Weights { format, bytes } = self.float(tensor)?;
+        let Weights { format, bytes } = self.checkpoint.float(tensor)?;
         let out = numbers(format, &bytes, len).map_err(|e| self.checkpoint.damaged(tensor, e))?;
         match out.iter().position(|x| !x.is_finite()) {
             None => Ok(out),
-            Some(index) => Err(self.not_finite(tensor, index, out[index])),
+            Some(index) => Err(self.checkpoint.not_finite(tensor, index, out[index])),
         }
     }
 
@@ -284,16 +272,6 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// The format and the bytes of a floating-point tensor.
-    fn float(&self, tensor: &StoredTensor) -> Result<Weights, Error> {
-        let weights = self.checkpoint.weights(tensor)?;
-        if Format::FLOAT.contains(&weights.format) {
-            return Ok(weights);
-        }
-        let expected = "types of floating-point numbers, such as F16";
-        Err(self.checkpoint.wrong_type(tensor, weights.format, expected))
-    }
-
     /// The tensor `name`, which must have the dimensions `dims`, fastest first.
     fn find(&mut self, name: &str, dims: &[u64]) -> Result<&'a StoredTensor, Error> {
         let Some(tensor) = self.checkpoint.tensor(name) else {
@@ -301,7 +279,7 @@ impl<'a> Loader<'a> {
             return Err(Error::MissingTensor { file, tensor: name.to_owned() });
         };
         if tensor.dims != dims {
-            return Err(self.shape(tensor, dims));
+            return Err(self.checkpoint.wrong_shape(tensor, dims));
         }
         self.used.insert(&tensor.name);
         Ok(tensor)
@@ -325,26 +303,6 @@ impl<'a> Loader<'a> {
                 offset: tensor.offset,
                 architecture: self.config().architecture.clone(),
             }),
-        }
-    }
-
-    fn shape(&self, tensor: &StoredTensor, expected: &[u64]) -> Error {
-        Error::Shape {
-            file: self.checkpoint.file_of(tensor),
-            tensor: tensor.stored.clone(),
-            offset: tensor.offset,
-            found: tensor.dims.clone(),
-            expected: expected.to_vec(),
-        }
-    }
-
-    fn not_finite(&self, tensor: &StoredTensor, index: usize, value: f32) -> Error {
-        Error::NotFiniteWeight {
-            file: self.checkpoint.file_of(tensor),
-            tensor: tensor.stored.clone(),
-            offset: tensor.offset,
-            index,
-            value,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where models come from: GGUF files and Hugging Face folders, as named tensors in one form.
 
+mod contents;
 mod folder;
 mod gguf;
 mod json;
@@ -7,23 +8,26 @@ mod load;
 mod names;
 mod read_as;
 mod ternary;
+mod vocabulary;
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use bitnet_gguf::{Bytes, Gguf};
+use bitnet_gguf::{Bytes, Gguf, Value};
 use bitnet_kernels::Format;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::sha256;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, Vocabulary};
 use crate::{Error, Notice};
 
-use folder::Folder;
+pub use contents::{Contents, TernaryMatrix};
+pub(crate) use folder::Folder;
 pub(crate) use json::Json;
 pub(crate) use load::Loader;
+pub(crate) use names::hf_name;
 pub use read_as::ReadAs;
 
 /// A model as it lies on disk: hyper-parameters, named tensors, tokenizer. Its weights are neither
@@ -242,6 +246,34 @@ impl Checkpoint {
         matches!(self.container, Container::Gguf(_))
     }
 
+    /// The name of its architecture, which need not be one of [`Config::ARCHITECTURES`].
+    ///
+    /// # Errors
+    ///
+    /// Where it does not say, or a folder says one that has no name in GGUF.
+    pub fn architecture(&self) -> Result<&str, Error> {
+        match &self.container {
+            Container::Gguf(files) => Ok(files[0].architecture()?),
+            Container::Folder(folder) => Config::architecture_of(folder.config()),
+        }
+    }
+
+    /// Whether its linear layers were trained to be ternary, as far as it says.
+    pub(crate) fn trained(&self) -> bool {
+        match &self.container {
+            Container::Gguf(files) => {
+                files[0].architecture().is_ok_and(|name| name.starts_with("bitnet"))
+            }
+            Container::Folder(folder) => Config::trained_ternary(folder.config()),
+        }
+    }
+
+    /// What is added to the weights of norms: checkpoints of Gemma have them less one, as they are
+    /// trained.
+    pub(crate) fn norm_offset(&self, architecture: &str) -> f32 {
+        if architecture == "gemma3" && !self.is_gguf() { 1.0 } else { 0.0 }
+    }
+
     /// Whether the scales beside ternary matrices divide.
     pub(crate) fn scales_divide(&self) -> bool {
         match &self.container {
@@ -265,9 +297,73 @@ impl Checkpoint {
     ///
     /// [`Error::Tokenizer`] where it contradicts itself or is of an unknown kind.
     pub(crate) fn tokenizer(&self, rows: usize) -> Result<(Option<Tokenizer>, Vec<Notice>), Error> {
+        let (vocabulary, notices) = self.vocabulary(rows)?;
+        let fail = |source| Error::Tokenizer { file: self.name.clone(), source };
+        Ok((vocabulary.map(Tokenizer::new).transpose().map_err(fail)?, notices))
+    }
+
+    /// The vocabulary of a model whose embedding table has so many rows, if it has one, and what the
+    /// user should know about it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] where it is of an unknown kind.
+    pub(crate) fn vocabulary(
+        &self,
+        rows: usize,
+    ) -> Result<(Option<Vocabulary>, Vec<Notice>), Error> {
         match &self.container {
-            Container::Gguf(files) => gguf::tokenizer(&files[0]),
-            Container::Folder(folder) => folder.tokenizer(rows),
+            Container::Gguf(files) => vocabulary::read(&files[0]),
+            Container::Folder(folder) => Ok((folder.vocabulary(rows)?, Vec::new())),
+        }
+    }
+
+    /// The metadata that the model has in GGUF, and what the user should know if it is not in GGUF.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::config`], and where the tokenizer is of an unknown kind.
+    pub(crate) fn metadata(&self) -> Result<(Vec<(String, Value)>, Vec<Notice>), Error> {
+        let folder = match &self.container {
+            Container::Gguf(files) => {
+                let all = files[0].metadata().map(|(key, value)| (key.to_owned(), value.clone()));
+                return Ok((all.collect(), Vec::new()));
+            }
+            Container::Folder(folder) => folder,
+        };
+        let mut config = self.any_config()?;
+        let table = self.tensor("token_embd.weight").and_then(|table| table.dims.get(1));
+        config.vocabulary = table.map(|&rows| rows as usize).or(config.vocabulary);
+        let named = |key: &str, value: &str| (key.to_owned(), Value::from(value));
+        let mut metadata = vec![
+            named("general.architecture", &config.architecture),
+            named("general.name", &folder.base_name()),
+        ];
+        metadata.extend(config.metadata());
+        let mut notices = self.notices();
+        if let Some(vocabulary) = folder.vocabulary(config.vocabulary.unwrap_or_default())? {
+            let (tokenizer, lost) = vocabulary::write(&vocabulary);
+            metadata.extend(tokenizer);
+            let file = self.name.clone();
+            let lost = lost.into_iter().map(|what| Notice::Tokenizer { file: file.clone(), what });
+            notices.extend(lost);
+        }
+        Ok((metadata, notices))
+    }
+
+    /// Its folder, if it is one of Hugging Face.
+    pub(crate) fn folder(&self) -> Option<&Folder> {
+        match &self.container {
+            Container::Gguf(_) => None,
+            Container::Folder(folder) => Some(folder),
+        }
+    }
+
+    /// The hyper-parameters, whether or not the model was trained to be ternary.
+    pub(crate) fn any_config(&self) -> Result<Config, Error> {
+        match &self.container {
+            Container::Gguf(_) => self.config(),
+            Container::Folder(folder) => Config::from_any_json(folder.config()),
         }
     }
 }

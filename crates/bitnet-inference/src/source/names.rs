@@ -51,6 +51,13 @@ const GEMMA: [(&str, &str); 2] = [
     ("pre_feedforward_layernorm.weight", "ffn_norm.weight"),
 ];
 
+/// Whether a tensor is the weights of a linear layer of a block, by its name in GGUF.
+pub(super) fn is_linear(name: &str) -> bool {
+    let parts = name.strip_prefix("blk.").and_then(|name| name.split_once('.'));
+    let linear = parts.and_then(|(_, part)| part.strip_suffix(".weight"));
+    linear.is_some_and(|linear| LINEARS.iter().any(|(_, known)| *known == linear))
+}
+
 /// The name in GGUF of a tensor that a checkpoint of model type `kind` calls `name`; `name` itself
 /// where it has none.
 pub(super) fn gguf_name<'a>(kind: &str, name: &'a str) -> Cow<'a, str> {
@@ -63,6 +70,36 @@ pub(super) fn gguf_name<'a>(kind: &str, name: &'a str) -> Cow<'a, str> {
         Some(format!("blk.{block}.{}", in_block(kind, part)?))
     });
     found.map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+/// The name in a checkpoint of transformers of what GGUF calls `name` in an architecture; nothing where
+/// it has none.
+pub(crate) fn hf_name(architecture: &str, name: &str) -> Option<String> {
+    if let Some((stored, _)) = ONCE.iter().find(|(_, known)| *known == name) {
+        let outer = if *stored == "lm_head.weight" { "" } else { "model." };
+        return Some(format!("{outer}{stored}"));
+    }
+    let (block, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    let reverse = |table: &[(&'static str, &str)]| {
+        table.iter().find(|(_, known)| *known == part).map(|(stored, _)| (*stored).to_owned())
+    };
+    let norm = match architecture {
+        "gemma3" => reverse(&GEMMA).or_else(|| reverse(&NORMS)),
+        // The names of 1bitLLM come behind the others.
+        "bitnet" => {
+            NORMS.iter().rev().find(|(_, known)| *known == part).map(|row| row.0.to_owned())
+        }
+        _ => reverse(&NORMS),
+    };
+    let linear = || {
+        let of = |(stored, known): &(&str, &str)| {
+            let rest = part.strip_prefix(known)?;
+            let (last, _) = PARTS.iter().find(|(_, known)| *known == rest)?;
+            Some(format!("{stored}{last}"))
+        };
+        LINEARS.iter().find_map(of)
+    };
+    Some(format!("model.layers.{block}.{}", norm.or_else(linear)?))
 }
 
 fn in_block(kind: &str, part: &str) -> Option<String> {
@@ -112,6 +149,36 @@ mod tests {
         ] {
             assert_eq!(gguf_name(kind, stored), name);
         }
+    }
+
+    #[test]
+    fn names_are_found_again() {
+        for (architecture, kind) in [
+            ("bitnet-b1.58", "bitnet"),
+            ("bitnet", "llama"),
+            ("llama", "llama"),
+            ("qwen3", "qwen3"),
+            ("gemma3", "gemma3_text"),
+        ] {
+            for name in [
+                "token_embd.weight",
+                "output_norm.weight",
+                "output.weight",
+                "blk.3.attn_norm.weight",
+                "blk.0.ffn_norm.weight",
+                "blk.0.attn_sub_norm.weight",
+                "blk.0.ffn_sub_norm.weight",
+                "blk.12.attn_k_norm.weight",
+                "blk.1.attn_q.weight",
+                "blk.1.ffn_down_norm_in.weight",
+                "blk.1.attn_output.scale",
+            ] {
+                let stored = hf_name(architecture, name).unwrap();
+                assert_eq!(gguf_name(kind, &stored), name, "{architecture}: {stored}");
+            }
+        }
+        assert_eq!(hf_name("llama", "rope_freqs.weight"), None);
+        assert_eq!(hf_name("llama", "blk.0.attn_rot_embd"), None);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(crate) use alphabet::spelling;
 pub use decode::Stream;
 pub use error::TokenizerError;
 pub use json::TokenizerFiles;
+pub(crate) use json::to_json;
 pub use split::Splitter;
 pub use vocabulary::{
     ByteLevel, MergeOrder, Model, SentencePiece, SpacePrefix, TokenType, Vocabulary,

@@ -8,6 +8,7 @@ mod beside;
 mod pipeline;
 mod pre_tokenizer;
 mod vocab;
+mod write;
 
 use std::mem;
 
@@ -20,6 +21,7 @@ use beside::Beside;
 use pipeline::{Decoding, Normalizing, Template};
 use pre_tokenizer::PreTokenizing;
 use vocab::{ModelJson, Tokens};
+pub(crate) use write::to_json;
 
 /// The files of a Hugging Face repository that say what its tokenizer is, as bytes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -16,7 +16,7 @@ const NAME: &str = "pre_tokenizer";
 const MOST_STAGES: usize = 8;
 
 /// The expressions we have.
-const EXPRESSIONS: [(&str, Cut); 6] = [
+const EXPRESSIONS: [(&str, Cut); 7] = [
     (
         concat!(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
@@ -35,10 +35,17 @@ const EXPRESSIONS: [(&str, Cut); 6] = [
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         Cut::Text(Stage::Gpt2),
     ),
+    (r"[\p{P}\$\+<=>\^~\|]+", Cut::Text(Stage::PunctuationButBacktick)),
     (r"\p{N}", Cut::Text(Stage::Numbers { single: true })),
     ("[0-9]", Cut::Bytes(ByteStage::Digit)),
     ("[0-9][0-9][0-9]", Cut::Bytes(ByteStage::ThreeDigits)),
 ];
+
+/// The expression of a stage that has one; of the others an empty one.
+pub(super) fn expression(stage: Stage) -> &'static str {
+    let found = EXPRESSIONS.iter().find(|(_, cut)| matches!(cut, Cut::Text(of) if *of == stage));
+    found.map_or("", |(expression, _)| expression)
+}
 
 /// What one step cuts.
 #[derive(Clone, Copy)]

@@ -114,8 +114,19 @@ impl Splitter {
         Self::of(&[Stage::Punctuation { single: false }, Stage::Gpt2], &[ByteStage::Digit])
     }
 
+    /// The name that GGUF has for it, if it has one.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        let names = ["llama-bpe", "qwen2", "gpt-2", "default", "falcon", "falcon3"];
+        names.into_iter().find(|name| name.parse().is_ok_and(|known: Splitter| known == *self))
+    }
+
     pub(super) fn of(stages: &[Stage], byte_stages: &[ByteStage]) -> Self {
         Self { stages: stages.to_vec(), byte_stages: byte_stages.to_vec() }
+    }
+
+    /// What cuts text, and what cuts bytes after that.
+    pub(super) fn stages(&self) -> (&[Stage], &[ByteStage]) {
+        (&self.stages, &self.byte_stages)
     }
 
     /// Gives the pieces of `text` to `take`, in order; joined, they are the text.

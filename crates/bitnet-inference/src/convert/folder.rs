@@ -1,0 +1,148 @@
+//! Writes Hugging Face folders: packed weights in one file of safetensors, and what is beside them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use bitnet_kernels::Format;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::{Map, Value};
+
+use super::output::finish;
+use super::{Conversion, Planned, Watched};
+use crate::config::packed;
+use crate::source::hf_name;
+use crate::{Error, Notice, tokenizer};
+
+/// A file beside the weights: its name, and what it says.
+type Beside = (&'static str, String);
+
+impl Conversion<'_> {
+    pub(super) fn write_folder(
+        &self,
+        path: &Path,
+        progress: &(dyn Fn(u64) -> bool + Sync),
+    ) -> Result<(), Error> {
+        let fail = |source| Error::Output { file: "the model".to_owned(), source };
+        for (name, text) in self.beside()?.0 {
+            let mut file = File::create_new(path.join(name)).map_err(fail)?;
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+        }
+        let file = File::create_new(path.join("model.safetensors")).map_err(fail)?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let header = self.header()?;
+        let length = header.len() as u64;
+        out.write_all(&length.to_le_bytes()).and_then(|()| out.write_all(&header)).map_err(fail)?;
+        for planned in &self.tensors {
+            let mut watched = Watched { out: &mut out, written: progress };
+            self.produce(planned, &mut watched)?;
+            if let Some(ternary) = planned.ternary {
+                out.write_all(&ternary.scale.to_le_bytes()).map_err(fail)?;
+            }
+        }
+        finish(out)?;
+        fs::File::open(path).and_then(|folder| sync(&folder)).map_err(fail)
+    }
+
+    /// The header of the file of weights: JSON, padded to a multiple of eight bytes.
+    fn header(&self) -> Result<Vec<u8>, Error> {
+        let mut tensors = Vec::new();
+        let mut start = 0;
+        let mut add = |name: String, dtype, shape, length: u64| {
+            let end = start + length as usize;
+            tensors.push((name, TensorInfo { dtype, shape, data_offsets: (start, end) }));
+            start = end;
+        };
+        for planned in &self.tensors {
+            let name = self.name(planned)?;
+            let mut shape: Vec<_> =
+                planned.tensor.dims.iter().rev().map(|&dim| dim as usize).collect();
+            let dtype = match planned.to {
+                Format::F16 => Dtype::F16,
+                Format::Bf16 => Dtype::BF16,
+                Format::F32 => Dtype::F32,
+                _ => {
+                    // Four rows of weights are in one of bytes.
+                    shape[0] /= 4;
+                    Dtype::U8
+                }
+            };
+            let scale = planned.ternary.map(|_| format!("{name}_scale"));
+            add(name, dtype, shape, self.length(planned));
+            if let Some(scale) = scale {
+                add(scale, Dtype::F32, vec![1], 4);
+            }
+        }
+        let about = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+        let damaged = |what: String| Error::Variant {
+            file: self.contents.checkpoint().name().to_owned(),
+            what,
+        };
+        let metadata =
+            Metadata::new(Some(about), tensors).map_err(|error| damaged(error.to_string()))?;
+        let mut header =
+            serde_json::to_vec(&metadata).map_err(|error| damaged(error.to_string()))?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        Ok(header)
+    }
+
+    /// The name in the folder.
+    fn name(&self, planned: &Planned<'_>) -> Result<String, Error> {
+        let checkpoint = self.contents.checkpoint();
+        let tensor = planned.tensor;
+        if checkpoint.folder().is_some() {
+            return Ok(tensor.stored.clone());
+        }
+        let architecture = checkpoint.architecture()?;
+        hf_name(architecture, &tensor.name).ok_or_else(|| Error::UnknownTensor {
+            file: checkpoint.file_of(tensor),
+            tensor: tensor.stored.clone(),
+            offset: tensor.offset,
+            architecture: architecture.to_owned(),
+        })
+    }
+
+    /// What is beside the weights, and what the user should know of it.
+    pub(super) fn beside(&self) -> Result<(Vec<Beside>, Vec<Notice>), Error> {
+        let checkpoint = self.contents.checkpoint();
+        if let Some(folder) = checkpoint.folder() {
+            let mut config = folder.config().value.as_object().cloned().unwrap_or_default();
+            let old = config.get_mut("quantization_config").map(Value::take);
+            let mut settings = old.and_then(|old| old.as_object().cloned()).unwrap_or_default();
+            settings.extend(packed());
+            config.insert("quantization_config".to_owned(), settings.into());
+            let mut files = folder.beside()?;
+            files.push(("config.json", pretty(config)));
+            return Ok((files, checkpoint.notices()));
+        }
+        let mut config = checkpoint.config()?;
+        let names: BTreeSet<_> = checkpoint.tensors().iter().map(|t| t.name.as_str()).collect();
+        let rows = checkpoint.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
+        config.vocabulary = rows.map(|rows| rows as usize).or(config.vocabulary);
+        let norms = names.iter().any(|name| name.ends_with("_norm_in.weight"));
+        let mut json = config.to_json(!names.contains("output.weight"), norms);
+        let (vocabulary, mut notices) = checkpoint.vocabulary(config.vocabulary.unwrap_or(0))?;
+        let mut files = Vec::new();
+        if let Some(vocabulary) = vocabulary {
+            json.extend(vocabulary.bos.map(|id| ("bos_token_id".to_owned(), id.into())));
+            json.extend(vocabulary.eos.map(|id| ("eos_token_id".to_owned(), id.into())));
+            let (written, lost) = tokenizer::to_json(&vocabulary);
+            files.extend(written.into_iter().map(|(name, json)| (name, pretty(json))));
+            let file = checkpoint.name();
+            notices.extend(lost.map(|what| Notice::Tokenizer { file: file.to_owned(), what }));
+        }
+        files.push(("config.json", pretty(json)));
+        Ok((files, notices))
+    }
+}
+
+fn pretty(json: Map<String, Value>) -> String {
+    format!("{:#}\n", Value::Object(json))
+}
+
+/// That the names in a folder are on the disk.
+fn sync(folder: &File) -> io::Result<()> {
+    if cfg!(unix) { folder.sync_all() } else { Ok(()) }
+}

@@ -1,0 +1,278 @@
+//! What the tensors of a checkpoint hold, whatever they are stored as: for all that does not compute
+//! with them.
+
+use std::ops::Range;
+
+use bitnet_kernels::format::{self, Encoding, FormatError};
+use bitnet_kernels::ternarize::Ternarizer;
+use bitnet_kernels::{Format, KernelManager};
+use sha2::{Digest, Sha256};
+
+use super::names::is_linear;
+use super::ternary::{Ternarize, numbers, rows_together};
+use super::{Checkpoint, ReadAs, StoredTensor, Weights};
+use crate::{Error, sha256};
+
+/// Reads what the tensors of a [`Checkpoint`] hold: each ternary matrix as weights and one scale, the
+/// others as numbers. Two checkpoints hold the same model if these are the same, whatever their formats.
+///
+/// ```no_run
+/// use bitnet_inference::{Checkpoint, Contents};
+///
+/// let checkpoint = Checkpoint::open("model.gguf")?;
+/// let contents = Contents::new(&checkpoint, None)?;
+/// for tensor in checkpoint.tensors() {
+///     if contents.is_ternary(tensor)? {
+///         let matrix = contents.matrix(tensor)?;
+///         println!("{}: {} x {}, scale {}", tensor.name, matrix.rows, matrix.cols, matrix.scale);
+///     }
+/// }
+/// # Ok::<(), bitnet_inference::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    checkpoint: &'a Checkpoint,
+    read_as: Option<ReadAs>,
+    ternarize: Ternarize,
+    ternarizer: Ternarizer,
+    /// Rows of a head, where GGUF has those of query and key matrices in another order than training.
+    head_rows: Option<usize>,
+    /// What the weights of norms are more in GGUF than in folders.
+    norm_offset: f32,
+}
+
+/// A ternary matrix: the weight in row `i` and column `j` is `scale * weights[i * cols + j]`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TernaryMatrix {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// `[rows, cols]`, row-major, each -1, 0 or 1; rows in the order of training.
+    pub weights: Vec<i8>,
+    /// What they are multiplied by.
+    pub scale: f32,
+    /// Of weights that were made ternary now: the root of the mean square of what that changed,
+    /// relative to that of the weights.
+    pub error: Option<f64>,
+}
+
+impl<'a> Contents<'a> {
+    /// What a checkpoint holds, with ternary weights that lie as `read_as` says.
+    ///
+    /// # Errors
+    ///
+    /// Where the checkpoint is of architecture `llama`, whose rows may be in another order, and does not
+    /// say how large heads are.
+    pub fn new(checkpoint: &'a Checkpoint, read_as: Option<ReadAs>) -> Result<Contents<'a>, Error> {
+        let architecture = checkpoint.architecture()?;
+        let head_rows = match architecture {
+            "llama" => Some(checkpoint.any_config()?.head_size),
+            _ => None,
+        };
+        Ok(Contents {
+            checkpoint,
+            read_as,
+            ternarize: Ternarize::Trained,
+            ternarizer: Ternarizer::select(&KernelManager::new())?,
+            head_rows,
+            norm_offset: if architecture == "gemma3" { 1.0 } else { 0.0 },
+        })
+    }
+
+    /// The same, with floating-point matrices of linear layers made ternary by the mean of their absolute
+    /// values, whether or not they were trained for that.
+    #[must_use]
+    pub fn quantized(self) -> Contents<'a> {
+        Contents { ternarize: Ternarize::All, ..self }
+    }
+
+    /// The checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self) -> &'a Checkpoint {
+        self.checkpoint
+    }
+
+    /// Whether a tensor is a ternary matrix, or would be made one when the model is loaded.
+    ///
+    /// # Errors
+    ///
+    /// Where its type is not known, or it is damaged.
+    pub fn is_ternary(&self, tensor: &StoredTensor) -> Result<bool, Error> {
+        let weights = self.checkpoint.weights(tensor)?;
+        if Format::TERNARY.contains(&weights.format) {
+            return Ok(true);
+        }
+        let plain = [Format::F32, Format::F16, Format::Bf16].contains(&weights.format);
+        let candidate = plain && is_linear(&tensor.name) && tensor.dims.len() == 2;
+        if !candidate || self.ternarize == Ternarize::All || self.checkpoint.trained() {
+            return Ok(candidate);
+        }
+        // They may have been made ternary before they were written.
+        self.checkpoint.is_exactly_ternary(tensor, &weights)
+    }
+
+    /// The matrix whose scale a tensor is, if it is one beside a ternary matrix: it is a part of that.
+    #[must_use]
+    pub fn scale_of(&self, tensor: &StoredTensor) -> Option<&'a StoredTensor> {
+        let linear = tensor.name.strip_suffix(".scale")?;
+        self.checkpoint.tensor(&format!("{linear}.weight"))
+    }
+
+    /// A ternary matrix.
+    ///
+    /// # Errors
+    ///
+    /// Where the tensor is not one, or is damaged.
+    pub fn matrix(&self, tensor: &StoredTensor) -> Result<TernaryMatrix, Error> {
+        let damaged = |error| self.checkpoint.damaged(tensor, error);
+        let (weights, (rows, cols)) = (self.checkpoint.weights(tensor)?, self.shape(tensor)?);
+        let name = linear_name(tensor);
+        let side = self.checkpoint.side_scale(name, weights.format == Format::HfPacked)?;
+        let encoding = self.encoding(weights.format);
+        let found = (tensor, &weights);
+        let ternary = (self.ternarizer, self.ternarize);
+        let mut matrix = self.checkpoint.ternary(found, encoding, (rows, cols), ternary)?;
+        if let Some(head_rows) = self.head_rows(name).filter(|_| self.checkpoint.is_gguf()) {
+            matrix = matrix.apart((rows, cols), head_rows).map_err(damaged)?;
+        }
+        let scale = format::check(matrix.encoding, &matrix.bytes, rows, cols).map_err(damaged)?;
+        let codes = format::decode(matrix.encoding, &matrix.bytes, rows, cols).map_err(damaged)?;
+        weights.bytes.evict();
+        Ok(TernaryMatrix {
+            rows,
+            cols,
+            weights: codes,
+            scale: scale * (side * matrix.scale),
+            error: matrix.error,
+        })
+    }
+
+    /// Gives the numbers of a tensor that is not ternary to `take`, some rows at a time.
+    ///
+    /// # Errors
+    ///
+    /// Where its type is not known, or it is damaged; those of `take`.
+    pub fn numbers(
+        &self,
+        tensor: &StoredTensor,
+        mut take: impl FnMut(&[f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        /// Numbers at a time, about.
+        const PIECE: usize = 1 << 18;
+        let damaged = |error| self.checkpoint.damaged(tensor, error);
+        let Weights { format, bytes } = self.checkpoint.float(tensor)?;
+        let (rows, cols) = self.shape(tensor)?;
+        let folder = !self.checkpoint.is_gguf();
+        let row_bytes = row_bytes(format, cols).map_err(damaged)?;
+        let expected = row_bytes.saturating_mul(rows);
+        if bytes.len() != expected {
+            return Err(damaged(FormatError::Length { format, expected, found: bytes.len() }));
+        }
+        let offset = if folder { self.norm_offset(tensor) } else { 0.0 };
+        let step = (PIECE / cols.max(1)).max(1);
+        for first in (0..rows).step_by(step) {
+            let range: Range<usize> = first..rows.min(first + step);
+            let piece = bytes.slice(range.start * row_bytes..range.end * row_bytes);
+            let mut out = numbers(format, &piece, range.len() * cols).map_err(damaged)?;
+            if offset != 0.0 {
+                out.iter_mut().for_each(|x| *x += offset);
+            }
+            take(&out)?;
+            piece.evict();
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of all ternary matrices, in hexadecimal: of the name, the shape, the weights, one byte
+    /// each, and the scale of each, in the order of their names. It does not depend on how they are
+    /// stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Contents::matrix`].
+    pub fn ternary_sha256(&self) -> Result<String, Error> {
+        let mut tensors: Vec<_> = self.checkpoint.tensors().iter().collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut digest = Sha256::new();
+        for tensor in tensors {
+            if self.is_ternary(tensor)? {
+                let TernaryMatrix { rows, cols, mut weights, scale, .. } = self.matrix(tensor)?;
+                digest.update(format!("{} {rows} {cols} {:08x}\n", tensor.name, scale.to_bits()));
+                weights.iter_mut().for_each(|weight| *weight += 1);
+                let codes: Vec<u8> = weights.into_iter().map(i8::cast_unsigned).collect();
+                digest.update(&codes);
+            }
+        }
+        Ok(sha256::finish(digest))
+    }
+
+    /// Rows of a head of query and key matrices in architecture `llama`, which GGUF has in another order
+    /// than training.
+    fn head_rows(&self, linear: &str) -> Option<usize> {
+        self.head_rows.filter(|_| turned(linear))
+    }
+
+    /// Matrices as GGUF has them: with the rows of heads in its order.
+    pub(crate) fn in_gguf(&self, tensor: &StoredTensor, matrix: TernaryMatrix) -> TernaryMatrix {
+        match self.head_rows(linear_name(tensor)) {
+            None => matrix,
+            Some(head_rows) => TernaryMatrix {
+                weights: rows_together(&matrix.weights, matrix.cols, head_rows),
+                ..matrix
+            },
+        }
+    }
+
+    /// What folders have less in the weights of a norm than GGUF.
+    pub(crate) fn norm_offset(&self, tensor: &StoredTensor) -> f32 {
+        if is_norm(tensor) { self.norm_offset } else { 0.0 }
+    }
+
+    fn encoding(&self, format: Format) -> Encoding {
+        self.read_as.and_then(|layout| layout.encoding(format)).unwrap_or_else(|| format.into())
+    }
+
+    /// Rows and columns of a matrix; a vector is one row.
+    fn shape(&self, tensor: &StoredTensor) -> Result<(usize, usize), Error> {
+        let size = |dim: u64| usize::try_from(dim).ok();
+        let shape = match tensor.dims[..] {
+            [cols] => size(cols).map(|cols| (1, cols)),
+            [cols, rows] => size(rows).zip(size(cols)),
+            _ => None,
+        };
+        shape.ok_or_else(|| {
+            let what = format!(
+                "tensor `{}` at byte {} has shape {:?}; only vectors and matrices are known",
+                tensor.stored, tensor.offset, tensor.dims
+            );
+            Error::Variant { file: self.checkpoint.file_of(tensor), what }
+        })
+    }
+}
+
+/// The name of a linear layer, of which a tensor is the weights.
+fn linear_name(tensor: &StoredTensor) -> &str {
+    tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name)
+}
+
+/// Whether positions turn what a linear layer gives.
+pub(super) fn turned(linear: &str) -> bool {
+    linear.ends_with("attn_q") || linear.ends_with("attn_k")
+}
+
+/// Whether a tensor is the weights of a norm of the architecture.
+fn is_norm(tensor: &StoredTensor) -> bool {
+    tensor.name.ends_with("_norm.weight")
+}
+
+/// Bytes of a row of numbers.
+fn row_bytes(format: Format, cols: usize) -> Result<usize, FormatError> {
+    let (numbers, bytes) = format.block();
+    match format {
+        // These have no blocks: rows of any length are whole.
+        Format::F32 | Format::F16 | Format::Bf16 => Ok(cols.saturating_mul(bytes / numbers)),
+        _ => format.row_bytes(cols),
+    }
+}
