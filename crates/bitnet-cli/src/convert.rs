@@ -61,7 +61,7 @@ struct Report {
     seconds: f64,
     /// Bytes of tensors before and after.
     bytes: [u64; 2],
-    /// SHA-256 of the weights and scales of all ternary matrices, before and after.
+    /// SHA-256 of all ternary weights and scales, before and after, as `bitnet inspect` has it.
     ternary_sha256: [String; 2],
     tensors: Vec<Tensor>,
 }
@@ -90,9 +90,9 @@ impl From<&Planned<'_>> for Tensor {
             dims: planned.tensor.dims.clone(),
             from: planned.from.ggml_name(),
             to: planned.to.ggml_name(),
-            scale: planned.ternary.map(|ternary| ternary.scale),
-            scale_beside: planned.ternary.is_some_and(|ternary| ternary.beside),
-            error: planned.ternary.and_then(|ternary| ternary.error),
+            scale: planned.ternary.as_ref().map(|ternary| ternary.scale),
+            scale_beside: planned.ternary.as_ref().is_some_and(|ternary| ternary.beside),
+            error: planned.ternary.as_ref().and_then(|ternary| ternary.error),
         }
     }
 }

@@ -70,11 +70,14 @@ struct Gpus {
 
 /// What a format of files would run on.
 #[derive(Debug, Serialize)]
-struct Chosen {
-    format: &'static str,
-    layout: &'static str,
-    gemv: String,
-    gemm: String,
+pub(crate) struct Chosen {
+    pub(crate) format: &'static str,
+    /// In memory.
+    pub(crate) layout: &'static str,
+    /// The kernel for a token.
+    pub(crate) gemv: String,
+    /// The kernel for a prompt.
+    pub(crate) gemm: String,
 }
 
 /// What is known of measurements.
@@ -156,7 +159,8 @@ fn gpus() -> Gpus {
 }
 
 /// The kernels for matrices of a format.
-fn chosen(format: Format, manager: &KernelManager) -> Result<Chosen> {
+/// What a format of files would run on.
+pub(crate) fn chosen(format: Format, manager: &KernelManager) -> Result<Chosen> {
     let product = manager.product(Matrix::typical(Some(format)))?;
     Ok(Chosen {
         format: format.ggml_name(),

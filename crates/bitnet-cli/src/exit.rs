@@ -12,7 +12,7 @@ pub(crate) const CODES: &str = "Exit codes:
   2    wrong usage
   3    model not found, unreadable or unsupported; a receipt or measurements damaged
   4    out of memory, or the context is too small
-  5    a receipt does not hold
+    5    a receipt does not hold, or models differ
   130  interrupted by Ctrl-C";
 
 /// How a command ended that did not fail.
@@ -22,7 +22,7 @@ pub(crate) enum End {
     Done,
     /// Ctrl-C stopped it.
     Interrupted,
-    /// What was to be verified is wrong.
+    /// What was to be verified is wrong, or what was to be the same is not.
     Refuted,
 }
 

@@ -11,8 +11,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
 mod convert;
+mod diff;
 mod doctor;
 mod exit;
+mod inspect;
 mod interrupt;
 mod kernels;
 mod logits;
@@ -51,6 +53,10 @@ enum Command {
     Tune(tune::Args),
     /// Check a receipt: by arithmetic, and by running it again where the model is there.
     Verify(verify::Args),
+    /// Tell what a model is, what would run it, and what is in it.
+    Inspect(inspect::Args),
+    /// Tell whether two files hold the same model, and where they first differ.
+    Diff(diff::Args),
     /// Write a model in another format: GGUF with other types, or a Hugging Face folder.
     Convert(convert::Args),
     /// Make floating-point weights ternary, by the mean of their absolute values, and write the model.
@@ -77,6 +83,8 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Convert(args) => convert::run(&args, false),
         Command::Quantize(args) => convert::run(&args, true),
         Command::Synth(args) => synth::run(&args),

@@ -38,7 +38,7 @@ impl Conversion<'_> {
         for planned in &self.tensors {
             let mut watched = Watched { out: &mut out, written: progress };
             self.produce(planned, &mut watched)?;
-            if let Some(ternary) = planned.ternary {
+            if let Some(ternary) = &planned.ternary {
                 out.write_all(&ternary.scale.to_le_bytes()).map_err(fail)?;
             }
         }
@@ -69,7 +69,7 @@ impl Conversion<'_> {
                     Dtype::U8
                 }
             };
-            let scale = planned.ternary.map(|_| format!("{name}_scale"));
+            let scale = planned.ternary.as_ref().map(|_| format!("{name}_scale"));
             add(name, dtype, shape, self.length(planned));
             if let Some(scale) = scale {
                 add(scale, Dtype::F32, vec![1], 4);

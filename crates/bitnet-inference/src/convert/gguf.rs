@@ -31,7 +31,7 @@ impl Conversion<'_> {
             };
             let length = self.length(planned);
             writer = writer.tensor_from(&tensor.name, &tensor.dims, id, (length, produce));
-            if let Some(ternary) = planned.ternary.filter(|ternary| ternary.beside) {
+            if let Some(ternary) = planned.ternary.as_ref().filter(|ternary| ternary.beside) {
                 let name = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
                 let scale = ternary.scale.to_le_bytes();
                 writer = writer.tensor(&format!("{name}.scale"), &[1], TensorType::F32.id(), scale);

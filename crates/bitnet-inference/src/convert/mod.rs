@@ -20,7 +20,6 @@ use bitnet_kernels::format::{self, FormatError};
 use crate::source::{Contents, StoredTensor, TernaryMatrix};
 use crate::{Error, Notice};
 pub use proof::Proof;
-use proof::Sum;
 
 /// What a model is converted to.
 ///
@@ -107,7 +106,7 @@ pub struct Conversion<'a> {
 }
 
 /// A tensor of a model, and what becomes of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Planned<'a> {
     /// The tensor.
@@ -121,7 +120,7 @@ pub struct Planned<'a> {
 }
 
 /// What is known of a ternary matrix that will be converted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Ternary {
     /// What its weights are multiplied by.
@@ -133,7 +132,7 @@ pub struct Ternary {
     pub error: Option<f64>,
     rows: usize,
     cols: usize,
-    sum: Sum,
+    sha256: String,
 }
 
 impl<'a> Conversion<'a> {
@@ -212,10 +211,10 @@ impl<'a> Conversion<'a> {
     fn length(&self, planned: &Planned<'_>) -> u64 {
         let elements = planned.tensor.elements();
         let (numbers, bytes) = planned.to.block();
-        match planned.ternary {
+        match &planned.ternary {
             // It was found to be in the format.
             Some(Ternary { rows, cols, .. }) => {
-                format::payload(planned.to, rows, cols).unwrap_or_default() as u64
+                format::payload(planned.to, *rows, *cols).unwrap_or_default() as u64
             }
             None => {
                 elements / numbers as u64 * bytes as u64
@@ -226,8 +225,10 @@ impl<'a> Conversion<'a> {
 
     /// Writes the bytes of a tensor.
     fn produce(&self, planned: &Planned<'_>, out: &mut dyn Write) -> Result<(), Error> {
+        /// Copied at a time, so that a mapped file does not fill the memory.
+        const PIECE: usize = 1 << 24;
         let fail = |source| Error::Output { file: "the model".to_owned(), source };
-        if let Some(ternary) = planned.ternary {
+        if let Some(ternary) = &planned.ternary {
             let matrix = self.contents.matrix(planned.tensor)?;
             let bytes = self.encode(planned, ternary, matrix)?;
             return out.write_all(&bytes).map_err(fail);
@@ -236,27 +237,33 @@ impl<'a> Conversion<'a> {
         let offset = self.contents.norm_offset(planned.tensor);
         if planned.from == planned.to && (same_kind || offset == 0.0) {
             let weights = self.contents.checkpoint().weights(planned.tensor)?;
-            out.write_all(&weights.bytes).map_err(fail)?;
-            weights.bytes.evict();
+            let bytes = &weights.bytes;
+            for start in (0..bytes.len()).step_by(PIECE) {
+                let piece = bytes.slice(start..bytes.len().min(start + PIECE));
+                out.write_all(&piece).map_err(fail)?;
+                piece.evict();
+            }
             return Ok(());
         }
         let cols = planned.tensor.dims.first().map_or(1, |&cols| cols as usize);
         let less = if self.target == Target::Folder { offset } else { 0.0 };
-        self.contents.numbers(planned.tensor, |numbers| {
+        for rows in self.contents.pieces(planned.tensor)? {
+            let numbers = self.contents.numbers(planned.tensor, rows)?;
             let bytes = match planned.to {
                 Format::F32 => numbers.iter().flat_map(|x| (x - less).to_le_bytes()).collect(),
-                to => format::narrow(to, numbers, cols)
+                to => format::narrow(to, &numbers, cols)
                     .map_err(|source| unsuitable(&self.contents, planned.tensor, source))?,
             };
-            out.write_all(&bytes).map_err(fail)
-        })
+            out.write_all(&bytes).map_err(fail)?;
+        }
+        Ok(())
     }
 
     /// A matrix in its new format.
     fn encode(
         &self,
         planned: &Planned<'_>,
-        ternary: Ternary,
+        ternary: &Ternary,
         matrix: TernaryMatrix,
     ) -> Result<Vec<u8>, Error> {
         let matrix = match self.target {
@@ -287,8 +294,8 @@ fn plan_ternary<'a>(
         }
         _ => false,
     };
-    let (scale, error, sum) = (matrix.scale, matrix.error, Sum::of(&matrix));
-    let ternary = Some(Ternary { scale, beside, error, rows, cols, sum });
+    let (scale, error, sha256) = (matrix.scale, matrix.error, matrix.sha256());
+    let ternary = Some(Ternary { scale, beside, error, rows, cols, sha256 });
     Ok(Planned { tensor, from, to, ternary })
 }
 

@@ -2,27 +2,12 @@
 
 use std::path::Path;
 
+use bitnet_kernels::Format;
 use sha2::{Digest, Sha256};
 
 use super::{Conversion, Planned};
-use crate::source::{Contents, TernaryMatrix};
-use crate::{Checkpoint, Error, sha256};
-
-/// SHA-256 of the weights of a matrix, one byte each, and its scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sum([u8; 32]);
-
-impl Sum {
-    pub(super) fn of(matrix: &TernaryMatrix) -> Sum {
-        let mut digest = Sha256::new();
-        digest.update(matrix.scale.to_le_bytes());
-        for weights in matrix.weights.chunks(1 << 16) {
-            let codes: Vec<u8> = weights.iter().map(|w| (w + 1).cast_unsigned()).collect();
-            digest.update(&codes);
-        }
-        Sum(digest.finalize().into())
-    }
-}
+use crate::source::{Contents, sha256_of_all};
+use crate::{Checkpoint, Error, StoredTensor, sha256};
 
 /// What is the same in a model before and after its conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +15,9 @@ impl Sum {
 pub struct Proof {
     /// Ternary matrices.
     pub matrices: usize,
-    /// SHA-256 of the weights and scales of all of them, as they were, in hexadecimal.
+    /// [`Contents::ternary_sha256`] of the model as it was.
     pub before: String,
-    /// The same of what was written, read again from the disk.
+    /// That of what was written, read again from the disk.
     pub after: String,
     /// Other tensors that were found to hold the same numbers.
     pub numbers: usize,
@@ -51,7 +36,7 @@ impl Conversion<'_> {
         let changed = |what: String| Error::Unequal { file: name.to_owned(), what };
         let written = Checkpoint::open(path)?;
         let found = Contents::new(&written, None)?;
-        let (mut before, mut after) = (Sha256::new(), Sha256::new());
+        let (mut before, mut after) = (Vec::new(), Vec::new());
         let mut proof = Proof {
             matrices: 0,
             before: String::new(),
@@ -64,13 +49,13 @@ impl Conversion<'_> {
             let tensor = written.tensor(name);
             let tensor = tensor.ok_or_else(|| changed(format!("tensor `{name}` is missing")))?;
             match planned.ternary {
-                Some(ternary) => {
-                    let sum = Sum::of(&found.matrix(tensor)?);
-                    if sum != ternary.sum || !found.is_ternary(tensor)? {
+                Some(ref ternary) => {
+                    let sum = found.matrix(tensor)?.sha256();
+                    if sum != ternary.sha256 || !found.is_ternary(tensor)? {
                         return Err(changed(format!("tensor `{name}` holds other weights")));
                     }
-                    before.update(ternary.sum.0);
-                    after.update(sum.0);
+                    before.push((&**name, ternary.sha256.clone()));
+                    after.push((&**name, sum));
                     proof.matrices += 1;
                 }
                 None if rounds(planned) => proof.rounded += 1,
@@ -87,27 +72,26 @@ impl Conversion<'_> {
                 return Err(Error::Stopped);
             }
         }
-        (proof.before, proof.after) = (sha256::finish(before), sha256::finish(after));
+        (proof.before, proof.after) = (sha256_of_all(before), sha256_of_all(after));
         Ok(proof)
     }
 
     fn sum_of_numbers(
         &self,
         contents: &Contents<'_>,
-        tensor: &crate::StoredTensor,
-    ) -> Result<[u8; 32], Error> {
+        tensor: &StoredTensor,
+    ) -> Result<String, Error> {
         let mut digest = Sha256::new();
-        contents.numbers(tensor, |numbers| {
+        for rows in contents.pieces(tensor)? {
+            let numbers = contents.numbers(tensor, rows)?;
             let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
             digest.update(&bytes);
-            Ok(())
-        })?;
-        Ok(digest.finalize().into())
+        }
+        Ok(sha256::finish(digest))
     }
 }
 
 /// Whether numbers lose precision by being stored as something else.
 fn rounds(planned: &Planned<'_>) -> bool {
-    use bitnet_kernels::Format;
     planned.to != planned.from && planned.to != Format::F32
 }

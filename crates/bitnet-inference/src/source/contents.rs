@@ -58,6 +58,28 @@ pub struct TernaryMatrix {
     pub error: Option<f64>,
 }
 
+impl TernaryMatrix {
+    /// SHA-256 of its scale, in four bytes, little end first, and of its weights plus one, one byte each,
+    /// in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let mut digest = Sha256::new();
+        digest.update(self.scale.to_le_bytes());
+        for weights in self.weights.chunks(1 << 16) {
+            let codes: Vec<u8> = weights.iter().map(|w| (w + 1).cast_unsigned()).collect();
+            digest.update(&codes);
+        }
+        sha256::finish(digest)
+    }
+}
+
+/// The hash of a list of names and hashes.
+pub(crate) fn sha256_of_all(mut sums: Vec<(&str, String)>) -> String {
+    sums.sort();
+    let line = |(name, sum)| format!("{sum}  {name}\n");
+    sha256::sha256(sums.into_iter().map(line).collect::<String>())
+}
+
 impl<'a> Contents<'a> {
     /// What a checkpoint holds, with ternary weights that lie as `read_as` says.
     ///
@@ -149,63 +171,64 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// Gives the numbers of a tensor that is not ternary to `take`, some rows at a time.
+    /// The rows of a tensor in pieces that [`Contents::numbers`] reads without filling the memory. A
+    /// vector is one row.
     ///
     /// # Errors
     ///
-    /// Where its type is not known, or it is damaged; those of `take`.
-    pub fn numbers(
+    /// Where it is neither a vector nor a matrix.
+    pub fn pieces(
         &self,
         tensor: &StoredTensor,
-        mut take: impl FnMut(&[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    ) -> Result<impl Iterator<Item = Range<usize>>, Error> {
         /// Numbers at a time, about.
         const PIECE: usize = 1 << 18;
+        let (rows, cols) = self.shape(tensor)?;
+        let step = (PIECE / cols.max(1)).max(1);
+        Ok((0..rows).step_by(step).map(move |first| first..rows.min(first + step)))
+    }
+
+    /// The numbers of some rows of a tensor that is not ternary, as GGUF has them.
+    ///
+    /// # Errors
+    ///
+    /// Where its type is not known, it is damaged, or does not have these rows.
+    pub fn numbers(&self, tensor: &StoredTensor, rows: Range<usize>) -> Result<Vec<f32>, Error> {
         let damaged = |error| self.checkpoint.damaged(tensor, error);
         let Weights { format, bytes } = self.checkpoint.float(tensor)?;
-        let (rows, cols) = self.shape(tensor)?;
-        let folder = !self.checkpoint.is_gguf();
+        let (all, cols) = self.shape(tensor)?;
         let row_bytes = row_bytes(format, cols).map_err(damaged)?;
-        let expected = row_bytes.saturating_mul(rows);
+        let expected = row_bytes.saturating_mul(all.max(rows.end));
         if bytes.len() != expected {
             return Err(damaged(FormatError::Length { format, expected, found: bytes.len() }));
         }
-        let offset = if folder { self.norm_offset(tensor) } else { 0.0 };
-        let step = (PIECE / cols.max(1)).max(1);
-        for first in (0..rows).step_by(step) {
-            let range: Range<usize> = first..rows.min(first + step);
-            let piece = bytes.slice(range.start * row_bytes..range.end * row_bytes);
-            let mut out = numbers(format, &piece, range.len() * cols).map_err(damaged)?;
+        let piece = bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
+        let mut numbers = numbers(format, &piece, rows.len() * cols).map_err(damaged)?;
+        if !self.checkpoint.is_gguf() {
+            let offset = self.norm_offset(tensor);
+            // It could make a zero of another sign.
             if offset != 0.0 {
-                out.iter_mut().for_each(|x| *x += offset);
+                numbers.iter_mut().for_each(|x| *x += offset);
             }
-            take(&out)?;
-            piece.evict();
         }
-        Ok(())
+        piece.evict();
+        Ok(numbers)
     }
 
-    /// SHA-256 of all ternary matrices, in hexadecimal: of the name, the shape, the weights, one byte
-    /// each, and the scale of each, in the order of their names. It does not depend on how they are
-    /// stored.
+    /// SHA-256 of all ternary matrices, whatever they are stored as, in hexadecimal: that of a list of
+    /// [`TernaryMatrix::sha256`] as `sha256sum` prints it, in the order of their names.
     ///
     /// # Errors
     ///
     /// As [`Contents::matrix`].
     pub fn ternary_sha256(&self) -> Result<String, Error> {
-        let mut tensors: Vec<_> = self.checkpoint.tensors().iter().collect();
-        tensors.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut digest = Sha256::new();
-        for tensor in tensors {
+        let mut sums = Vec::new();
+        for tensor in self.checkpoint.tensors() {
             if self.is_ternary(tensor)? {
-                let TernaryMatrix { rows, cols, mut weights, scale, .. } = self.matrix(tensor)?;
-                digest.update(format!("{} {rows} {cols} {:08x}\n", tensor.name, scale.to_bits()));
-                weights.iter_mut().for_each(|weight| *weight += 1);
-                let codes: Vec<u8> = weights.into_iter().map(i8::cast_unsigned).collect();
-                digest.update(&codes);
+                sums.push((&*tensor.name, self.matrix(tensor)?.sha256()));
             }
         }
-        Ok(sha256::finish(digest))
+        Ok(sha256_of_all(sums))
     }
 
     /// Rows of a head of query and key matrices in architecture `llama`, which GGUF has in another order

@@ -23,6 +23,7 @@ use crate::sha256;
 use crate::tokenizer::{Tokenizer, Vocabulary};
 use crate::{Error, Notice};
 
+pub(crate) use contents::sha256_of_all;
 pub use contents::{Contents, TernaryMatrix};
 pub(crate) use folder::Folder;
 pub(crate) use json::Json;
@@ -211,7 +212,8 @@ impl Checkpoint {
     }
 
     /// The file that a tensor is in, as messages have it.
-    pub(crate) fn file_of(&self, tensor: &StoredTensor) -> String {
+    #[must_use]
+    pub fn file_of(&self, tensor: &StoredTensor) -> String {
         match &self.container {
             Container::Gguf(files) => files[tensor.file].name().to_owned(),
             Container::Folder(folder) => folder.shard_name(tensor.file),
@@ -230,19 +232,45 @@ impl Checkpoint {
         }
     }
 
+    /// What a tensor is stored as, and its bytes.
+    ///
+    /// # Errors
+    ///
+    /// Where its type is not supported, or does not fit its shape.
+    pub fn stored(&self, tensor: &StoredTensor) -> Result<(Format, u64), Error> {
+        self.weights(tensor).map(|weights| (weights.format, weights.bytes.len() as u64))
+    }
+
+    /// The files that say what the model computes, by their names without folders, and their bytes.
+    #[must_use]
+    pub fn file_sizes(&self) -> Vec<(String, u64)> {
+        self.files().into_iter().map(|(name, bytes)| (name, bytes.len() as u64)).collect()
+    }
+
+    /// Whether there is a tokenizer, and what the user should know about it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] where it contradicts itself or is of an unknown kind.
+    pub fn check_tokenizer(&self) -> Result<(bool, Vec<Notice>), Error> {
+        let table = self.tensor("token_embd.weight").and_then(|table| table.dims.get(1));
+        let rows = table.map_or(0, |&rows| rows as usize);
+        self.tokenizer(rows).map(|(tokenizer, notices)| (tokenizer.is_some(), notices))
+    }
+
     /// Bytes of the tensors, without padding.
     ///
     /// # Errors
     ///
     /// Where the type of one is not supported.
     pub fn size(&self) -> Result<u64, Error> {
-        let bytes = |tensor| Ok(self.weights(tensor)?.bytes.len() as u64);
-        self.tensors.iter().map(bytes).sum()
+        self.tensors.iter().map(|tensor| Ok(self.stored(tensor)?.1)).sum()
     }
 
     /// Whether it is in GGUF. There matrices of numbers may have been made ternary before they were
     /// written, and those of architecture `llama` have their rows in another order.
-    pub(crate) fn is_gguf(&self) -> bool {
+    #[must_use]
+    pub fn is_gguf(&self) -> bool {
         matches!(self.container, Container::Gguf(_))
     }
 
@@ -323,7 +351,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// As [`Checkpoint::config`], and where the tokenizer is of an unknown kind.
-    pub(crate) fn metadata(&self) -> Result<(Vec<(String, Value)>, Vec<Notice>), Error> {
+    pub fn metadata(&self) -> Result<(Vec<(String, Value)>, Vec<Notice>), Error> {
         let folder = match &self.container {
             Container::Gguf(files) => {
                 let all = files[0].metadata().map(|(key, value)| (key.to_owned(), value.clone()));

@@ -194,6 +194,46 @@ impl Vocabulary {
         Ok(())
     }
 
+    /// The first difference to another vocabulary, if there is one. How merges are stored is none.
+    pub(crate) fn difference(&self, other: &Vocabulary) -> Option<String> {
+        let kind = |v: &Vocabulary| match &v.model {
+            Model::ByteLevel(model) => ("byte-level", model.splitter.name()),
+            Model::SentencePiece(_) => ("SentencePiece", None),
+        };
+        if kind(self) != kind(other) {
+            return Some(format!("{:?} and {:?}", kind(self), kind(other)));
+        }
+        // Ids without a meaning have no text that matters.
+        let used = |v: &Vocabulary| {
+            let unused = v.types.iter().rev().take_while(|kind| **kind == TokenType::Unused);
+            v.tokens.len() - unused.count()
+        };
+        let (a, b) = (used(self), used(other));
+        if a != b {
+            return Some(format!("{a} and {b} tokens"));
+        }
+        let unused = |kind| kind == TokenType::Unused;
+        let pairs = self.entries().zip(other.entries());
+        let unlike = |((_, a, x), (_, b, y)): &((_, &str, _), (_, &str, _))| {
+            !(unused(*x) && unused(*y)) && a != b
+        };
+        if let Some(((id, a, _), (_, b, _))) = pairs.into_iter().find(unlike) {
+            return Some(format!("token {id} is {a:?} and {b:?}"));
+        }
+        let special = |v: &Vocabulary| [v.bos, v.eos, v.suffix, v.bos.filter(|_| v.add_bos)];
+        if special(self) != special(other) {
+            let names = "BOS, EOS, what follows a text, what precedes it";
+            return Some(format!("{names}: {:?} and {:?}", special(self), special(other)));
+        }
+        match (&self.model, &other.model) {
+            (Model::ByteLevel(a), Model::ByteLevel(b)) if a.merges != b.merges => {
+                let at = a.merges.iter().zip(&b.merges).take_while(|(a, b)| a == b).count();
+                Some(format!("merge {at} is {:?} and {:?}", a.merges.get(at), b.merges.get(at)))
+            }
+            _ => None,
+        }
+    }
+
     /// Each token's id, text and type.
     pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &str, TokenType)> {
         let types = self.types.iter().copied();

@@ -103,7 +103,7 @@ fn scales_that_a_format_cannot_hold_are_beside_the_matrix() {
             );
             continue;
         };
-        assert!(conversion.tensors().iter().any(|t| t.ternary.is_some_and(|t| t.beside)));
+        assert!(conversion.tensors().iter().any(|t| t.ternary.as_ref().is_some_and(|t| t.beside)));
         let path = folder.path().join(name);
         conversion.write(&path, false, &|_| true).unwrap();
         assert!(Checkpoint::open(&path).unwrap().tensor("blk.0.attn_q.scale").is_some());
@@ -211,7 +211,7 @@ fn weights_without_training_are_made_ternary_when_asked() {
     let error = Conversion::plan(contents, target, None).err().unwrap().to_string();
     assert!(error.contains("bitnet quantize"), "{error}");
     let conversion = Conversion::plan(contents.quantized(), target, None).unwrap();
-    let errors = conversion.tensors().iter().filter_map(|planned| planned.ternary?.error);
+    let errors = conversion.tensors().iter().filter_map(|planned| planned.ternary.as_ref()?.error);
     let errors: Vec<_> = errors.collect();
     assert_eq!(errors.len(), 7);
     // By integration, of numbers that are evenly spread about zero.
@@ -224,14 +224,7 @@ fn weights_without_training_are_made_ternary_when_asked() {
     let written = Contents::new(&written, None).unwrap();
     let name = "blk.0.ffn_up.weight";
     let matrix = written.matrix(written.checkpoint().tensor(name).unwrap()).unwrap();
-    let mut numbers = Vec::new();
-    let tensor = checkpoint.tensor(name).unwrap();
-    contents
-        .numbers(tensor, |piece| {
-            numbers.extend_from_slice(piece);
-            Ok(())
-        })
-        .unwrap();
+    let numbers = contents.numbers(checkpoint.tensor(name).unwrap(), 0..matrix.rows).unwrap();
     let mean = numbers.iter().map(|x| f64::from(x.abs())).sum::<f64>() / numbers.len() as f64;
     assert!((f64::from(matrix.scale) / mean - 1.0).abs() < 1e-6);
     for (x, weight) in numbers.iter().zip(&matrix.weights) {
