@@ -24,7 +24,8 @@ use report::{Format, Limits, Report, Speed, Test};
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// Model files (GGUF), one after another; the demo model inside this program if not given.
+    /// Model files, folders or `ORG/NAME[:FILE]` from the cache, one after another; the demo model inside
+    /// this program if not given.
     #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
     model: Vec<PathBuf>,
     /// Tokens of prompts to process; lists are 64,128 or 1-4 or 64-256+64 or 1-8*2, here and below.

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use bitnet_inference::Error;
 
+use crate::hub;
+
 /// What the codes mean, for `--help`.
 pub(crate) const CODES: &str = "Exit codes:
   0    done
@@ -64,6 +66,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
     if error.is::<Unreadable>() {
         return 3;
+    }
+    if let Some(error) = error.downcast_ref::<hub::Error>() {
+        return if error.is_usage() { 2 } else { 3 };
     }
     match error.downcast_ref::<Error>() {
         Some(

@@ -14,6 +14,7 @@ mod convert;
 mod diff;
 mod doctor;
 mod exit;
+mod hub;
 mod inspect;
 mod interrupt;
 mod kernels;
@@ -63,6 +64,12 @@ enum Command {
     Quantize(convert::Args),
     /// Write a model of random weights, to measure speed with.
     Synth(synth::Args),
+    /// Download a model from the Hugging Face hub into the cache. Its path goes to stdout.
+    Pull(hub::pull::Args),
+    /// List the models in the cache.
+    List(hub::list::Args),
+    /// Remove a model from the cache.
+    Rm(hub::rm::Args),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +95,9 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args, false),
         Command::Quantize(args) => convert::run(&args, true),
         Command::Synth(args) => synth::run(&args),
+        Command::Pull(args) => hub::pull::run(&args),
+        Command::List(args) => hub::list::run(&args),
+        Command::Rm(args) => hub::rm::run(&args),
     };
     exit::code(result)
 }

@@ -14,6 +14,7 @@ use clap::builder::FalseyValueParser;
 use clap::value_parser;
 
 use crate::exit::{self, Usage};
+use crate::hub;
 
 /// The demo model: see `models/MODEL_CARD.md`.
 static DEMO: &[u8] = include_bytes!("../../../models/bitnet-tales-i2_s.gguf");
@@ -22,8 +23,8 @@ static DEMO: &[u8] = include_bytes!("../../../models/bitnet-tales-i2_s.gguf");
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// Model: a GGUF file, or a Hugging Face folder with safetensors; the small demo model inside this
-    /// program if not given.
+    /// Model: a GGUF file, a Hugging Face folder with safetensors, or `ORG/NAME[:FILE]` from the cache of
+    /// `bitnet pull`; the small demo model inside this program if not given.
     #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
     /// Tokens of context; 0 is what the model was trained for.
@@ -167,10 +168,10 @@ pub(crate) fn demo_sha256() -> String {
     sha256(DEMO)
 }
 
-/// Loads the model of a file, or the demo model, and says on stderr what its user should know.
+/// Loads the model of a file or of the cache, or the demo model, and says on stderr what its user should know.
 pub(crate) fn load(path: Option<&Path>, options: &Options) -> Result<Engine> {
     let engine = match path {
-        Some(path) => Engine::open(path, options),
+        Some(path) => Engine::open(hub::find(path)?, options),
         None => Gguf::from_static("the demo model", DEMO)
             .map_err(Error::from)
             .and_then(|gguf| Engine::load(gguf, options)),

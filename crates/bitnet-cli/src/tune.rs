@@ -9,6 +9,7 @@ use bitnet_kernels::KernelManager;
 use bitnet_kernels::shapes::BITNET_2B_4T;
 
 use crate::exit::{self, End, Usage};
+use crate::hub;
 use crate::model::Source;
 use crate::output;
 
@@ -16,7 +17,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// Model (GGUF file or Hugging Face folder) whose matrices are measured; those of BitNet b1.58 2B-4T if not given.
+    /// Model (GGUF file, Hugging Face folder or `ORG/NAME[:FILE]` from the cache) whose matrices are measured; those of BitNet b1.58 2B-4T if not given.
     #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
     /// Where to keep what was measured: in the user's folder for configuration if not given.
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         }
     };
     let shapes = match &args.model {
-        Some(model) => Shape::of(&Checkpoint::open(model)?.config()?),
+        Some(model) => Shape::of(&Checkpoint::open(hub::find(model)?)?.config()?),
         None => {
             let known = BITNET_2B_4T.iter().zip(COUNTS);
             known

@@ -19,7 +19,8 @@ pub(crate) struct Args {
     /// The receipt, as `bitnet run --receipt` writes it.
     #[arg(value_name = "FILE")]
     receipt: PathBuf,
-    /// The model (GGUF), to run it again; the demo model is inside this program.
+    /// The model (a file, a folder or `ORG/NAME[:FILE]` from the cache), to run it again; the demo model
+    /// is inside this program.
     #[arg(short, long, value_name = "FILE", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]

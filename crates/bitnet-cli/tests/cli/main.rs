@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod bench;
+mod cache;
 mod kernels;
 mod receipt;
 mod run;
