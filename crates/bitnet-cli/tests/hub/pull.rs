@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use bitnet_inference::sha256;
 
@@ -41,7 +42,7 @@ fn a_pulled_model_runs() {
     let server = Server::new(move |asked| hub.answer(asked));
 
     let output = home.pull(&server, &["tales/demo"]);
-    assert_ended(&output, 0, "hashes checked");
+    assert_ended(&output, 0, "hash checked");
     let path = home.repository().join("snapshots").join(COMMIT).join(FILE);
     assert_eq!(stdout(&output).trim_end(), path.to_str().unwrap());
     assert_eq!(fs::read(&path).unwrap(), DEMO);
@@ -112,7 +113,7 @@ fn a_server_that_knows_no_ranges_sends_it_all_again() {
         1 => Reply { cut: Some(150_000), ..Reply::new(200, DEMO) },
         _ => Reply::new(200, DEMO),
     });
-    assert_ended(&home.pull(&server, &["tales/demo"]), 0, "hashes checked");
+    assert_ended(&home.pull(&server, &["tales/demo"]), 0, "hash checked");
     assert_eq!(server.downloads(), [None, Some(100_000), Some(150_000)]);
 }
 
@@ -154,7 +155,8 @@ fn two_pulls_at_once_download_once() {
             *count.lock().unwrap() += 1;
             changed.notify_all();
         } else if asked.is_download() {
-            drop(changed.wait_while(count.lock().unwrap(), |count| *count < 2).unwrap());
+            let (count, limit) = (count.lock().unwrap(), Duration::from_secs(60));
+            drop(changed.wait_timeout_while(count, limit, |count| *count < 2).unwrap());
         }
         hub.answer(asked)
     });
@@ -180,9 +182,10 @@ fn ctrl_c_keeps_what_there_is() {
         _ => reply,
     });
     let mut command = home.bitnet(&["pull", "tales/demo", "--endpoint", &server.url()]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let partial = home.repository().join("blobs").join(format!("{}.incomplete", sha256(DEMO)));
     while partial.metadata().map_or(0, |metadata| metadata.len()) < 500_000 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before");
         std::thread::yield_now();
     }
     let id = child.id().to_string();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, RANGE};
-use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use ureq::{Agent, Body};
 
 use super::error::{Error, Failure};
@@ -75,14 +75,6 @@ impl Client {
         Ok(Client { agent, endpoint, origin, token, retries, interrupt, bar })
     }
 
-    /// What to do where access is denied.
-    fn advice(&self) -> &'static str {
-        match self.token {
-            Some(_) => "the token in use does not open it",
-            None => "set HF_TOKEN if it is private",
-        }
-    }
-
     /// Asks once, from a byte on. Redirects are followed, unless `until` finds in one what it needs.
     /// The token goes to the hub itself and to nobody else.
     pub(super) fn send(
@@ -100,9 +92,8 @@ impl Client {
             if from > 0 {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
-            if let Some(token) =
-                self.token.as_ref().filter(|_| Origin::of(&uri).as_ref() == Some(&self.origin))
-            {
+            let own = Origin::of(&uri).is_some_and(|origin| origin == self.origin);
+            if let Some(token) = self.token.as_ref().filter(|_| own) {
                 request = request.header(AUTHORIZATION, token);
             }
             let request = request.body(()).map_err(|_| Error::Endpoint(self.endpoint.clone()))?;
@@ -126,30 +117,30 @@ impl Client {
         url: &str,
         repository: &str,
     ) -> Result<Response<Body>, Failure> {
-        let (status, headers, url) = (response.status(), response.headers(), url.to_owned());
-        let (code, repository) = (status.as_u16(), repository.to_owned());
-        let denied = matches!(code, 401 | 403);
-        let gated = text(headers, "x-error-code") == Some("GatedRepo");
+        let (status, headers) = (response.status().as_u16(), response.headers());
+        let (url, repository) = (url.to_owned(), repository.to_owned());
         match status {
-            StatusCode::RANGE_NOT_SATISFIABLE => Ok(response),
-            _ if status.is_success() || status.is_redirection() => Ok(response),
-            _ if denied && gated => {
+            200..=399 | 416 => Ok(response),
+            401 | 403 if text(headers, "x-error-code") == Some("GatedRepo") => {
                 let page = format!("{}/{repository}", self.endpoint);
                 Err(Error::Gated { repository, page }.into())
             }
-            _ if denied => {
-                let advice = self.advice();
-                Err(Error::Denied { url, status: code, repository, advice }.into())
+            401 | 403 => {
+                let advice = match self.token {
+                    Some(_) => "the token in use does not open it",
+                    None => "set HF_TOKEN if it is private",
+                };
+                Err(Error::Denied { url, status, repository, advice }.into())
             }
-            StatusCode::NOT_FOUND => Err(Error::NotFound { url }.into()),
-            _ if status.is_server_error() || [408, 429].contains(&code) => {
-                let after =
+            404 => Err(Error::NotFound { url }.into()),
+            408 | 429 | 500..=599 => {
+                let seconds =
                     text(headers, "retry-after").and_then(|after| after.trim().parse().ok());
                 let (error, after) =
-                    (Error::Status { url, status: code }, after.map(Duration::from_secs));
+                    (Error::Status { url, status }, seconds.map(Duration::from_secs));
                 Err(Failure::Passing { error, after, progress: false })
             }
-            _ => Err(Error::Status { url, status: code }.into()),
+            _ => Err(Error::Status { url, status }.into()),
         }
     }
 

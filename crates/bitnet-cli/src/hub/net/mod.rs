@@ -103,14 +103,12 @@ fn download(args: &pull::Args, cache: &Cache, client: &Client) -> Result<(), Err
     if !is_commit(revision) {
         repository.set_ref(revision, &commit)?;
     }
-    client.say(&match remotes.len() {
+    client.bar.finish_and_clear();
+    let (size, seconds) = (BinaryBytes(total), start.elapsed().as_secs_f64());
+    exit::say(&match remotes.len() {
         0 => format!("{} is in the cache already, at {commit}", args.model),
-        files => format!(
-            "{}: {files} files, {}, hashes checked, {:.1} s",
-            args.model,
-            BinaryBytes(total),
-            start.elapsed().as_secs_f64()
-        ),
+        1 => format!("{}: {size}, hash checked, {seconds:.1} s", args.model),
+        files => format!("{}: {files} files, {size}, hashes checked, {seconds:.1} s", args.model),
     });
     Ok(())
 }
