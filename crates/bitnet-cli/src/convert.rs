@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bitnet_inference::convert::{Conversion, EMBEDDING, Planned, Proof, Target};
-use bitnet_inference::{Checkpoint, Contents, Error, ReadAs};
+use bitnet_inference::{Contents, Error, ReadAs};
 use bitnet_kernels::Format;
 use serde::Serialize;
 
 use crate::exit::{self, End};
 use crate::interrupt::Interrupt;
-use crate::{output, progress};
+use crate::{model, output, progress};
 
 /// Flags of `bitnet convert` and `bitnet quantize`.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Print what was done as JSON.
     #[arg(long)]
     json: bool,
-    /// Model: a GGUF file, or a Hugging Face folder.
+    /// Model: a GGUF file, a Hugging Face folder, or ORG/NAME[:FILE] of the cache.
     #[arg(value_name = "IN")]
     model: PathBuf,
     /// Where to write it.
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args, quantize: bool) -> Result<End> {
         // Before reading all of a model for nothing.
         return Err(Error::Exists { path: args.out.clone() }.into());
     }
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(Some(&args.model))?;
     let contents = Contents::new(&checkpoint, args.read_as)?;
     let contents = if quantize { contents.quantized() } else { contents };
     let conversion = Conversion::plan(contents, args.to, args.embed)?;

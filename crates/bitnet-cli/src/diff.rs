@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitnet_inference::{Checkpoint, Contents, Difference};
+use bitnet_inference::{Contents, Difference};
 use serde::Serialize;
 
 use crate::exit::End;
-use crate::output;
+use crate::{model, output};
 
 /// Flags of `bitnet diff`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// A model: a GGUF file, or a Hugging Face folder.
+    /// A model: a GGUF file, a Hugging Face folder, or ORG/NAME[:FILE] of the cache.
     #[arg(value_name = "A")]
     first: PathBuf,
     /// Another.
@@ -38,7 +38,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let (first, second) = (Checkpoint::open(&args.first)?, Checkpoint::open(&args.second)?);
+    let (first, second) = (model::open(Some(&args.first))?, model::open(Some(&args.second))?);
     let contents = (Contents::new(&first, None)?, Contents::new(&second, None)?);
     let found = Difference::of(&contents.0, &contents.1)?;
     let report = Report {

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::doctor::{Chosen, chosen};
 use crate::exit::End;
-use crate::model::How;
+use crate::model::{self, How};
 use crate::output;
 
 /// Flags of `bitnet inspect`.
@@ -34,9 +34,10 @@ pub(crate) struct Args {
     read_as: Option<ReadAs>,
     #[command(flatten)]
     how: How,
-    /// Model: a GGUF file, or a Hugging Face folder.
-    #[arg(value_name = "MODEL")]
-    model: PathBuf,
+    /// Model: a GGUF file, a Hugging Face folder, or ORG/NAME[:FILE] of the cache; the demo model if not
+    /// given.
+    #[arg(value_name = "MODEL", env = "BITNET_MODEL")]
+    model: Option<PathBuf>,
 }
 
 /// What is known of a model.
@@ -149,7 +150,7 @@ impl Matrix {
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(args.model.as_deref())?;
     let manager = args.how.options()?.manager()?;
     let mut warnings = warnings::of(&checkpoint);
     let (types, formats) = types(&checkpoint, &mut warnings);

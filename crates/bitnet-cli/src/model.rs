@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::Result;
 use bitnet_gguf::Gguf;
 use bitnet_inference::tuning::{Found, Tuning};
-use bitnet_inference::{Engine, Error, KvType, Layout, Options, ReadAs, sha256};
+use bitnet_inference::{Checkpoint, Engine, Error, KvType, Layout, Options, ReadAs, sha256};
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::{Device, Isa};
 use clap::builder::FalseyValueParser;
@@ -168,14 +168,20 @@ pub(crate) fn demo_sha256() -> String {
     sha256(DEMO)
 }
 
+/// Opens the model of a path or of the cache, or the demo model.
+pub(crate) fn open(path: Option<&Path>) -> Result<Checkpoint> {
+    Ok(match path {
+        Some(path) => Checkpoint::open(hub::find(path)?)?,
+        None => {
+            let demo = Gguf::from_static("the demo model", DEMO).map_err(Error::from)?;
+            Checkpoint::from_gguf(demo)?
+        }
+    })
+}
+
 /// Loads the model of a file or of the cache, or the demo model, and says on stderr what its user should know.
 pub(crate) fn load(path: Option<&Path>, options: &Options) -> Result<Engine> {
-    let engine = match path {
-        Some(path) => Engine::open(hub::find(path)?, options),
-        None => Gguf::from_static("the demo model", DEMO)
-            .map_err(Error::from)
-            .and_then(|gguf| Engine::load(gguf, options)),
-    }?;
+    let engine = Engine::of(open(path)?, options)?;
     for notice in engine.notices() {
         exit::say(&format!("note: {notice}"));
     }

@@ -4,6 +4,7 @@
 mod bench;
 mod cache;
 mod kernels;
+mod models;
 mod receipt;
 mod run;
 mod test_backend_selection;

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Read;
 use std::time::Instant;
 
-use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget};
 use serde::Deserialize;
 use ureq::http::Method;
 
@@ -19,6 +19,7 @@ use super::name::{is_commit, is_inside};
 use super::{Error as CacheError, choose, pull};
 use crate::exit::{self, End, Unreadable};
 use crate::interrupt::Interrupt;
+use crate::progress;
 use client::{Client, encode};
 use error::{Error, Failure};
 use remote::Remote;
@@ -92,7 +93,7 @@ fn download(args: &pull::Args, cache: &Cache, client: &Client) -> Result<(), Err
     room(cache, &repository, &remotes)?;
     let total = remotes.iter().fold(0, |sum: u64, remote| sum.saturating_add(remote.bytes));
     client.bar.set_length(total);
-    client.bar.set_style(style());
+    client.bar.set_style(progress::style());
     for remote in &remotes {
         client.bar.set_message(remote.file.clone());
         if client.bar.is_hidden() {
@@ -153,13 +154,4 @@ fn room(cache: &Cache, repository: &Repository, remotes: &[Remote]) -> Result<()
         true => Err(Error::Space { needed, free, at: cache.root.clone() }),
         false => Ok(()),
     }
-}
-
-/// The bar, without colours.
-fn style() -> ProgressStyle {
-    let template =
-        "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-    let style =
-        ProgressStyle::with_template(template).expect("the template is written right above");
-    style.progress_chars("=> ")
 }
