@@ -23,7 +23,8 @@ pub(crate) struct Args {
     /// bitnet32f16; or hf, a Hugging Face folder.
     #[arg(long, value_name = "FORMAT", default_value = "i2_s")]
     to: Target,
-    /// Format of the embeddings and the output layer, if not their own: f32, f16, bf16, q8_0 or q6_k.
+    /// Format of the embeddings and the output layer, if not their own: f32, f16, bf16, q8_0 or q6_k. In
+    /// folders it is that of all tensors that are not ternary: f32, f16 or bf16.
     #[arg(long, value_name = "FORMAT", value_parser = embedding)]
     embed: Option<Format>,
     /// Read ternary weights in a layout that the file does not tell, as `bitnet run` does.

@@ -122,7 +122,13 @@ impl Conversion<'_> {
         let rows = checkpoint.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         config.vocabulary = rows.map(|rows| rows as usize).or(config.vocabulary);
         let norms = names.iter().any(|name| name.ends_with("_norm_in.weight"));
+        let dtype = match self.tensors.iter().find(|planned| planned.ternary.is_none()) {
+            Some(Planned { to: Format::F16, .. }) => "float16",
+            Some(Planned { to: Format::Bf16, .. }) => "bfloat16",
+            _ => "float32",
+        };
         let mut json = config.to_json(!names.contains("output.weight"), norms);
+        json.insert("torch_dtype".to_owned(), dtype.into());
         let (vocabulary, mut notices) = checkpoint.vocabulary(config.vocabulary.unwrap_or(0))?;
         let mut files = Vec::new();
         if let Some(vocabulary) = vocabulary {

@@ -16,6 +16,7 @@ use std::str::FromStr;
 use bitnet_gguf::TensorType;
 use bitnet_kernels::Format;
 use bitnet_kernels::format::{self, FormatError};
+use half::{bf16, f16};
 
 use crate::source::{Contents, StoredTensor, TernaryMatrix};
 use crate::{Error, Notice};
@@ -84,6 +85,9 @@ impl fmt::Display for Target {
 pub const EMBEDDING: [Format; 5] =
     [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q6K];
 
+/// Those without blocks.
+const PLAIN: [Format; 3] = [Format::F32, Format::F16, Format::Bf16];
+
 /// A conversion that has been planned: all that can be known to go wrong before something is written
 /// has not.
 ///
@@ -136,8 +140,9 @@ pub struct Ternary {
 }
 
 impl<'a> Conversion<'a> {
-    /// Plans a conversion; embeddings and the output layer stay in their format if none is given. Reads
-    /// all ternary matrices.
+    /// Plans a conversion; embeddings and the output layer stay in their format if none is given. In
+    /// folders all tensors that are not ternary have that format, F32 if they come from GGUF. Reads all
+    /// ternary matrices.
     ///
     /// # Errors
     ///
@@ -249,9 +254,13 @@ impl<'a> Conversion<'a> {
         let less = if self.target == Target::Folder { offset } else { 0.0 };
         for rows in self.contents.pieces(planned.tensor)? {
             let numbers = self.contents.numbers(planned.tensor, rows)?;
+            let numbers = numbers.iter().map(|x| x - less);
             let bytes = match planned.to {
-                Format::F32 => numbers.iter().flat_map(|x| (x - less).to_le_bytes()).collect(),
-                to => format::narrow(to, &numbers, cols)
+                // Rows of any length.
+                Format::F32 => numbers.flat_map(f32::to_le_bytes).collect(),
+                Format::F16 => numbers.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
+                Format::Bf16 => numbers.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+                to => format::narrow(to, &numbers.collect::<Vec<_>>(), cols)
                     .map_err(|source| unsuitable(&self.contents, planned.tensor, source))?,
             };
             out.write_all(&bytes).map_err(fail)?;
@@ -290,7 +299,7 @@ fn plan_ternary<'a>(
     let beside = match to {
         Format::HfPacked => true,
         Format::Tq1_0 | Format::Tq2_0 | Format::Iq1Bn | Format::BitNet32F16 => {
-            half::f16::from_f32(matrix.scale).to_f32() != matrix.scale
+            f16::from_f32(matrix.scale).to_f32() != matrix.scale
         }
         _ => false,
     };
@@ -306,20 +315,21 @@ fn plan_numbers<'a>(
     embedding: Option<Format>,
 ) -> Result<Planned<'a>, Error> {
     let table = ["token_embd.weight", "output.weight"].contains(&&*tensor.name);
-    let plain = [Format::F32, Format::F16, Format::Bf16].contains(&from);
-    let to = match embedding.filter(|_| table) {
-        Some(to) => to,
-        None if tensor.dims.len() == 1 => Format::F32,
-        None if target == Target::Folder && !plain => Format::F32,
-        None => from,
+    let to = match (target, embedding) {
+        // transformers wants all of one type, and GGUF has norms in F32.
+        (Target::Folder, Some(to)) => to,
+        (Target::Folder, None) if contents.checkpoint().is_gguf() => Format::F32,
+        (Target::Gguf(_), Some(to)) if table => to,
+        (Target::Gguf(_), _) if tensor.dims.len() == 1 => Format::F32,
+        _ => from,
     };
-    if target == Target::Folder && ![Format::F32, Format::F16, Format::Bf16].contains(&to) {
+    if target == Target::Folder && !PLAIN.contains(&to) {
         let what = format!("folders hold no {}: choose f32, f16 or bf16", to.ggml_name());
         return Err(Error::Variant { file: contents.checkpoint().name().to_owned(), what });
     }
     if to != from
         && let [cols, ..] = tensor.dims[..]
-        && ![Format::F32, Format::F16, Format::Bf16].contains(&to)
+        && !PLAIN.contains(&to)
     {
         to.row_bytes(cols as usize).map_err(|source| unsuitable(contents, tensor, source))?;
     }
