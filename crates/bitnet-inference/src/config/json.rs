@@ -107,6 +107,13 @@ impl Config {
         })
     }
 
+    /// Whether the model says that it has an output layer of its own. Models that embed texts have none
+    /// at all.
+    pub(crate) fn has_own_output(json: &Json) -> bool {
+        let embeds = class(json).is_some_and(|class| class.ends_with("Model"));
+        !embeds && json.get("tie_word_embeddings") == Some(&Value::Bool(false))
+    }
+
     /// Whether the linear layers of the model were trained to be ternary.
     pub(crate) fn trained_ternary(json: &Json) -> bool {
         let settings = json.get("quantization_config");

@@ -210,7 +210,9 @@ impl<'a> Loader<'a> {
     /// An output layer beside embeddings that are the output layer must be the same again.
     pub(crate) fn tied(&mut self, embedding: &FloatMatrix) -> Result<(), Error> {
         let Some(output) = self.checkpoint.tensor("output.weight") else {
-            return Ok(());
+            let file = || self.file().to_owned();
+            let missing = || Error::MissingTensor { file: file(), tensor: "lm_head.weight".into() };
+            return if self.checkpoint.has_own_output() { Err(missing()) } else { Ok(()) };
         };
         self.used.insert(&output.name);
         let shape = [embedding.cols as u64, embedding.rows as u64];

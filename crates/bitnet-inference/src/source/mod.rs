@@ -296,6 +296,14 @@ impl Checkpoint {
         }
     }
 
+    /// Whether it says that its output layer is not the embeddings again.
+    pub(crate) fn has_own_output(&self) -> bool {
+        match &self.container {
+            Container::Gguf(_) => false,
+            Container::Folder(folder) => Config::has_own_output(folder.config()),
+        }
+    }
+
     /// What is added to the weights of norms: checkpoints of Gemma have them less one, as they are
     /// trained.
     pub(crate) fn norm_offset(&self, architecture: &str) -> f32 {

@@ -193,6 +193,7 @@ fn folders_that_are_no_models_are_refused() {
     refused(&set("hidden_size", "256".into()), "hidden_size");
     refused(&set("hidden_size", 512.into()), "embed_tokens");
     refused(&set("num_experts", 8.into()), "num_experts");
+    refused(&set("tie_word_embeddings", false.into()), "lm_head.weight");
     refused(&set("rope_scaling", serde_json::json!({ "type": "yarn", "factor": 4.0 })), "rotary");
     refused(&set("quantization_config", serde_json::json!({ "quant_method": "gptq" })), "gptq");
     refused(
