@@ -111,7 +111,7 @@ pub(super) fn write(vocabulary: &Vocabulary) -> (Vec<(String, Value)>, Vec<&'sta
         Model::SentencePiece(model) => {
             let scores = match &model.order {
                 MergeOrder::Scores(scores) => scores.clone(),
-                MergeOrder::Merges(merges) => scores(&v.tokens, merges, &mut lost),
+                MergeOrder::Merges(merges) => scores(v, merges, &mut lost),
             };
             let prefix = model.prefix != SpacePrefix::None;
             if [SpacePrefix::FirstIfMissing, SpacePrefix::AlwaysIfMissing].contains(&model.prefix) {
@@ -169,9 +169,10 @@ fn splitter(model: &ByteLevel, lost: &mut Vec<&'static str>) -> &'static str {
 
 /// The scores that have the same order as a list of merges: of each token, that of the first merge
 /// which makes it.
-fn scores(tokens: &[String], merges: &[String], lost: &mut Vec<&'static str>) -> Vec<f32> {
-    let ids: HashMap<&str, usize> = tokens.iter().map(String::as_str).zip(0..).collect();
-    let mut scores = vec![0.0; tokens.len()];
+fn scores(v: &Vocabulary, merges: &[String], lost: &mut Vec<&'static str>) -> Vec<f32> {
+    let normal = v.entries().filter(|(_, _, kind)| *kind == TokenType::Normal);
+    let ids: HashMap<&str, usize> = normal.map(|(id, text, _)| (text, id as usize)).collect();
+    let mut scores = vec![0.0; v.tokens.len()];
     let (mut last, mut made, mut grouped) = (None, 0, true);
     for (rank, merge) in merges.iter().enumerate() {
         let Some((left, right)) = merge.split_once(' ') else { continue };
@@ -186,14 +187,53 @@ fn scores(tokens: &[String], merges: &[String], lost: &mut Vec<&'static str>) ->
         made += 1;
     }
     // With scores every pair is merged that makes a token.
-    let splits = |token: &String| {
+    let splits = |token: &&str| {
         let parts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
         parts.filter(|(a, b)| ids.contains_key(a) && ids.contains_key(b)).count()
     };
-    let all: usize =
-        tokens.iter().filter(|token| scores[ids[token.as_str()]] != 0.0).map(splits).sum();
+    let all: usize = ids.keys().map(splits).sum();
     if !grouped || made != all || merges.len() >= 1 << 24 {
         lost.push("merges have no order that scores can give them");
     }
     scores
+}
+
+#[cfg(test)]
+mod tests {
+    use bitnet_gguf::Writer;
+
+    use super::*;
+    use crate::tokenizer::samples::{byte_level, nameless, same_tokens, sentence_piece};
+
+    fn again(metadata: Vec<(String, Value)>) -> Vocabulary {
+        let writer = Writer::new().metadata("general.architecture", "llama");
+        let writer =
+            metadata.into_iter().fold(writer, |writer, (key, value)| writer.metadata(&key, value));
+        let mut file = Vec::new();
+        writer.write_to(&mut file).unwrap();
+        let gguf = Gguf::from_vec("vocabulary.gguf", file).unwrap();
+        let (vocabulary, notices) = read(&gguf).unwrap();
+        assert_eq!(notices, []);
+        vocabulary.unwrap()
+    }
+
+    #[test]
+    fn vocabularies_are_read_as_they_were_written() {
+        for vocabulary in byte_level().into_iter().chain(sentence_piece()) {
+            let (metadata, lost) = write(&vocabulary);
+            assert!(lost.is_empty(), "{lost:?}");
+            same_tokens(&vocabulary, &again(metadata));
+        }
+    }
+
+    #[test]
+    fn what_gguf_cannot_say_is_said() {
+        assert_eq!(write(&nameless()).1, ["text is cut as `default` does"]);
+        let mut vocabulary = sentence_piece().remove(2);
+        let Model::SentencePiece(model) = &mut vocabulary.model else { panic!() };
+        let MergeOrder::Merges(merges) = &mut model.order else { panic!() };
+        // With scores these two would still be one.
+        merges.pop();
+        assert_eq!(write(&vocabulary).1, ["merges have no order that scores can give them"]);
+    }
 }

@@ -23,6 +23,8 @@ mod byte_level;
 mod decode;
 mod error;
 mod json;
+#[cfg(test)]
+pub(crate) mod samples;
 mod sentence_piece;
 mod special;
 mod split;

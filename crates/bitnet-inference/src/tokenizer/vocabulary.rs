@@ -235,7 +235,7 @@ impl Vocabulary {
     }
 
     /// Each token's id, text and type.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &str, TokenType)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, &str, TokenType)> {
         let types = self.types.iter().copied();
         let types = types.chain(iter::repeat(TokenType::Normal));
         let texts = self.tokens.iter().map(String::as_str);

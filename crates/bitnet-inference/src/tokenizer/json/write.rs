@@ -1,6 +1,6 @@
 //! Writes `tokenizer.json` and what lies beside it.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
@@ -192,18 +192,13 @@ fn sentence_piece(v: &Vocabulary, model: &SentencePiece) -> (Value, Option<&'sta
 /// The merges that make the tokens, those of the highest scores first, and whether scores are not enough
 /// to tell their order.
 fn merges(v: &Vocabulary, scores: &[f32]) -> (Vec<String>, bool) {
-    let mergeable = |kind| matches!(kind, TokenType::Normal | TokenType::UserDefined);
-    let tokens: HashMap<&str, u32> = v
-        .entries()
-        .filter(|(_, _, kind)| mergeable(*kind))
-        .map(|(id, text, _)| (text, id))
-        .collect();
+    let normal = || v.entries().filter(|(_, _, kind)| *kind == TokenType::Normal);
+    let tokens: HashSet<&str> = normal().map(|(_, text, _)| text).collect();
     let mut found: Vec<(f32, u32, String)> = Vec::new();
-    for (id, text, kind) in v.entries().filter(|(_, _, kind)| mergeable(*kind)) {
-        let _ = kind;
+    for (id, text, _) in normal() {
         for (at, _) in text.char_indices().skip(1) {
             let (left, right) = text.split_at(at);
-            if tokens.contains_key(left) && tokens.contains_key(right) {
+            if tokens.contains(left) && tokens.contains(right) {
                 found.push((scores[id as usize], id, format!("{left} {right}")));
             }
         }
@@ -211,4 +206,34 @@ fn merges(v: &Vocabulary, scores: &[f32]) -> (Vec<String>, bool) {
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let tied = found.windows(2).any(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1);
     (found.into_iter().map(|(_, _, merge)| merge).collect(), tied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::TokenizerFiles;
+    use crate::tokenizer::samples::{byte_level, same_tokens, scored, sentence_piece};
+
+    #[test]
+    fn vocabularies_are_read_as_they_were_written() {
+        for vocabulary in byte_level().into_iter().chain(sentence_piece()) {
+            let (files, lost) = to_json(&vocabulary);
+            let [tokenizer, config, generation] =
+                files.map(|(_, json)| Value::Object(json).to_string());
+            let files = TokenizerFiles {
+                tokenizer: tokenizer.as_bytes(),
+                tokenizer_config: Some(config.as_bytes()),
+                generation_config: Some(generation.as_bytes()),
+                config: None,
+            };
+            assert_eq!(lost, None);
+            same_tokens(&vocabulary, &Vocabulary::from_json(&files).unwrap());
+        }
+    }
+
+    #[test]
+    fn scores_that_are_not_enough_are_said() {
+        assert_eq!(to_json(&scored(&[0.0, 0.0, 0.0, 0.0, -1.0, -2.0])).1, None);
+        assert!(to_json(&scored(&[0.0, 0.0, 0.0, 0.0, -1.0, -1.0])).1.is_some());
+    }
 }
