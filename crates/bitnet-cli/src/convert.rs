@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Print what was done as JSON.
     #[arg(long)]
     json: bool,
-    /// Model: a GGUF file, a Hugging Face folder, or ORG/NAME[:FILE] of the cache.
+    /// Model: a GGUF file, a Hugging Face folder, or one of the cache by its name.
     #[arg(value_name = "IN")]
     model: PathBuf,
     /// Where to write it.

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// A model: a GGUF file, a Hugging Face folder, or ORG/NAME[:FILE] of the cache.
+    /// A model: a GGUF file, a Hugging Face folder, or one of the cache by its name.
     #[arg(value_name = "A")]
     first: PathBuf,
     /// Another.

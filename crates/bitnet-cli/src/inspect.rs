@@ -34,7 +34,7 @@ pub(crate) struct Args {
     read_as: Option<ReadAs>,
     #[command(flatten)]
     how: How,
-    /// Model: a GGUF file, a Hugging Face folder, or ORG/NAME[:FILE] of the cache; the demo model if not
+    /// Model: a GGUF file, a Hugging Face folder, or one of the cache by its name; the demo model if not
     /// given.
     #[arg(value_name = "MODEL", env = "BITNET_MODEL")]
     model: Option<PathBuf>,

@@ -4,6 +4,7 @@ use bitnet_gguf::{Gguf, Value};
 
 use super::{ACTIVATION, Config, Key, LOCAL, READ, Settings, VOCABULARY, key};
 use crate::Error;
+use crate::source::Metadata;
 
 /// Numbers of a head that are turned, and numbers of a value: as many as a head has.
 const SAME: [Key; 2] = [key("rope.dimension_count", ""), key("attention.value_length", "")];
@@ -21,17 +22,16 @@ impl Config {
             let (file, found) = (gguf.name().to_owned(), architecture.to_owned());
             return Err(Error::Architecture { file, found });
         }
-        Config::read(&Metadata { gguf, architecture }, architecture)
+        Config::read(&Keys { gguf, architecture }, architecture)
     }
 
     /// The metadata that [`Config::from_gguf`] reads.
-    pub(crate) fn metadata(&self) -> Vec<(String, Value)> {
-        let (counts, numbers) = self.settings();
+    pub(crate) fn metadata(&self) -> Metadata {
         let same = SAME.map(|key| (key, self.head_size));
-        let counts = counts.into_iter().chain(same);
+        let counts = self.counts().into_iter().chain(same);
         // They were read from 32 bits.
         let counts = counts.map(|(key, n)| (key.gguf, Value::U32(n as u32)));
-        let numbers = numbers.into_iter().map(|(key, x)| (key.gguf, Value::F32(x)));
+        let numbers = self.numbers().into_iter().map(|(key, x)| (key.gguf, Value::F32(x)));
         let act = (ACTIVATION[0].gguf, Value::String(self.activation.json().into()));
         let named = |(key, value)| (format!("{}.{key}", self.architecture), value);
         counts.chain(numbers).chain([act]).map(named).collect()
@@ -39,18 +39,18 @@ impl Config {
 }
 
 /// The metadata of an architecture, whose keys start with its name.
-struct Metadata<'a> {
+struct Keys<'a> {
     gguf: &'a Gguf,
     architecture: &'a str,
 }
 
-impl Metadata<'_> {
+impl Keys<'_> {
     fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 }
 
-impl Settings for Metadata<'_> {
+impl Settings for Keys<'_> {
     fn u32(&self, key: Key) -> Result<Option<u32>, Error> {
         let stated = self.gguf.u32(&self.name(key.gguf))?;
         if stated.is_some() || key.gguf != VOCABULARY.gguf {

@@ -127,7 +127,6 @@ impl Config {
     /// `config.json` of a model with packed weights and scales that multiply, without what tokenizers
     /// add.
     pub(crate) fn to_json(&self, tied: bool, norms: bool) -> Map<String, Value> {
-        let (counts, numbers) = self.settings();
         let mut json = Map::new();
         let class = CLASSES.iter().find(|(name, _)| *name == self.architecture);
         // bitnet-25 is another name of bitnet-b1.58.
@@ -141,8 +140,8 @@ impl Config {
         json.insert("architectures".to_owned(), [class].as_slice().into());
         json.insert("model_type".to_owned(), kind.into());
         json.insert(ACTIVATION[0].json.to_owned(), self.activation.json().into());
-        json.extend(counts.into_iter().map(|(key, n)| (key.json.to_owned(), n.into())));
-        json.extend(numbers.into_iter().map(|(key, x)| (key.json.to_owned(), shortest(x))));
+        json.extend(self.counts().into_iter().map(|(key, n)| (key.json.to_owned(), n.into())));
+        json.extend(self.numbers().into_iter().map(|(key, x)| (key.json.to_owned(), shortest(x))));
         json.insert("tie_word_embeddings".to_owned(), tied.into());
         let mut packed = packed();
         if norms {

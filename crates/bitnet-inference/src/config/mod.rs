@@ -253,8 +253,8 @@ impl Config {
         self.local.map_or(self.context, |local| local.trained)
     }
 
-    /// The settings that are whole numbers, and those that are not.
-    fn settings(&self) -> (Vec<(Key, usize)>, Vec<(Key, f32)>) {
+    /// The settings that are whole numbers.
+    fn counts(&self) -> Vec<(Key, usize)> {
         let mut counts = vec![
             (CONTEXT, self.trained_context()),
             (HIDDEN, self.hidden),
@@ -264,13 +264,16 @@ impl Config {
             (KV_HEADS, self.kv_heads),
             (HEAD_SIZE, self.head_size),
         ];
-        let mut numbers = vec![(EPS, self.eps), (ROPE_BASE, self.rope_base)];
         counts.extend(self.vocabulary.map(|rows| (VOCABULARY, rows)));
-        if let Some(Local { window, rope_base, every, .. }) = self.local {
-            counts.extend([(WINDOW, window), (PATTERN, every)]);
-            numbers.push((LOCAL_ROPE_BASE, rope_base));
-        }
-        (counts, numbers)
+        let local = self.local.map(|local| [(WINDOW, local.window), (PATTERN, local.every)]);
+        counts.extend(local.into_iter().flatten());
+        counts
+    }
+
+    /// The other numbers.
+    fn numbers(&self) -> Vec<(Key, f32)> {
+        let local = self.local.map(|local| (LOCAL_ROPE_BASE, local.rope_base));
+        [(EPS, self.eps), (ROPE_BASE, self.rope_base)].into_iter().chain(local).collect()
     }
 
     /// What multiplies embeddings.

@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 
-use bitnet_gguf::{TensorType, Value, Writer};
+use bitnet_gguf::{TensorType, Writer};
 use bitnet_kernels::Format;
 
 use super::{Conversion, Target, Watched};
+use crate::source::Metadata;
 use crate::{Error, Notice};
 
 /// The key of what most tensors are.
@@ -46,7 +47,7 @@ impl Conversion<'_> {
     }
 
     /// The metadata of the file, and what the user should know of it.
-    pub(super) fn metadata(&self) -> Result<(Vec<(String, Value)>, Vec<Notice>), Error> {
+    pub(super) fn metadata(&self) -> Result<(Metadata, Vec<Notice>), Error> {
         let Target::Gguf(format) = self.target else { return Ok(Default::default()) };
         let checkpoint = self.contents.checkpoint();
         let (mut metadata, notices) = checkpoint.metadata()?;

@@ -88,6 +88,9 @@ impl StoredTensor {
     }
 }
 
+/// Keys of GGUF, and their values.
+pub type Metadata = Vec<(String, Value)>;
+
 /// The bytes of a tensor, and what they are.
 #[derive(Clone, Debug)]
 pub(crate) struct Weights {
@@ -359,7 +362,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// As [`Checkpoint::config`], and where the tokenizer is of an unknown kind.
-    pub fn metadata(&self) -> Result<(Vec<(String, Value)>, Vec<Notice>), Error> {
+    pub fn metadata(&self) -> Result<(Metadata, Vec<Notice>), Error> {
         let folder = match &self.container {
             Container::Gguf(files) => {
                 let all = files[0].metadata().map(|(key, value)| (key.to_owned(), value.clone()));

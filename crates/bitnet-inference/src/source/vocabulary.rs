@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bitnet_gguf::{Array, Gguf, Value};
 
+use super::Metadata;
 use crate::tokenizer::{
     ByteLevel, MergeOrder, Model, SentencePiece, SpacePrefix, Splitter, TokenType, TokenizerError,
     Vocabulary,
@@ -92,7 +93,7 @@ fn sentence_piece(gguf: &Gguf) -> Result<Model, Error> {
 }
 
 /// The metadata of a vocabulary, and in what the one that is read from it will not be the same.
-pub(super) fn write(vocabulary: &Vocabulary) -> (Vec<(String, Value)>, Vec<&'static str>) {
+pub(super) fn write(vocabulary: &Vocabulary) -> (Metadata, Vec<&'static str>) {
     let v = vocabulary;
     let mut lost = Vec::new();
     let mut out: Vec<(&str, Value)> = Vec::new();
@@ -205,7 +206,7 @@ mod tests {
     use super::*;
     use crate::tokenizer::samples::{byte_level, nameless, same_tokens, sentence_piece};
 
-    fn again(metadata: Vec<(String, Value)>) -> Vocabulary {
+    fn again(metadata: Metadata) -> Vocabulary {
         let writer = Writer::new().metadata("general.architecture", "llama");
         let writer =
             metadata.into_iter().fold(writer, |writer, (key, value)| writer.metadata(&key, value));

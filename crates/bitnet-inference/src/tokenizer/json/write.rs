@@ -11,11 +11,12 @@ use crate::tokenizer::{
     ByteLevel, MergeOrder, Model, SentencePiece, SpacePrefix, TokenType, Vocabulary,
 };
 
+/// The name of a file, and what it says.
+pub(crate) type File = (&'static str, Map<String, Value>);
+
 /// The files of a vocabulary by their names, and in what the one that is read from them will not be the
 /// same.
-pub(crate) fn to_json(
-    vocabulary: &Vocabulary,
-) -> ([(&'static str, Map<String, Value>); 3], Option<&'static str>) {
+pub(crate) fn to_json(vocabulary: &Vocabulary) -> ([File; 3], Option<&'static str>) {
     let v = vocabulary;
     let (mut parts, lost) = match &v.model {
         Model::ByteLevel(model) => (byte_level(model), None),
