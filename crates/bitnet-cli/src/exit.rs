@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use bitnet_inference::Error;
+use bitnet_inference::chat::ChatError;
 
 use crate::hub;
 
@@ -79,6 +80,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
             | Error::Sampling { .. }
             | Error::Token { .. }
             | Error::Synthetic { .. }
+            | Error::Chat(
+                ChatError::Given { .. } | ChatError::Raised { .. } | ChatError::Noncharacters,
+            )
             | Error::ShapeFormat { .. }
             | Error::Unsuitable { .. }
             | Error::Exists { .. },

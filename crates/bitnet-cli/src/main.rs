@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
+mod chat;
 mod convert;
 mod diff;
 mod doctor;
@@ -25,6 +26,7 @@ mod output;
 mod progress;
 mod run;
 mod synth;
+mod template;
 mod tune;
 mod verify;
 
@@ -44,6 +46,8 @@ enum Command {
     /// Write the logits after each token, to compare with other engines.
     #[command(allow_negative_numbers = true)]
     Logits(logits::Args),
+    /// Print the chat template of a model, or what it makes of messages.
+    Template(template::Args),
     /// Measure speed: prompts and generation, in tokens per second.
     Bench(bench::Args),
     /// Tell what this machine has, what would run on it, and what would make it faster.
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
     let result = match parsed.command {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Template(args) => template::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Kernels(args) => kernels::run(&args),

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::exit::{End, Usage};
 use crate::interrupt::Interrupt;
 use crate::output::print;
-use crate::{exit, memory, model};
+use crate::{chat, exit, memory, model};
 
 /// Flags of `bitnet run`. Names and defaults are those of llama.cpp.
 #[derive(Debug, clap::Args)]
@@ -73,6 +73,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 64, env = "BITNET_REPEAT_LAST_N",
         value_parser = value_parser!(i64).range(-1..))]
     repeat_last_n: i64,
+    #[command(flatten)]
+    chat: chat::Args,
     /// Known from llama.cpp; the prompt is never part of the output.
     #[arg(long)]
     no_display_prompt: bool,
@@ -128,7 +130,10 @@ pub(crate) fn run(args: &Args) -> Result<End> {
 
     // The context is a limit in any case, which both -1 and -2 leave it to.
     let limit = usize::try_from(args.predict).unwrap_or(usize::MAX);
-    let tokens = engine.encode(&prompt)?;
+    let tokens = match args.chat.prompt(&engine, &prompt)? {
+        Some(tokens) => tokens,
+        None => engine.encode(&prompt)?,
+    };
     let stream = engine.tokenizer()?.stream_after(&tokens);
     let mut generation = Generation::new(&engine, tokens, sampling, limit)?;
     let Some(text) = write_text(stream, &mut generation, &interrupt, args.json)? else {

@@ -10,6 +10,7 @@ use bitnet_kernels::isa::MissingIsa;
 use bitnet_kernels::limits::LimitError;
 use bitnet_kernels::manager::{Choice, PreferenceError, Reason};
 
+use crate::chat::ChatError;
 use crate::device_features::DeviceError;
 use crate::tokenizer::TokenizerError;
 use crate::{Config, Layout, ReadAs};
@@ -187,6 +188,9 @@ pub enum Error {
         /// The file.
         file: String,
     },
+    /// Messages did not become a prompt.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// A synthetic model whose numbers do not fit each other.
     #[error("a synthetic model of shape {shape} cannot be made: {what}")]
     Synthetic {
@@ -355,6 +359,11 @@ pub enum Notice {
         /// The name of the splitter that is used.
         used: &'static str,
     },
+    /// The chat template of the file is not the one that the model was trained with.
+    ChatTemplate {
+        /// The file.
+        file: String,
+    },
     /// Settings of a model of which nothing is known.
     Settings {
         /// The file.
@@ -417,6 +426,11 @@ impl fmt::Display for Notice {
             Notice::NoSplitter { file, used } => {
                 write!(f, "{file}: tokenizer.ggml.pre is missing: splitting text as `{used}` does")
             }
+            Notice::ChatTemplate { file } => write!(
+                f,
+                "{file}: its chat template is not the one that BitNet b1.58 2B-4T was trained with: using \
+                 that one; --chat-template takes another"
+            ),
             Notice::Settings { file, names } => write!(
                 f,
                 "{file}: nothing is known of {}: results are wrong if that changes what the model \

@@ -7,6 +7,7 @@
 
 mod arch;
 mod backend;
+pub mod chat;
 mod config;
 pub mod convert;
 pub mod device_features;

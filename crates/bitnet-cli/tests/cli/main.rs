@@ -7,6 +7,7 @@ mod kernels;
 mod models;
 mod receipt;
 mod run;
+mod template;
 mod test_backend_selection;
 
 use std::path::PathBuf;

@@ -91,6 +91,10 @@ impl Folder {
         all.filter_map(Result::transpose).collect()
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn config(&self) -> &Json {
         &self.config
     }

@@ -1,5 +1,6 @@
 //! Where models come from: GGUF files and Hugging Face folders, as named tensors in one form.
 
+mod chat;
 mod contents;
 mod folder;
 mod gguf;
@@ -23,6 +24,7 @@ use crate::sha256;
 use crate::tokenizer::{Tokenizer, Vocabulary};
 use crate::{Error, Notice};
 
+pub(crate) use chat::Chat;
 pub(crate) use contents::sha256_of_all;
 pub use contents::{Contents, TernaryMatrix};
 pub(crate) use folder::Folder;
@@ -321,12 +323,34 @@ impl Checkpoint {
         }
     }
 
+    /// What the model says about chats.
+    ///
+    /// # Errors
+    ///
+    /// Where a file that says it cannot be read.
+    pub(crate) fn chat(&self) -> Result<Chat, Error> {
+        match &self.container {
+            Container::Gguf(files) => chat::of_gguf(&files[0]),
+            Container::Folder(folder) => chat::of_folder(folder.path()),
+        }
+    }
+
     /// What the user should know about the model.
     pub(crate) fn notices(&self) -> Vec<Notice> {
         match &self.container {
             Container::Gguf(_) => Vec::new(),
             Container::Folder(folder) => folder.notices(),
         }
+    }
+
+    /// Its tokenizer, without the rows of an embedding table that no token has.
+    ///
+    /// # Errors
+    ///
+    /// Where it contradicts itself or is of an unknown kind, and where there is none.
+    pub fn read_tokenizer(&self) -> Result<Tokenizer, Error> {
+        let none = || Error::NoTokenizer { file: self.name.clone() };
+        self.tokenizer(0)?.0.ok_or_else(none)
     }
 
     /// The tokenizer of a model whose embedding table has so many rows, if it has one, and what the

@@ -52,7 +52,8 @@ use table::TokenTable;
 
 /// Control tokens that end a generation in the model families we know, whether or not the file
 /// names them as such.
-const END_TEXTS: [&str; 4] = ["<|eot_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"];
+const END_TEXTS: [&str; 5] =
+    ["<|eot_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<end_of_turn>"];
 
 /// What [`Tokenizer::encode`] does about special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +149,41 @@ impl Tokenizer {
     /// Time and memory are proportional to the length of the text, up to the logarithm of its
     /// longest piece.
     pub fn encode(&self, text: &str, special: Special) -> Vec<u32> {
+        self.encode_without(None, text, special)
+    }
+
+    /// The token ids of a prompt with marks in it, which [`Tokenizer::mark`] puts where a control token
+    /// is only text: control tokens are read, and the mark is taken out of the text between them. If the
+    /// model wants texts to begin with BOS, this one does, once.
+    pub(crate) fn encode_marked(&self, text: &str, mark: char) -> Vec<u32> {
+        let special = Special { bos: false, suffix: false, parse: true };
+        let mut ids = self.encode_without(Some(mark), text, special);
+        if let Some(bos) = self.prefix.filter(|bos| ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        ids
+    }
+
+    /// The text with a mark in each control token that is spelled in it, and in the beginning of one at
+    /// its end, which what comes after it could complete.
+    pub(crate) fn mark(&self, text: &str, mark: char) -> String {
+        let specials = [&self.special, &self.special_normalized];
+        let end = text.trim_end().len();
+        let mut marked = String::with_capacity(text.len());
+        for (at, c) in text.char_indices() {
+            marked.push(c);
+            if specials
+                .iter()
+                .any(|special| special.begins_control(&text[at..], &text[at.min(end)..end]))
+            {
+                marked.push(mark);
+            }
+        }
+        marked
+    }
+
+    /// As [`Tokenizer::encode`], without the characters `mark` in the text between special tokens.
+    fn encode_without(&self, mark: Option<char>, text: &str, special: Special) -> Vec<u32> {
         let mut ids = Vec::new();
         let mut work = Work::default();
         ids.extend(self.prefix.filter(|_| special.bos));
@@ -158,7 +194,11 @@ impl Tokenizer {
                 self.special_normalized.parts(&text, special.parse, |part| match part {
                     Part::Token(id) => ids.push(id),
                     Part::Text(text, also) => {
-                        self.encode_text((text, first && also), &mut work, &mut ids);
+                        let text = match mark {
+                            Some(mark) if text.contains(mark) => Cow::Owned(text.replace(mark, "")),
+                            _ => Cow::Borrowed(text),
+                        };
+                        self.encode_text((&text, first && also), &mut work, &mut ids);
                     }
                 });
             }
@@ -217,7 +257,7 @@ impl Tokenizer {
 
     /// Whether a generation ends with this token: EOS, one of [`Vocabulary::ends`], or a control token
     /// that ends a text or a turn in the known model families (`<|eot_id|>`, `<|end_of_text|>`,
-    /// `<|im_end|>`, `<|endoftext|>`).
+    /// `<|im_end|>`, `<|endoftext|>`, `<end_of_turn>`).
     pub fn is_end(&self, id: u32) -> bool {
         self.ends.contains(&id)
     }

@@ -85,6 +85,22 @@ impl SpecialTokens {
         })
     }
 
+    /// Whether `text` begins with a control token, or `rest`, which is `text` without spaces at its end,
+    /// is the beginning of one.
+    pub(super) fn begins_control(&self, text: &str, rest: &str) -> bool {
+        let bytes = text.as_bytes();
+        if bytes.first().is_none_or(|&byte| !self.begins[usize::from(byte)]) {
+            return false;
+        }
+        if let Some(token) = self.longest(bytes, true) {
+            return token.control;
+        }
+        let start = self.sorted.partition_point(|token| token.text.as_str() < rest);
+        let mut completed =
+            self.sorted[start..].iter().take_while(|token| token.text.starts_with(rest));
+        !rest.is_empty() && completed.any(|token| token.control)
+    }
+
     /// The longest special token that `text` begins with.
     fn longest(&self, text: &[u8], control: bool) -> Option<&SpecialToken> {
         let mut longest = None;

@@ -1,0 +1,61 @@
+//! A prompt as one message of a chat.
+
+use anyhow::Result;
+use bitnet_inference::chat::{ChatTemplate, Conversation, Moment};
+use bitnet_inference::{Engine, Error};
+
+use crate::exit;
+
+/// Flags of chats.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Take the prompt as a message of a user, by the chat template of the model.
+    #[arg(long)]
+    chat: bool,
+    /// What the model is told before the message.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    #[command(flatten)]
+    template: Template,
+}
+
+/// The flag of chat templates.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Template {
+    /// Chat template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3 and
+    /// llama3.
+    #[arg(long, value_name = "TEMPLATE", env = "BITNET_CHAT_TEMPLATE")]
+    chat_template: Option<String>,
+}
+
+impl Template {
+    /// What `find` finds for it. Says on stderr what the user should know about that.
+    pub(crate) fn find(
+        &self,
+        find: impl FnOnce(Option<&str>) -> Result<ChatTemplate, Error>,
+    ) -> Result<ChatTemplate, Error> {
+        let template = find(self.chat_template.as_deref())?;
+        if let Some(notice) = template.notice() {
+            exit::say(&format!("note: {notice}"));
+        }
+        Ok(template)
+    }
+}
+
+impl Args {
+    /// The tokens of a prompt for this message; nothing if it is no message.
+    pub(crate) fn prompt(&self, engine: &Engine, message: &str) -> Result<Option<Vec<u32>>> {
+        if !self.chat {
+            return Ok(None);
+        }
+        if message.is_empty() {
+            return Err(Error::EmptyPrompt.into());
+        }
+        let tokenizer = engine.tokenizer()?;
+        let template = self.template.find(|asked| engine.chat_template(asked))?;
+        let system = self.system.iter().map(|text| Conversation::message("system", text));
+        let messages = system.chain([Conversation::message("user", message)]).collect();
+        let prompt = template.render(&Conversation::new(messages, Moment::now()), tokenizer);
+        Ok(Some(prompt.map_err(Error::from)?.tokens(tokenizer)))
+    }
+}

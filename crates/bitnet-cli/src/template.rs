@@ -1,0 +1,81 @@
+//! `bitnet template`: the chat template of a model, or what it makes of messages.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use bitnet_inference::chat::{Conversation, Data, Moment};
+use bitnet_inference::{Error, read_text};
+use serde::Serialize;
+
+use crate::chat::Template;
+use crate::exit::{End, Usage};
+use crate::{model, output};
+
+/// Flags of `bitnet template`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    /// Model: a GGUF file, or a Hugging Face folder; the demo model inside this program if not given.
+    #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    template: Template,
+    /// Print the prompt for these messages instead: a file with an array in JSON, of objects with `role`
+    /// and `content`; or an object with `messages`, and if wanted `tools`, `documents`,
+    /// `add_generation_prompt` and other variables. `-` is stdin.
+    #[arg(long, value_name = "FILE")]
+    messages: Option<PathBuf>,
+    /// Print one JSON object: where the template is from, its text, and of messages the prompt and its
+    /// tokens.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    origin: &'a str,
+    template: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<Vec<u32>>,
+}
+
+/// Bytes of messages at most.
+const LONGEST: u64 = 64 << 20;
+
+pub(crate) fn run(args: &Args) -> Result<End> {
+    let conversation = args.messages.as_ref().map(read).transpose()?;
+    let checkpoint = model::checkpoint(args.model.as_deref())?;
+    let template = args.template.find(|asked| checkpoint.chat_template(asked))?;
+    let (mut prompt, mut tokens) = (None, None);
+    if let Some(conversation) = conversation {
+        let tokenizer = checkpoint.read_tokenizer()?;
+        let rendered = template.render(&conversation, &tokenizer).map_err(Error::from)?;
+        (prompt, tokens) = (Some(rendered.text()), Some(rendered.tokens(&tokenizer)));
+    }
+    let (origin, text) = (template.origin(), template.text());
+    let report = Report { origin, template: text, prompt, tokens };
+    output::report(&report, args.json, || {
+        let text = report.prompt.as_deref().unwrap_or(text);
+        // A prompt may end without a line.
+        format!("{}\n", text.strip_suffix('\n').filter(|_| report.prompt.is_none()).unwrap_or(text))
+    })?;
+    Ok(End::Done)
+}
+
+/// The conversation of a file.
+fn read(path: &PathBuf) -> Result<Conversation> {
+    let name = path.display();
+    let text = match path.to_str() {
+        Some("-") => read_text(io::stdin().lock(), LONGEST),
+        _ => File::open(path).and_then(|file| read_text(file, LONGEST)),
+    };
+    let text = text.with_context(|| format!("cannot read messages from {name}"))?;
+    let wrong = |what: &str| Usage(format!("{name}: {what}"));
+    let data: Data = serde_json::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
+    Conversation::from_data(data, Moment::now()).map_err(|what| wrong(what).into())
+}
