@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bitnet_inference::chat::{ChatTemplate, Conversation, Moment};
-use bitnet_inference::{Engine, Error};
+use bitnet_inference::{Checkpoint, Engine, Error};
 
 use crate::exit;
 
@@ -15,31 +15,23 @@ pub(crate) struct Args {
     /// What the model is told before the message.
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    #[command(flatten)]
-    template: Template,
-}
-
-/// The flag of chat templates.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Template {
     /// Chat template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3 and
     /// llama3.
-    #[arg(long, value_name = "TEMPLATE", env = "BITNET_CHAT_TEMPLATE")]
+    #[arg(long, value_name = "TEMPLATE", requires = "chat")]
     chat_template: Option<String>,
 }
 
-impl Template {
-    /// What `find` finds for it. Says on stderr what the user should know about that.
-    pub(crate) fn find(
-        &self,
-        find: impl FnOnce(Option<&str>) -> Result<ChatTemplate, Error>,
-    ) -> Result<ChatTemplate, Error> {
-        let template = find(self.chat_template.as_deref())?;
-        if let Some(notice) = template.notice() {
-            exit::say(&format!("note: {notice}"));
-        }
-        Ok(template)
+/// The chat template of a model, or the one that is asked for. Says on stderr what the user should know
+/// about it.
+pub(crate) fn template(
+    checkpoint: &Checkpoint,
+    asked: Option<&str>,
+) -> Result<ChatTemplate, Error> {
+    let template = checkpoint.chat_template(asked)?;
+    if let Some(notice) = template.notice() {
+        exit::say(&format!("note: {notice}"));
     }
+    Ok(template)
 }
 
 impl Args {
@@ -52,7 +44,7 @@ impl Args {
             return Err(Error::EmptyPrompt.into());
         }
         let tokenizer = engine.tokenizer()?;
-        let template = self.template.find(|asked| engine.chat_template(asked))?;
+        let template = self::template(engine.checkpoint(), self.chat_template.as_deref())?;
         let system = self.system.iter().map(|text| Conversation::message("system", text));
         let messages = system.chain([Conversation::message("user", message)]).collect();
         let prompt = template.render(&Conversation::new(messages, Moment::now()), tokenizer);

@@ -2,16 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bitnet_inference::chat::{Conversation, Data, Moment};
 use bitnet_inference::{Error, read_text};
 use serde::Serialize;
 
-use crate::chat::Template;
 use crate::exit::{End, Usage};
-use crate::{model, output};
+use crate::{chat, model, output};
 
 /// Flags of `bitnet template`.
 #[derive(Debug, clap::Args)]
@@ -20,8 +19,10 @@ pub(crate) struct Args {
     /// Model: a GGUF file, or a Hugging Face folder; the demo model inside this program if not given.
     #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
-    #[command(flatten)]
-    template: Template,
+    /// Another template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3
+    /// and llama3.
+    #[arg(long, value_name = "TEMPLATE")]
+    chat_template: Option<String>,
     /// Print the prompt for these messages instead: a file with an array in JSON, of objects with `role`
     /// and `content`; or an object with `messages`, and if wanted `tools`, `documents`,
     /// `add_generation_prompt` and other variables. `-` is stdin.
@@ -48,9 +49,9 @@ struct Report<'a> {
 const LONGEST: u64 = 64 << 20;
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let conversation = args.messages.as_ref().map(read).transpose()?;
+    let conversation = args.messages.as_deref().map(read).transpose()?;
     let checkpoint = model::checkpoint(args.model.as_deref())?;
-    let template = args.template.find(|asked| checkpoint.chat_template(asked))?;
+    let template = chat::template(&checkpoint, args.chat_template.as_deref())?;
     let (mut prompt, mut tokens) = (None, None);
     if let Some(conversation) = conversation {
         let tokenizer = checkpoint.read_tokenizer()?;
@@ -60,15 +61,13 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let (origin, text) = (template.origin(), template.text());
     let report = Report { origin, template: text, prompt, tokens };
     output::report(&report, args.json, || {
-        let text = report.prompt.as_deref().unwrap_or(text);
-        // A prompt may end without a line.
-        format!("{}\n", text.strip_suffix('\n').filter(|_| report.prompt.is_none()).unwrap_or(text))
+        format!("{}\n", report.prompt.as_deref().unwrap_or(text))
     })?;
     Ok(End::Done)
 }
 
 /// The conversation of a file.
-fn read(path: &PathBuf) -> Result<Conversation> {
+fn read(path: &Path) -> Result<Conversation> {
     let name = path.display();
     let text = match path.to_str() {
         Some("-") => read_text(io::stdin().lock(), LONGEST),

@@ -1,5 +1,6 @@
 //! What can go wrong with a chat template.
 
+use std::fmt::Display;
 use std::io;
 
 /// Why messages did not become a prompt.
@@ -29,7 +30,7 @@ pub enum ChatError {
         source: io::Error,
     },
     /// The template is damaged, or asks for something that is not there.
-    #[error("{template}, line {line}: {what}; try another with --chat-template")]
+    #[error("{}: {what}; try another with --chat-template", place(template, *line))]
     Template {
         /// Where it comes from.
         template: String,
@@ -39,7 +40,7 @@ pub enum ChatError {
         what: String,
     },
     /// The template does not take these messages.
-    #[error("{template}, line {line}: the template refuses these messages: {message}")]
+    #[error("{}: the template refuses these messages: {message}", place(template, *line))]
     Raised {
         /// Where it comes from.
         template: String,
@@ -50,8 +51,8 @@ pub enum ChatError {
     },
     /// The template was stopped.
     #[error(
-        "{template}, line {line}: the template was stopped, since it goes on without end or makes too much \
-         text; try another with --chat-template"
+        "{}: the template was stopped, since it goes on without end or makes too much text; try another with \
+         --chat-template", place(template, *line)
     )]
     Endless {
         /// Where it comes from.
@@ -62,4 +63,12 @@ pub enum ChatError {
     /// Messages with all of some characters that mean nothing.
     #[error("the messages hold all of the noncharacters U+FDD0 to U+FDEF: leave one out")]
     Noncharacters,
+}
+
+/// A template, and the line in it where one is known.
+fn place(template: &impl Display, line: usize) -> String {
+    match line {
+        0 => template.to_string(),
+        line => format!("{template}, line {line}"),
+    }
 }

@@ -1,7 +1,6 @@
 //! From messages to a prompt, by the template of the model.
 //!
-//! A template is a program in Jinja that comes with the model ([`source.rs`](self::source) says from
-//! where), and what it prints depends on messages, tools and time alone ([`Conversation`]). It is run
+//! A template is a program in Jinja that comes with the model (`source.rs` says from where), and what it prints depends on messages, tools and time alone ([`Conversation`]). It is run
 //! where it can do no harm (`sandbox/`).
 //!
 //! What people write stays text. Where a control token is spelled in a message, a mark is put into it

@@ -106,6 +106,8 @@ fn noncharacters_stay() {
 fn templates_refuse_with_words_and_a_line() {
     let error = render("\n{{ raise_exception('only ' ~ messages[0].role) }}", "").unwrap_err();
     assert_eq!(error.to_string(), "test, line 2: the template refuses these messages: only user");
+    let error = render("{{ raise_exception('x' * 99999) }}", "").unwrap_err();
+    assert!(error.to_string().len() < 1100);
     let error = render("a\n\n{{ nothing.there }}", "").unwrap_err();
     assert!(error.to_string().starts_with("test, line 3: undefined value"), "{error}");
     let error = render("{{ strftime_now('%Q') }}", "").unwrap_err();

@@ -23,10 +23,12 @@ use super::data::Data;
 use super::moment::Moment;
 use value::{List, Map, Meter};
 
-/// Instructions of a rendering at most; the engine takes 64 bytes of string for one.
-const FUEL: u64 = 1 << 19;
-/// Bytes that a rendering may walk over and build in our lists, maps and functions.
+/// Bytes that a rendering may walk over and build, and that much again in strings of the engine; besides
+/// so many times what it is given.
 const BYTES: usize = 32 << 20;
+const TIMES: usize = 32;
+/// Bytes of string that the engine takes for as much as an instruction.
+const BYTES_PER_FUEL: usize = 64;
 /// Bytes of a template at most: those that are known have less than a tenth of that.
 const LONGEST: usize = 1 << 18;
 /// Tokens between `{{` and `}}` or `{%` and `%}` at most, and `elif` in one template: the parser calls
@@ -72,9 +74,12 @@ pub(super) fn render(
 
 fn evaluate(source: &str, variables: &[(&str, Data)], now: Moment) -> Result<String, Failure> {
     let source = check(source)?;
-    let meter = Meter::new(BYTES);
-    let env = environment(&meter, now);
-    let failed = |error: minijinja::Error| Failure::of(&error, &meter);
+    let mut given: usize = 0;
+    variables.iter().for_each(|(_, data)| data.strings(&mut |text| given += text.len()));
+    let bytes = given.saturating_mul(TIMES).saturating_add(BYTES);
+    let meter = Meter::new(bytes);
+    let env = environment(&meter, bytes / BYTES_PER_FUEL, now);
+    let failed = |error: minijinja::Error| Failure::of(&error, meter.is_spent());
     let variables = variables.iter().map(|(name, data)| Ok((*name, value(&meter, data)?)));
     let variables = variables.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let parsed = machinery::parse(&source, NAME, syntax()).map_err(failed)?;
@@ -105,9 +110,9 @@ fn syntax() -> SyntaxConfig {
 }
 
 /// All that templates can use.
-fn environment(meter: &Arc<Meter>, now: Moment) -> Environment<'static> {
+fn environment(meter: &Arc<Meter>, fuel: usize, now: Moment) -> Environment<'static> {
     let mut env = Environment::empty();
-    env.set_fuel(Some(FUEL));
+    env.set_fuel(Some(fuel as u64));
     env.set_recursion_limit(RECURSION);
     operators::add(&mut env, meter, now);
     filters::add(&mut env, meter);
@@ -157,7 +162,7 @@ fn check(source: &str) -> Result<String, Failure> {
     let mut checked = String::new();
     let mut done = 0;
     for token in machinery::tokenize(source, false, syntax()) {
-        let (token, span) = token.map_err(|error| Failure::of(&error, &Meter::new(1)))?;
+        let (token, span) = token.map_err(|error| Failure::of(&error, false))?;
         tokens += 1;
         let word = match token {
             Token::TemplateData(_) | Token::VariableEnd | Token::BlockEnd => {
@@ -193,14 +198,13 @@ impl Failure {
     }
 
     /// What the engine says, and what made it say so.
-    fn of(error: &minijinja::Error, meter: &Meter) -> Failure {
+    fn of(error: &minijinja::Error, mut endless: bool) -> Failure {
         let line = error.line().unwrap_or(0);
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         let mut what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-        let mut endless = meter.is_spent();
         while let Some(error) = cause {
             if let Some(Raised(message)) = error.downcast_ref() {
-                return Failure { line, why: Why::Raised(message.clone()) };
+                return Failure { line, why: Why::Raised(short(message)) };
             }
             if let Some(error) = error.downcast_ref::<minijinja::Error>() {
                 endless |= error.kind() == ErrorKind::OutOfFuel;
@@ -208,7 +212,12 @@ impl Failure {
             }
             cause = error.source();
         }
-        let why = if endless { Why::Endless } else { Why::Wrong(what) };
+        let why = if endless { Why::Endless } else { Why::Wrong(short(&what)) };
         Failure { line, why }
     }
+}
+
+/// The beginning of a message, which can be as long as a template likes.
+fn short(message: &str) -> String {
+    message.chars().take(1000).collect()
 }

@@ -68,7 +68,7 @@ pub(super) struct Map {
 impl List {
     /// The value of a list of values that were [kept](keep).
     pub(super) fn make(meter: &Arc<Meter>, items: Vec<Value>) -> Result<Value, Error> {
-        meter.charge(items.len().saturating_mul(SLOT))?;
+        meter.charge(items.len().saturating_add(2).saturating_mul(SLOT))?;
         let (cost, depth) = measure(items.iter())?;
         Ok(Value::from_object(List { items, cost, depth, meter: Arc::clone(meter) }))
     }
