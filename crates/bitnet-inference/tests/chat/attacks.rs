@@ -1,6 +1,4 @@
 //! Templates that mean harm: each is stopped, with the right error, in bounded time and memory.
-//!
-//! Tests run on threads with stacks of 2 MiB, so that each also shows that no stack overflows.
 
 use bitnet_inference::chat::{ChatError, Conversation, Data};
 
@@ -266,10 +264,10 @@ fn templates_that_are_too_large_or_too_deep_are_refused() {
     for (open, close) in
         [("(", ")"), ("[", "]"), ("{1:", "}"), ("-", ""), ("not ", ""), ("x(", ")"), ("x[", "]")]
     {
-        for n in [140, 400, 100_000] {
+        for n in [140, 990, 100_000] {
             let text = format!("{{{{ {}1{} }}}}", many(open, n), many(close, n));
             let found = render(&text[..text.len().min(250_000)], "");
-            assert!(found.is_err() || n < 500, "{open} {n}");
+            assert!(found.is_err() || n < 1000, "{open} {n}");
         }
     }
     for link in [

@@ -168,6 +168,7 @@ fn whole(value: &Value) -> Option<Value> {
 fn number(value: &Value) -> Option<f64> {
     match value.as_str() {
         Some(text) => text.trim().parse().ok(),
+        None if value.kind() == ValueKind::Bool => Some(if value.is_true() { 1.0 } else { 0.0 }),
         None => f64::try_from(value.clone()).ok(),
     }
 }

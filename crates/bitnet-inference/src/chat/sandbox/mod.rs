@@ -12,8 +12,8 @@ mod rewrite;
 mod text;
 mod value;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 
 use minijinja::machinery::{self, CodeGenerator, Token};
 use minijinja::syntax::SyntaxConfig;
@@ -37,6 +37,8 @@ const TOKENS: usize = 1000;
 const ELIFS: usize = 100;
 /// Macros that call each other, times about five.
 const RECURSION: usize = 150;
+/// Bytes of stack for all that calls itself, several times what it was seen to take.
+const STACK: usize = 16 << 20;
 
 /// Why there is no text.
 #[derive(Debug)]
@@ -67,9 +69,18 @@ pub(super) fn render(
     variables: &[(&str, Data)],
     now: Moment,
 ) -> Result<String, Failure> {
-    // The engine was not written for templates that mean harm. All that it works on is made here.
-    let done = catch_unwind(AssertUnwindSafe(|| evaluate(source, variables, now)));
-    done.unwrap_or_else(|_| Err(Failure::wrong(0, "the template engine broke down on it")))
+    thread::scope(|scope| {
+        let run = || evaluate(source, variables, now);
+        let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run);
+        match thread.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(done)) => done,
+            // The engine was not written for templates that mean harm.
+            Ok(Err(_)) => Err(Failure::wrong(0, "the template engine broke down on it")),
+            Err(error) => {
+                Err(Failure::wrong(0, format!("there is no thread to run it on: {error}")))
+            }
+        }
+    })
 }
 
 fn evaluate(source: &str, variables: &[(&str, Data)], now: Moment) -> Result<String, Failure> {
