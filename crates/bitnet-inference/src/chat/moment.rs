@@ -31,7 +31,7 @@ impl Moment {
     #[must_use]
     pub fn new(seconds: i64) -> Moment {
         // Some thousand years in either direction.
-        Moment { seconds: seconds.clamp(-(1 << 37), 1 << 37) }
+        Moment { seconds: seconds.clamp(-(1 << 38), 1 << 38) }
     }
 
     /// Now, in universal time: the standard library knows no other.

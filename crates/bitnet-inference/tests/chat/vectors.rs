@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use bitnet_inference::chat::{Conversation, Data};
+use bitnet_inference::chat::{Conversation, Data, Moment};
 
 use crate::{TOKENIZER, now, template};
 
@@ -41,4 +41,20 @@ fn templates_print_what_they_do_in_transformers() {
     }
     assert!(vectors.len() > 100, "{}", vectors.len());
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), vectors.len(), wrong.join("\n"));
+}
+
+#[test]
+fn time_is_told_as_calendars_do() {
+    for (seconds, text) in [
+        (0, "1970-01-01 00:00:00 Thu 1 Jan"),
+        (-1, "1969-12-31 23:59:59 Wed 31 Dec"),
+        (951_782_400, "2000-02-29 00:00:00 Tue 29 Feb"),
+        (1_709_251_199, "2024-02-29 23:59:59 Thu 29 Feb"),
+        (4_107_542_400, "2100-03-01 00:00:00 Mon 1 Mar"),
+        (253_402_300_799, "9999-12-31 23:59:59 Fri 31 Dec"),
+    ] {
+        let conversation = Conversation::new(Vec::new(), Moment::new(seconds));
+        let text_of = template("{{ strftime_now('%F %T %a %-d %b') }}");
+        assert_eq!(text_of.render(&conversation, &TOKENIZER).unwrap().text(), text);
+    }
 }
