@@ -50,7 +50,7 @@ const LONGEST: u64 = 64 << 20;
 
 pub(crate) fn run(args: &Args) -> Result<End> {
     let conversation = args.messages.as_deref().map(read).transpose()?;
-    let checkpoint = model::checkpoint(args.model.as_deref())?;
+    let checkpoint = model::open(args.model.as_deref())?;
     let template = chat::template(&checkpoint, args.chat_template.as_deref())?;
     let (mut prompt, mut tokens) = (None, None);
     if let Some(conversation) = conversation {

@@ -1,6 +1,7 @@
 //! What is wrong with a model, or likely to be.
 
-use bitnet_inference::{Checkpoint, TernaryStatistics};
+use bitnet_inference::chat::ChatError;
+use bitnet_inference::{Checkpoint, Error, TernaryStatistics};
 
 /// A scale above this is larger than training makes them: some converters write one over the scale.
 const LARGEST_SCALE: f32 = 10.0;
@@ -14,6 +15,12 @@ pub(super) fn of(checkpoint: &Checkpoint) -> Vec<String> {
     match checkpoint.check_tokenizer() {
         Ok((true, notices)) => warnings.extend(notices.iter().map(ToString::to_string)),
         Ok((false, _)) => warnings.push("there is no tokenizer: it runs token ids only".to_owned()),
+        Err(error) => warnings.push(error.to_string()),
+    }
+    match checkpoint.chat_template(None) {
+        Ok(template) => warnings.extend(template.notice().map(ToString::to_string)),
+        // A model that was not trained for chats needs none.
+        Err(Error::Chat(ChatError::Missing { .. })) => {}
         Err(error) => warnings.push(error.to_string()),
     }
     let [table, output] =

@@ -27,7 +27,9 @@ impl Conversion<'_> {
     ) -> Result<(), Error> {
         let fail = |source| Error::Output { file: "the model".to_owned(), source };
         for (name, text) in self.beside()?.0 {
-            let mut file = File::create_new(path.join(name)).map_err(fail)?;
+            let path = path.join(name);
+            path.parent().map_or(Ok(()), fs::create_dir_all).map_err(fail)?;
+            let mut file = File::create_new(path).map_err(fail)?;
             file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
         }
         let file = File::create_new(path.join("model.safetensors")).map_err(fail)?;
@@ -134,8 +136,14 @@ impl Conversion<'_> {
         if let Some(vocabulary) = vocabulary {
             json.extend(vocabulary.bos.map(|id| ("bos_token_id".to_owned(), id.into())));
             json.extend(vocabulary.eos.map(|id| ("eos_token_id".to_owned(), id.into())));
-            let (written, lost) = tokenizer::to_json(&vocabulary);
-            files.extend(written.into_iter().map(|(name, json)| (name, pretty(json))));
+            let ([tokenizer, mut config, generation], lost) = tokenizer::to_json(&vocabulary);
+            let chat = checkpoint.chat()?;
+            for (name, text) in &chat.special {
+                config.1.entry(*name).or_insert_with(|| text.as_str().into());
+            }
+            let written = [tokenizer, config, generation];
+            files.extend(written.map(|(name, json)| (name, pretty(json))));
+            files.extend(chat.files());
             let file = checkpoint.name();
             notices.extend(lost.map(|what| Notice::Tokenizer { file: file.to_owned(), what }));
         }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use bitnet_gguf::Gguf;
+use bitnet_gguf::{Array, Gguf};
 use serde_json::Value;
 
+use super::Metadata;
 use super::json::{Json, read};
 use crate::Error;
 
@@ -30,6 +31,36 @@ const SPECIAL: [(&str, &str); 4] = [
 /// The name of the template for conversations with tools.
 const TOOLS: &str = "tool_use";
 
+/// Where templates lie in a folder.
+pub(super) const FILE: &str = "chat_template.jinja";
+pub(super) const TOOLS_FILE: &str = "additional_chat_templates/tool_use.jinja";
+
+impl Chat {
+    /// The metadata of GGUF that says the same. `ids` are those of tokens by their texts.
+    pub(super) fn metadata(&self, id: impl Fn(&str) -> Option<u32>) -> Metadata {
+        let mut metadata = Metadata::new();
+        let key = "tokenizer.chat_template";
+        metadata.extend(self.text.iter().map(|(_, text)| (key.to_owned(), text.as_str().into())));
+        if let Some(text) = &self.with_tools {
+            metadata.push((format!("{key}s"), [TOOLS].into_iter().collect::<Array>().into()));
+            metadata.push((format!("{key}.{TOOLS}"), text.as_str().into()));
+        }
+        for (name, text) in &self.special {
+            let role = SPECIAL.iter().find(|(known, _)| known == name).map(|(_, role)| role);
+            if let (Some(role), Some(id)) = (role, id(text)) {
+                metadata.push((format!("tokenizer.ggml.{role}_token_id"), id.into()));
+            }
+        }
+        metadata
+    }
+
+    /// The files in a folder that say the same, and where they lie in it.
+    pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
+        let text = self.text.iter().map(|(_, text)| (FILE, text.clone()));
+        text.chain(self.with_tools.iter().map(|text| (TOOLS_FILE, text.clone()))).collect()
+    }
+}
+
 pub(super) fn of_gguf(gguf: &Gguf) -> Result<Chat, Error> {
     let key = "tokenizer.chat_template";
     let mut chat = Chat::default();
@@ -51,11 +82,10 @@ pub(super) fn of_folder(path: &Path) -> Result<Chat, Error> {
     if let Some(config) = &config {
         chat = of_config(config)?;
     }
-    let file = path.join("chat_template.jinja");
+    let file = path.join(FILE);
     if let Some(text) = read(&file)? {
         chat.text = Some((file.display().to_string(), text));
-        chat.with_tools =
-            read(&path.join("additional_chat_templates").join(format!("{TOOLS}.jinja")))?;
+        chat.with_tools = read(&path.join(TOOLS_FILE))?;
     }
     Ok(chat)
 }

@@ -84,7 +84,8 @@ impl Folder {
             "tokenizer_config.json",
             "special_tokens_map.json",
             "generation_config.json",
-            "chat_template.jinja",
+            super::chat::FILE,
+            super::chat::TOOLS_FILE,
         ];
         let all =
             names.into_iter().map(|name| Ok(read(&self.path.join(name))?.map(|text| (name, text))));

@@ -407,6 +407,12 @@ impl Checkpoint {
         if let Some(vocabulary) = folder.vocabulary(config.vocabulary.unwrap_or_default())? {
             let (tokenizer, lost) = vocabulary::write(&vocabulary);
             metadata.extend(tokenizer);
+            let id = |text: &str| vocabulary.entries().find(|(_, of, _)| *of == text).map(|t| t.0);
+            for (key, value) in self.chat()?.metadata(id) {
+                if metadata.iter().all(|(known, _)| *known != key) {
+                    metadata.push((key, value));
+                }
+            }
             let file = self.name.clone();
             let lost = lost.into_iter().map(|what| Notice::Tokenizer { file: file.clone(), what });
             notices.extend(lost);
