@@ -254,8 +254,10 @@ impl Json {
             true => "sliding_attention",
             false => "full_attention",
         };
-        let expected: Vec<Value> = (0..config.layers).map(|layer| kind(layer).into()).collect();
-        match kinds.as_array() == Some(&expected) {
+        let as_known = |kinds: &Vec<Value>| {
+            kinds.len() == config.layers && kinds.iter().enumerate().all(|(i, of)| of == kind(i))
+        };
+        match kinds.as_array().is_some_and(as_known) {
             true => Ok(()),
             false => Err(self.error("layer_types", "other layers must look back everywhere")),
         }

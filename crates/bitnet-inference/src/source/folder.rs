@@ -188,7 +188,7 @@ impl Folder {
         };
         let fail = |source| Error::Tokenizer { file: self.path.display().to_string(), source };
         let mut vocabulary = Vocabulary::from_json(&files).map_err(fail)?;
-        vocabulary.pad(rows);
+        vocabulary.pad(rows).map_err(fail)?;
         Ok(Some(vocabulary))
     }
 }

@@ -190,7 +190,8 @@ impl Checkpoint {
     /// Numbers in all tensors.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        self.tensors.iter().map(StoredTensor::elements).sum()
+        // Tensors of unknown types can have any shape.
+        self.tensors.iter().map(StoredTensor::elements).fold(0, u64::saturating_add)
     }
 
     /// SHA-256 of the file, in hexadecimal; of a model of several files that of a list of their

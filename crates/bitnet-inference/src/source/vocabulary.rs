@@ -1,6 +1,6 @@
 //! Vocabularies in the metadata of GGUF: read, and written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bitnet_gguf::{Array, Gguf, Value};
 
@@ -187,9 +187,13 @@ fn scores(v: &Vocabulary, merges: &[String], lost: &mut Vec<&'static str>) -> Ve
         }
         made += 1;
     }
-    // With scores every pair is merged that makes a token.
+    // With scores every pair is merged that makes a token. Long tokens are cut only where both parts
+    // have the length of some token: looking each part up takes as long as it is.
+    let lengths: HashSet<usize> = ids.keys().map(|token| token.len()).collect();
     let splits = |token: &&str| {
-        let parts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
+        let places = 1..token.len();
+        let known = places.filter(|&at| [at, token.len() - at].iter().all(|n| lengths.contains(n)));
+        let parts = known.filter_map(|at| token.split_at_checked(at));
         parts.filter(|(a, b)| ids.contains_key(a) && ids.contains_key(b)).count()
     };
     let all: usize = ids.keys().map(splits).sum();

@@ -160,6 +160,17 @@ pub enum TokenizerError {
         /// What ids are below.
         limit: usize,
     },
+    /// An embedding table that no vocabulary we know comes near.
+    #[error(
+        "the embedding table has {rows} rows, and vocabularies have at most {limit} tokens: the file \
+         is damaged"
+    )]
+    TableTooLarge {
+        /// Its rows.
+        rows: usize,
+        /// The most there may be.
+        limit: usize,
+    },
     /// Two tokens of the same id.
     #[error("tokenizer.json: tokens {first:?} and {second:?} both have id {id}")]
     DuplicateId {

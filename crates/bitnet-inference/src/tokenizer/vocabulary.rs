@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::iter;
 
+use super::json::MOST_TOKENS;
 use super::{Splitter, TokenizerError, bpe, byte_level, sentence_piece};
 
 /// What a model file says about its tokenizer.
@@ -125,7 +126,14 @@ pub enum SpacePrefix {
 impl Vocabulary {
     /// Gives all ids below `rows` a token; those that stand for nothing are unused. Embedding tables are
     /// often larger than the vocabulary, for the sake of the shapes of kernels.
-    pub(crate) fn pad(&mut self, rows: usize) {
+    ///
+    /// # Errors
+    ///
+    /// Where there are more rows than any vocabulary has tokens: the shape of a table takes no bytes.
+    pub(crate) fn pad(&mut self, rows: usize) -> Result<(), TokenizerError> {
+        if rows > MOST_TOKENS {
+            return Err(TokenizerError::TableTooLarge { rows, limit: MOST_TOKENS });
+        }
         if self.types.is_empty() {
             self.types = vec![TokenType::Normal; self.tokens.len()];
         }
@@ -133,6 +141,7 @@ impl Vocabulary {
             self.tokens.push(format!("<unused {id}>"));
             self.types.push(TokenType::Unused);
         }
+        Ok(())
     }
 
     /// The text by which a user-defined or a control token is found: its own or, if it is one of

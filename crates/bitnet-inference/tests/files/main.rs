@@ -6,6 +6,10 @@ mod bad_input;
 mod common;
 mod folders;
 mod formats;
+mod found;
+#[path = "../../../../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "these are the functions of another crate")]
+mod fuzz;
 mod parts;
 mod synth;
 mod tokenizers;

@@ -20,6 +20,7 @@ use super::{ByteLevel, MergeOrder, Model, SentencePiece, Splitter, TokenizerErro
 use beside::Beside;
 use pipeline::{Decoding, Normalizing, Template};
 use pre_tokenizer::PreTokenizing;
+pub(super) use vocab::MOST_TOKENS;
 use vocab::{ModelJson, Tokens};
 pub(crate) use write::to_json;
 

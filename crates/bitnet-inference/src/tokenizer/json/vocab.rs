@@ -13,7 +13,7 @@ use crate::tokenizer::{TokenType, TokenizerError};
 
 /// Ids are below this. The largest vocabularies have a quarter of it, and the ids between those of a
 /// file become tokens, too.
-const MOST_TOKENS: usize = 1 << 20;
+pub(in crate::tokenizer) const MOST_TOKENS: usize = 1 << 20;
 
 /// `model`, which is BPE.
 #[derive(Deserialize)]
