@@ -3,6 +3,7 @@ kind. Run it in this folder; it needs nothing but Python."""
 
 import json
 import pathlib
+import re
 import struct
 
 BYTES = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -404,3 +405,24 @@ names = ["dtype", "shape", "data_offsets", "__metadata__", *DTYPES]
 dictionary("safetensors", [*quoted(names), *NUMBERS])
 parts = [{**file, "model": {**file["model"], "vocab": {}}} for file in TOKENIZERS.values()]
 dictionary("tokenizer", [*quoted(words(parts) | {"<0x0A>", "Ġthe"}), *NUMBERS])
+
+# Those of the program, those that tests hold against the reference, and what these do not have.
+SYNTAX = """{%- macro line(text, width=2) -%}{{ text | trim | indent(width) }}{%- endmacro -%}
+{%- set ns = namespace(first=true, all=[]) -%}
+{%- for m in messages if m.content -%}
+{%- set ns.all = ns.all + [m.role ~ ': ' ~ line(m['content'][:20])] -%}
+{%- if loop.first and not loop.last %}{{ loop.index0 }}{% elif m.role in ('user', 'x') %}{{ 2 ** 3 // 3 % 2 }}{% else %}-{% endif -%}
+{%- else -%}none{%- endfor -%}
+{%- set block %}{{ ns.all | join('\\n') | upper }}{% endset -%}
+{{ block if block is string else {'a': 1}['a'] }}{{ tools | map(attribute='name') | list | tojson(indent=2) }}
+{%- for k, v in {'b': [1, 2.5, none]}.items() %}{{ k }}={{ v | length }}{{ v[-1] is none }}{% endfor -%}
+{{ strftime_now('%d %b %Y') }}{{ '<s>' .split('s') | last | default('x', true) }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}
+{%- if false %}{{ raise_exception('no') }}{% endif -%}{# a comment #}{% raw %}{{ raw }}{% endraw %}
+"""
+CRATE = pathlib.Path("../crates/bitnet-inference")
+templates = {path.name: path.read_text() for path in sorted(CRATE.glob("*/chat/templates/*.jinja"))}
+templates["syntax.jinja"] = SYNTAX
+for name, template in templates.items():
+    save(f"template/{name}", template.encode())
+found = {word for template in templates.values() for word in re.findall(r"\w+|[^\w\s]+", template)}
+dictionary("template", [word.encode() for word in found])

@@ -8,8 +8,10 @@
 mod checkpoint;
 mod folder;
 mod gguf;
+mod template;
 mod tokenizer;
 
 pub use checkpoint::{config, index, model, safetensors};
 pub use gguf::gguf;
+pub use template::template;
 pub use tokenizer::tokenizer;

@@ -214,12 +214,12 @@ impl<'a> Conversion<'a> {
 
     /// Bytes of a tensor that will be written.
     fn length(&self, planned: &Planned<'_>) -> u64 {
-                match &planned.ternary {
+        match &planned.ternary {
             // It was found to be in the format.
             Some(Ternary { rows, cols, .. }) => {
                 format::payload(planned.to, *rows, *cols).unwrap_or_default() as u64
             }
-                        None => {
+            None => {
                 let (numbers, bytes) = planned.to.block();
                 planned.tensor.elements().saturating_mul(bytes as u64) / numbers as u64
             }

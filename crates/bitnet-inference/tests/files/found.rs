@@ -49,6 +49,7 @@ fn replay(target: &str, input: &[u8]) -> Result<(), String> {
         "safetensors" => fuzz::safetensors(input).map_err(|error| error.to_string()),
         "index" => fuzz::index(input).map_err(|error| error.to_string()),
         "config" => fuzz::config(input).map_err(|error| error.to_string()),
+        "template" => fuzz::template(input).map_err(|error| error.to_string()),
         "tokenizer" => fuzz::tokenizer(input).map_err(|error| error.to_string()),
         other => panic!("there is no target {other}"),
     }
