@@ -17,7 +17,8 @@ if [ ! -x "$tool/bin/cargo-fuzz" ]; then
 fi
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 # The options are for nightly compilers, which RUSTC_BOOTSTRAP=1 makes of a stable one.
-RUSTC_BOOTSTRAP=1 PATH=$tool/bin:$PATH cargo fuzz build --target-dir "$target/fuzz"
+RUSTC_BOOTSTRAP=1 PATH=$tool/bin:$PATH \
+    cargo fuzz build --codegen-units 16 --target-dir "$target/fuzz"
 
 # Programs end without taking away the folders that they have made.
 temporary=$(mktemp -d)

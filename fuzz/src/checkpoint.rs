@@ -5,7 +5,7 @@ use std::path::Path;
 use bitnet_gguf::Gguf;
 use bitnet_inference::{Checkpoint, Contents, Engine, Error, Input, Options, TernaryStatistics};
 
-use super::folder::Folder;
+use super::folder;
 
 /// A GGUF file as a model.
 ///
@@ -46,8 +46,7 @@ pub fn config(input: &[u8]) -> Result<(), Error> {
 
 /// A sound folder with one file that is the input.
 fn of_folder(name: &str, input: &[u8]) -> Result<(), Error> {
-    let folder = Folder::with(name, input);
-    let path = folder.path();
+    let path = folder::with(name, input);
     let checkpoint = Checkpoint::open(&path);
     for tensor in checkpoint.iter().flat_map(Checkpoint::tensors) {
         let file = checkpoint.as_ref().map(|checkpoint| checkpoint.file_of(tensor));
