@@ -30,7 +30,19 @@ pub fn template(input: &[u8]) -> Result<(), ChatError> {
         ],
         Moment::new(1_700_000_000),
     );
-    conversation.tools = vec![map(&[("type", "function"), ("name", "f")]); 2];
+    let nested = |key: &str, data| (key.to_owned(), data);
+    let parameters = Data::Map(vec![
+        nested("type", "object".into()),
+        nested("properties", Data::Map(vec![nested("x", map(&[("type", "string")]))])),
+        nested("required", Data::List(vec!["x".into()])),
+    ]);
+    let function = Data::Map(vec![
+        nested("name", "f".into()),
+        nested("description", "".into()),
+        nested("parameters", parameters),
+    ]);
+    let tool = vec![nested("name", "f".into()), nested("function", function)];
+    conversation.tools = vec![Data::Map(tool); 2];
     conversation.variables = vec![("enable_thinking".to_owned(), Data::Bool(false))];
     let prompt = template.render(&conversation, &tokenizer)?;
     assert!(!prompt.tokens(&tokenizer).is_empty() || prompt.text().is_empty());
