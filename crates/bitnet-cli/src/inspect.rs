@@ -1,13 +1,15 @@
 //! `bitnet inspect`: what a model is, and what is in it.
 
 mod text;
+mod values;
 mod warnings;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bitnet_gguf::Value;
-use bitnet_inference::{Checkpoint, Config, Contents, Error, ReadAs, TernaryStatistics};
+use bitnet_inference::{
+    Checkpoint, Config, Contents, Error, Metadata, ReadAs, TernaryStatistics, ternary_sha256,
+};
 use bitnet_kernels::Format;
 use serde::Serialize;
 
@@ -58,7 +60,8 @@ struct Report {
     /// SHA-256 of all ternary weights and scales, whatever they are stored as.
     #[serde(skip_serializing_if = "Option::is_none")]
     ternary_sha256: Option<String>,
-    metadata: Vec<(String, String)>,
+    #[serde(serialize_with = "values::to_json")]
+    metadata: Metadata,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensors: Option<Vec<Tensor>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,7 +174,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         types,
         runs_on,
         ternary_sha256: ternary.as_ref().map(|(sha256, _)| sha256.clone()),
-        metadata: metadata.iter().map(|(key, value)| (key.clone(), short(value))).collect(),
+        metadata,
         tensors: args.tensors.then(|| tensors(&checkpoint)),
         ternary: ternary.map(|(_, matrices)| matrices),
         warnings,
@@ -229,53 +232,15 @@ fn matrices(
     warnings: &mut Vec<String>,
 ) -> Result<(String, Vec<Matrix>), Error> {
     let contents = Contents::new(checkpoint, read_as)?;
-    let mut matrices = Vec::new();
+    let (mut matrices, mut sums) = (Vec::new(), Vec::new());
     for tensor in checkpoint.tensors() {
         if contents.is_ternary(tensor)? {
-            let statistics = TernaryStatistics::of(&contents.matrix(tensor)?);
+            let matrix = contents.matrix(tensor)?;
+            let statistics = TernaryStatistics::of(&matrix);
             warnings::of_matrix(&tensor.name, &statistics, warnings);
             matrices.push(Matrix::new(&tensor.name, &statistics));
+            sums.push((&*tensor.name, matrix.sha256()));
         }
     }
-    Ok((contents.ternary_sha256()?, matrices))
-}
-
-/// A value in a line: what is long is cut, and nothing in it moves the cursor.
-fn short(value: &Value) -> String {
-    /// Characters shown at most.
-    const MOST: usize = 100;
-    let text = text_of(value);
-    let mut shown: String = text.chars().take(MOST).flat_map(escape).collect();
-    if text.chars().nth(MOST).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// Control characters as escapes.
-fn escape(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_debug().collect() } else { vec![c] }
-}
-
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::Array(array) => {
-            let first: Vec<_> = array.iter().take(4).map(|value| text_of(&value)).collect();
-            let more = if array.len() > first.len() { ", …" } else { "" };
-            let kind = array.element().name();
-            format!("{} {kind} values: [{}{more}]", array.len(), first.join(", "))
-        }
-        Value::String(text) => text.clone(),
-        Value::U8(n) => n.to_string(),
-        Value::I8(n) => n.to_string(),
-        Value::U16(n) => n.to_string(),
-        Value::I16(n) => n.to_string(),
-        Value::U32(n) => n.to_string(),
-        Value::I32(n) => n.to_string(),
-        Value::U64(n) => n.to_string(),
-        Value::I64(n) => n.to_string(),
-        Value::F32(x) => x.to_string(),
-        Value::F64(x) => x.to_string(),
-        Value::Bool(x) => x.to_string(),
-    }
+    Ok((ternary_sha256(sums), matrices))
 }

@@ -40,7 +40,9 @@ pub use linear::QuantizedLinear;
 pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
-pub use source::{Checkpoint, Contents, Metadata, ReadAs, StoredTensor, TernaryMatrix};
+pub use source::{
+    Checkpoint, Contents, Metadata, ReadAs, StoredTensor, TernaryMatrix, ternary_sha256,
+};
 pub use statistics::TernaryStatistics;
 pub use text::read_text;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::values::short;
 use super::{Matrix, Report, Settings};
 
 /// Characters of the picture of a matrix.
@@ -65,7 +66,7 @@ impl Report {
             writeln!(f, "\nmetadata")?;
         }
         for (key, value) in &self.metadata {
-            writeln!(f, "  {} = {value}", key.escape_debug())?;
+            writeln!(f, "  {} = {}", key.escape_debug(), short(value))?;
         }
         self.write_tensors(f)?;
         self.write_ternary(f)?;

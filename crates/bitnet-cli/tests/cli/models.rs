@@ -56,6 +56,10 @@ fn inspect_counts_weights() {
     assert_eq!(report["parameters"], 2_888_960);
     assert_eq!(report["ternary_sha256"].as_str().unwrap().len(), 64);
     assert!(report.get("tensors").is_none());
+    let metadata = &report["metadata"];
+    assert_eq!(metadata["bitnet-b1.58.attention.layer_norm_rms_epsilon"], 1e-5);
+    assert_eq!(metadata["tokenizer.ggml.add_bos_token"], true);
+    assert_eq!(metadata["tokenizer.ggml.tokens"]["length"], 2048);
 }
 
 #[test]

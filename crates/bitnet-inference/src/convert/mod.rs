@@ -312,6 +312,14 @@ fn plan_numbers<'a>(
     target: Target,
     embedding: Option<Format>,
 ) -> Result<Planned<'a>, Error> {
+    if matches!(target, Target::Gguf(_)) && !contents.has_gguf_form(tensor) {
+        return Err(Error::UnknownTensor {
+            file: contents.checkpoint().file_of(tensor),
+            tensor: tensor.stored.clone(),
+            offset: tensor.offset,
+            architecture: contents.checkpoint().architecture()?.to_owned(),
+        });
+    }
     let table = ["token_embd.weight", "output.weight"].contains(&&*tensor.name);
     let to = match (target, embedding) {
         // transformers wants all of one type, and GGUF has norms in F32.

@@ -6,7 +6,7 @@ use bitnet_kernels::Format;
 use sha2::{Digest, Sha256};
 
 use super::{Conversion, Planned};
-use crate::source::{Contents, sha256_of_all};
+use crate::source::{Contents, ternary_sha256};
 use crate::{Checkpoint, Error, StoredTensor, sha256};
 
 /// What is the same in a model before and after its conversion.
@@ -72,7 +72,7 @@ impl Conversion<'_> {
                 return Err(Error::Stopped);
             }
         }
-        (proof.before, proof.after) = (sha256_of_all(before), sha256_of_all(after));
+        (proof.before, proof.after) = (ternary_sha256(before), ternary_sha256(after));
         Ok(proof)
     }
 

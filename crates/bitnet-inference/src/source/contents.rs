@@ -73,8 +73,9 @@ impl TernaryMatrix {
     }
 }
 
-/// The hash of a list of names and hashes.
-pub(crate) fn sha256_of_all(mut sums: Vec<(&str, String)>) -> String {
+/// What [`Contents::ternary_sha256`] is of matrices with these names and hashes.
+#[must_use]
+pub fn ternary_sha256(mut sums: Vec<(&str, String)>) -> String {
     sums.sort();
     let line = |(name, sum)| format!("{sum}  {name}\n");
     sha256::sha256(sums.into_iter().map(line).collect::<String>())
@@ -228,7 +229,7 @@ impl<'a> Contents<'a> {
                 sums.push((&*tensor.name, self.matrix(tensor)?.sha256()));
             }
         }
-        Ok(sha256_of_all(sums))
+        Ok(ternary_sha256(sums))
     }
 
     /// Rows of a head of query and key matrices in architecture `llama`, which GGUF has in another order
@@ -246,6 +247,13 @@ impl<'a> Contents<'a> {
                 ..matrix
             },
         }
+    }
+
+    /// Whether it is known how GGUF has a tensor: under which name, and in which order.
+    pub(crate) fn has_gguf_form(&self, tensor: &StoredTensor) -> bool {
+        let linear = tensor.name.strip_suffix(".bias");
+        let reordered = self.head_rows.is_some() && linear.is_some_and(turned);
+        self.checkpoint.is_gguf() || tensor.name != tensor.stored && !reordered
     }
 
     /// What folders have less in the weights of a norm than GGUF.

@@ -25,8 +25,7 @@ use crate::tokenizer::{Tokenizer, Vocabulary};
 use crate::{Error, Notice};
 
 pub(crate) use chat::Chat;
-pub(crate) use contents::sha256_of_all;
-pub use contents::{Contents, TernaryMatrix};
+pub use contents::{Contents, TernaryMatrix, ternary_sha256};
 pub(crate) use folder::Folder;
 pub(crate) use json::Json;
 pub(crate) use load::Loader;

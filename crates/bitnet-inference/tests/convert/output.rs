@@ -91,6 +91,23 @@ fn what_a_format_cannot_hold_is_refused_before_anything_is_written() {
     assert!("q3_k".parse::<Target>().is_err());
 }
 
+#[test]
+fn tensors_that_gguf_has_no_name_for_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = models::folder("llama");
+    fs::copy(from.join("config.json"), folder.path().join("config.json")).unwrap();
+    let mut weights = fs::read(from.join("model.safetensors")).unwrap();
+    let name = b"model.layers.0.input_layernorm.weight";
+    let at = weights.windows(name.len()).position(|window| window == name).unwrap();
+    weights[at + 15..][..5].copy_from_slice(b"other");
+    fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+    let out = folder.path().join("model.gguf");
+    let error = convert(folder.path(), &out, "i2_s", None).unwrap_err();
+    assert!(matches!(error, Error::UnknownTensor { .. }), "{error}");
+    assert!(error.to_string().contains("model.layers.0.other_layernorm.weight"), "{error}");
+    assert!(!out.exists());
+}
+
 #[cfg(unix)]
 #[test]
 fn others_may_read_what_is_written() {
