@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Read ternary weights in a layout that the file does not tell, as `bitnet run` does.
     #[arg(long, value_name = "LAYOUT", env = "BITNET_READ_AS")]
     read_as: Option<ReadAs>,
-    /// Replace a file or a folder that is there.
+    /// Replace a file that is there. Folders are not replaced.
     #[arg(long)]
     force: bool,
     /// Print what was done as JSON.
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Model: a GGUF file, a Hugging Face folder, or one of the cache by its name.
     #[arg(value_name = "IN")]
     model: PathBuf,
-    /// Where to write it.
+    /// Where to write it: a file, or a folder that is not there yet.
     #[arg(value_name = "OUT")]
     out: PathBuf,
 }
@@ -102,10 +102,8 @@ impl From<&Planned<'_>> for Tensor {
 pub(crate) fn run(args: &Args, quantize: bool) -> Result<End> {
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
-    if !args.force && args.out.symlink_metadata().is_ok() {
-        // Before reading all of a model for nothing.
-        return Err(Error::Exists { path: args.out.clone() }.into());
-    }
+    // Before reading all of a model for nothing.
+    args.to.check_place(&args.out, args.force)?;
     let checkpoint = model::open(Some(&args.model))?;
     let contents = Contents::new(&checkpoint, args.read_as)?;
     let contents = if quantize { contents.quantized() } else { contents };

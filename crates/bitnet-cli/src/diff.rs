@@ -31,6 +31,8 @@ struct Report {
     /// Settings that differ, and their values.
     settings: Vec<(&'static str, String, String)>,
     tokenizer: Option<String>,
+    /// Whether the chat templates are others.
+    templates: bool,
     /// The tensors that differ, in the order in which a model computes with them.
     tensors: Vec<String>,
     same_matrices: usize,
@@ -46,10 +48,11 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         tensors: found.tensors.iter().map(ToString::to_string).collect(),
         settings: found.settings,
         tokenizer: found.tokenizer,
+        templates: found.templates,
         same_matrices: found.same_matrices,
         same_numbers: found.same_numbers,
     };
-    output::report(&report, args.json, || text(&report))?;
+    output::report(&report, args.json, || output::plain(&text(&report)))?;
     Ok(if report.same { End::Done } else { End::Refuted })
 }
 
@@ -61,6 +64,9 @@ fn text(report: &Report) -> String {
     }
     if let Some(what) = &report.tokenizer {
         let _ = writeln!(text, "tokenizer: {what}");
+    }
+    if report.templates {
+        text.push_str("chat templates: they are not the same text\n");
     }
     if let Some((first, others)) = report.tensors.split_first() {
         let _ = writeln!(text, "first difference in {first}");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use bitnet_inference::Error;
 use bitnet_inference::chat::ChatError;
 
-use crate::hub;
+use crate::{hub, output};
 
 /// What the codes mean, for `--help`.
 pub(crate) const CODES: &str = "Exit codes:
@@ -15,7 +15,7 @@ pub(crate) const CODES: &str = "Exit codes:
   2    wrong usage
   3    model not found, unreadable or unsupported; a receipt or measurements damaged
   4    out of memory, or the context is too small
-    5    a receipt does not hold, or models differ
+  5    a receipt does not hold, or models differ
   130  interrupted by Ctrl-C";
 
 /// How a command ended that did not fail.
@@ -58,7 +58,7 @@ pub(crate) fn code(result: anyhow::Result<End>) -> ExitCode {
 
 /// A line on stderr. That nobody reads it is no failure.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", output::plain(line));
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

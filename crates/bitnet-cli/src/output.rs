@@ -14,6 +14,17 @@ pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool> {
     }
 }
 
+/// A text with its control characters as escapes, but for ends of lines: what files are called and what
+/// is in them must not move the cursor.
+pub(crate) fn plain(text: &str) -> String {
+    let escape = |c: char| match c {
+        '\n' | '\t' => vec![c],
+        _ if c.is_control() => c.escape_debug().collect(),
+        _ => vec![c],
+    };
+    text.chars().flat_map(escape).collect()
+}
+
 /// Prints a report: as one line of JSON, or for people.
 pub(crate) fn report(
     report: &impl Serialize,

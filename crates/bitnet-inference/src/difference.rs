@@ -23,6 +23,8 @@ pub struct Difference {
     pub settings: Vec<(&'static str, String, String)>,
     /// The first difference of the tokenizers.
     pub tokenizer: Option<String>,
+    /// Whether the chat templates are others.
+    pub templates: bool,
     /// Tensors, in the order in which a model computes with them.
     pub tensors: Vec<TensorDifference>,
     /// Ternary matrices that hold the same weights and the same scale.
@@ -103,6 +105,11 @@ impl Difference {
                 None => "only the second has one".to_owned(),
             }),
         };
+        let templates = |contents: &Contents<'_>| {
+            let chat = contents.checkpoint().chat()?;
+            Ok::<_, Error>((chat.text.map(|(_, text)| text), chat.with_tools))
+        };
+        difference.templates = templates(a)? != templates(b)?;
         let mut names: Vec<&StoredTensor> = tensors(a)?;
         let others = tensors(b)?;
         let missing = others.iter().filter(|t| a.checkpoint().tensor(&t.name).is_none());
@@ -124,7 +131,8 @@ impl Difference {
     /// Whether the models are the same.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.settings.is_empty() && self.tokenizer.is_none() && self.tensors.is_empty()
+        let Difference { settings, tokenizer, templates, tensors, .. } = self;
+        settings.is_empty() && tokenizer.is_none() && !templates && tensors.is_empty()
     }
 
     fn tensor(

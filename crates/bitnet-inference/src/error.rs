@@ -213,7 +213,9 @@ pub enum Error {
         source: FormatError,
     },
     /// A tensor that cannot be in the format it was to be converted to.
-    #[error("{file}: tensor `{tensor}` at byte {offset} has {source}; choose another format")]
+    #[error(
+        "{file}: tensor `{tensor}` at byte {offset}: {source}; choose another format (hf holds most shapes)"
+    )]
     Unsuitable {
         /// The file.
         file: String,
@@ -225,10 +227,12 @@ pub enum Error {
         source: FormatError,
     },
     /// Something has the name that a file was to have.
-    #[error("{} is there already: --force replaces it", path.display())]
+    #[error("{} is there already: {advice}", path.display())]
     Exists {
         /// The name.
         path: PathBuf,
+        /// What to do.
+        advice: &'static str,
     },
     /// A file that cannot be written.
     #[error("{file}: cannot write: {source}")]
@@ -378,6 +382,13 @@ pub enum Notice {
         /// What is different.
         what: &'static str,
     },
+    /// Metadata that another format of files has no place for.
+    LeftOut {
+        /// The file.
+        file: String,
+        /// The keys.
+        names: Vec<String>,
+    },
     /// Tiles of TL1 or TL2 that nobody has said.
     Tiles {
         /// The file.
@@ -442,6 +453,9 @@ impl fmt::Display for Notice {
                 "{file}: its tokenizer cannot be written exactly: {what}: some texts become other \
                  tokens"
             ),
+                        Notice::LeftOut { file, names } => {
+                write!(f, "{file}: folders have no place for {}", names.join(", "))
+            }
             Notice::Tiles { file } => write!(
                 f,
                 "{file}: TL1 and TL2 do not say how they are cut into tiles: taking what bitnet.cpp \

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         let root = cache.root.display();
         exit::say(&format!("no models in {root}: `bitnet pull ORG/NAME` downloads one"));
     }
-    output::report(&rows, args.json, || text(&rows))?;
+    output::report(&rows, args.json, || output::plain(&text(&rows)))?;
     Ok(End::Done)
 }
 

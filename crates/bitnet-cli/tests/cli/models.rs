@@ -153,6 +153,16 @@ fn diff_finds_the_first_difference() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["same"], &report["same_matrices"]), (&false.into(), &27.into()));
     bitnet().arg("diff").arg(demo()).arg("nowhere.gguf").assert().code(3);
+    // What ends a generation, and what is said first.
+    let hf = folder.path().join("hf");
+    bitnet().arg("convert").arg(demo()).arg(&hf).args(["--to", "hf"]).assert().success();
+    let ends = r#"{ "bos_token_id": 2040, "eos_token_id": [2041, 258] }"#;
+    fs::write(hf.join("generation_config.json"), ends).unwrap();
+    fs::write(hf.join("chat_template.jinja"), "{{ messages }}").unwrap();
+    let output = bitnet().arg("diff").arg(demo()).arg(&hf).assert().code(5);
+    let text = stdout(output.get_output());
+    assert!(text.contains("tokenizer: a generation ends at {2041}, and {258, 2041}"), "{text}");
+    assert!(text.contains("chat templates"), "{text}");
 }
 
 /// A process that is ended from outside leaves nothing that looks like a model.
@@ -190,4 +200,22 @@ fn a_killed_conversion_leaves_no_model() {
     // What is left is no file of a model by its name, and does not stand in the way.
     bitnet().arg("convert").args([&large, &out]).args(["--to", "tq2_0"]).assert().success();
     assert!(out.exists());
+}
+
+/// Names of files and in files must not move the cursor.
+#[cfg(unix)]
+#[test]
+fn control_characters_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("\x1b[31m\x07.gguf");
+    let mut bytes = fs::read(demo()).unwrap();
+    let name = b"blk.0.attn_norm.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[at..][..6].copy_from_slice(b"\x1b[31m\x07");
+    fs::write(&path, bytes).unwrap();
+    let run = bitnet().args(["run", "-p", "x", "-m"]).arg(&path).assert().code(3);
+    let diff = bitnet().arg("diff").arg(demo()).arg(&path).assert().code(5);
+    for text in [stderr(run.get_output()), stdout(diff.get_output())] {
+        assert!(!text.contains(['\x1b', '\x07']) && text.contains("\\u{1b}[31m\\u{7}"), "{text:?}");
+    }
 }

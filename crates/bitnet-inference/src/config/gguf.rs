@@ -69,6 +69,10 @@ impl Settings for Keys<'_> {
         Ok(self.gguf.str(&self.name(key.gguf))?)
     }
 
+    fn usual_query_scale(&self) -> Option<usize> {
+        None
+    }
+
     fn missing(&self, key: Key) -> Error {
         let (file, key) = (self.gguf.name().to_owned(), self.name(key.gguf));
         bitnet_gguf::Error::MissingKey { file, key }.into()

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    ACTIVATION, Config, EPS, Key, LOCAL, LOCAL_ROPE_BASE, PATTERN, READ, ROPE_BASE, Settings,
-    WINDOW,
+    ACTIVATION, Config, EPS, Key, LOCAL, LOCAL_ROPE_BASE, PATTERN, QUERY_SCALE, READ, ROPE_BASE,
+    Settings, WINDOW,
 };
 use crate::Error;
 use crate::source::Json;
@@ -139,7 +139,11 @@ impl Config {
         };
         json.insert("architectures".to_owned(), [class].as_slice().into());
         json.insert("model_type".to_owned(), kind.into());
-        json.insert(ACTIVATION[0].json.to_owned(), self.activation.json().into());
+        let gemma = self.architecture == "gemma3";
+        json.insert(ACTIVATION[usize::from(gemma)].json.to_owned(), self.activation.json().into());
+        if gemma {
+            json.insert(QUERY_SCALE.json.to_owned(), self.head_size.into());
+        }
         json.extend(self.counts().into_iter().map(|(key, n)| (key.json.to_owned(), n.into())));
         json.extend(self.numbers().into_iter().map(|(key, x)| (key.json.to_owned(), shortest(x))));
         json.insert("tie_word_embeddings".to_owned(), tied.into());
@@ -204,6 +208,11 @@ impl Settings for Json {
 
     fn str(&self, key: Key) -> Result<Option<&str>, Error> {
         Json::str(self, key.json)
+    }
+
+    fn usual_query_scale(&self) -> Option<usize> {
+        // That of transformers.
+        Some(256)
     }
 
     fn missing(&self, key: Key) -> Error {

@@ -170,6 +170,10 @@ trait Settings {
     /// A string; nothing if there is none.
     fn str(&self, key: Key) -> Result<Option<&str>, Error>;
 
+    /// What the products of queries and keys are divided by the root of, if that is not said and is not
+    /// the head size.
+    fn usual_query_scale(&self) -> Option<usize>;
+
     /// The error where a setting is not there.
     fn missing(&self, key: Key) -> Error;
 
@@ -291,7 +295,8 @@ impl Config {
 
     /// The settings of local layers, with what Gemma 3 has where it does not say.
     fn read_local(&mut self, settings: &impl Settings) -> Result<(), Error> {
-        let scale = settings.count(QUERY_SCALE)?.unwrap_or(self.head_size);
+        let usual = settings.usual_query_scale().unwrap_or(self.head_size);
+        let scale = settings.count(QUERY_SCALE)?.unwrap_or(usual);
         if scale != self.head_size {
             let expected = format!("it must be the head size {}", self.head_size);
             return Err(settings.wrong(QUERY_SCALE, scale.to_string(), expected));

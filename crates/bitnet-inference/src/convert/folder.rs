@@ -106,6 +106,34 @@ impl Conversion<'_> {
         })
     }
 
+    /// The metadata of GGUF that folders have no place for.
+    fn left_out(&self) -> Result<Option<Notice>, Error> {
+        let checkpoint = self.contents.checkpoint();
+        let own = format!("{}.", checkpoint.architecture()?);
+        let kept = |key: &str| {
+            key.starts_with(&own)
+                || key.starts_with("tokenizer.")
+                || key.starts_with("split.")
+                || ["architecture", "alignment", "file_type", "quantization_version"]
+                    .iter()
+                    .any(|known| key.strip_prefix("general.") == Some(known))
+        };
+        let (metadata, _) = checkpoint.metadata()?;
+        let names: Vec<_> =
+            metadata.into_iter().map(|(key, _)| key).filter(|key| !kept(key)).collect();
+        let file = checkpoint.name().to_owned();
+        Ok((!names.is_empty()).then_some(Notice::LeftOut { file, names }))
+    }
+
+    /// The type of all tensors that are not ternary, as transformers calls it.
+    fn dtype(&self) -> &'static str {
+        match self.tensors.iter().find(|planned| planned.ternary.is_none()) {
+            Some(Planned { to: Format::F16, .. }) => "float16",
+            Some(Planned { to: Format::Bf16, .. }) => "bfloat16",
+            _ => "float32",
+        }
+    }
+
     /// What is beside the weights, and what the user should know of it.
     pub(super) fn beside(&self) -> Result<(Vec<Beside>, Vec<Notice>), Error> {
         let checkpoint = self.contents.checkpoint();
@@ -115,6 +143,14 @@ impl Conversion<'_> {
             let mut settings = old.and_then(|old| old.as_object().cloned()).unwrap_or_default();
             settings.extend(packed());
             config.insert("quantization_config".to_owned(), settings.into());
+            if self
+                .tensors
+                .iter()
+                .any(|planned| planned.ternary.is_none() && planned.from != planned.to)
+            {
+                config.remove("dtype");
+                config.insert("torch_dtype".to_owned(), self.dtype().into());
+            }
             let mut files = folder.beside()?;
             files.push(("config.json", pretty(config)));
             return Ok((files, checkpoint.notices()));
@@ -124,13 +160,8 @@ impl Conversion<'_> {
         let rows = checkpoint.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         config.vocabulary = rows.map(|rows| rows as usize).or(config.vocabulary);
         let norms = names.iter().any(|name| name.ends_with("_norm_in.weight"));
-        let dtype = match self.tensors.iter().find(|planned| planned.ternary.is_none()) {
-            Some(Planned { to: Format::F16, .. }) => "float16",
-            Some(Planned { to: Format::Bf16, .. }) => "bfloat16",
-            _ => "float32",
-        };
         let mut json = config.to_json(!names.contains("output.weight"), norms);
-        json.insert("torch_dtype".to_owned(), dtype.into());
+        json.insert("torch_dtype".to_owned(), self.dtype().into());
         let (vocabulary, mut notices) = checkpoint.vocabulary(config.vocabulary.unwrap_or(0))?;
         let mut files = Vec::new();
         if let Some(vocabulary) = vocabulary {
@@ -148,6 +179,7 @@ impl Conversion<'_> {
             notices.extend(lost.map(|what| Notice::Tokenizer { file: file.to_owned(), what }));
         }
         files.push(("config.json", pretty(json)));
+        notices.extend(self.left_out()?);
         Ok((files, notices))
     }
 }

@@ -252,15 +252,9 @@ impl<'a> Conversion<'a> {
         let less = if self.target == Target::Folder { offset } else { 0.0 };
         for rows in self.contents.pieces(planned.tensor)? {
             let numbers = self.contents.numbers(planned.tensor, rows)?;
-            let numbers = numbers.iter().map(|x| x - less);
-            let bytes = match planned.to {
-                // Rows of any length.
-                Format::F32 => numbers.flat_map(f32::to_le_bytes).collect(),
-                Format::F16 => numbers.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
-                Format::Bf16 => numbers.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
-                to => format::narrow(to, &numbers.collect::<Vec<_>>(), cols)
-                    .map_err(|source| unsuitable(&self.contents, planned.tensor, source))?,
-            };
+            let numbers: Vec<f32> = numbers.iter().map(|x| x - less).collect();
+            let bytes = narrow(planned.to, &numbers, cols)
+                .map_err(|source| unsuitable(&self.contents, planned.tensor, source))?;
             out.write_all(&bytes).map_err(fail)?;
         }
         Ok(())
@@ -340,6 +334,26 @@ fn plan_numbers<'a>(
         to.row_bytes(cols as usize).map_err(|source| unsuitable(contents, tensor, source))?;
     }
     Ok(Planned { tensor, from, to, ternary: None })
+}
+
+/// Rows of any length in formats without blocks, of whole blocks in others.
+fn narrow(to: Format, numbers: &[f32], cols: usize) -> Result<Vec<u8>, FormatError> {
+    let too_great = |infinite: fn(f32) -> bool| {
+        let index = numbers.iter().position(|&x| infinite(x));
+        index.map_or(Ok(()), |index| Err(FormatError::Number { index, value: numbers[index] }))
+    };
+    Ok(match to {
+        Format::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Format::F16 => {
+            too_great(|x| f16::from_f32(x).is_infinite())?;
+            numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()
+        }
+        Format::Bf16 => {
+            too_great(|x| bf16::from_f32(x).is_infinite())?;
+            numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()
+        }
+        to => format::narrow(to, numbers, cols)?,
+    })
 }
 
 /// A matrix that cannot be in the format it is to have.

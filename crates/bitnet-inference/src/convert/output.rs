@@ -2,17 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tempfile::{Builder, NamedTempFile, TempDir};
+use tempfile::{Builder, TempDir};
 
 use super::{Conversion, Proof, Target};
 use crate::Error;
 
 impl Conversion<'_> {
-    /// Writes the model, reads it again, and gives it its name when it is proven to be the same; `replace`
-    /// says whether something that has the name may go. `progress` is told the bytes of each piece that
-    /// was written or read again, twice [`Conversion::size`] in all; what it refuses ends the conversion.
+    /// Writes the model, reads it again, and gives it its name when it is proven to be the same. `replace`
+    /// says whether a file that has the name may go; a folder that is there must be empty. `progress` is
+    /// told the bytes of each piece that was written or read again, twice [`Conversion::size`] in all; what
+    /// it refuses ends the conversion.
     ///
     /// # Errors
     ///
@@ -26,38 +27,39 @@ impl Conversion<'_> {
         progress: &(dyn Fn(u64) -> bool + Sync),
     ) -> Result<Proof, Error> {
         let fail = |source| Error::Output { file: path.display().to_string(), source };
-        let there = fs::symlink_metadata(path).is_ok();
-        if there && !replace {
-            return Err(Error::Exists { path: path.to_owned() });
-        }
+        self.target.check_place(path, replace)?;
         let name = path.display().to_string();
-        let parent = match path.parent() {
+        // A link stays, and what it leads to is replaced.
+        let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let parent = match place.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let base = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let base = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // Where it is not removed it shows what it is: the process was ended from outside.
         let prefix = format!(".{base}.");
         let mut builder = Builder::new();
         let builder = builder.prefix(&prefix).suffix(".part");
-        match self.target {
+        let proof = match self.target {
             Target::Gguf(_) => {
                 let file = as_any(builder, 0o666).tempfile_in(parent).map_err(fail)?;
                 self.write_file(file.as_file(), progress).map_err(|error| named(error, &name))?;
                 let proof = self.prove(file.path(), &name, progress)?;
-                keep_file(file, path, replace).map_err(fail)?;
-                sync_folder(parent).map_err(fail)?;
-                Ok(proof)
+                let kept =
+                    if replace { file.persist(&place) } else { file.persist_noclobber(&place) };
+                kept.map_err(|error| fail(error.error))?;
+                proof
             }
             Target::Folder => {
                 let folder = as_any(builder, 0o777).tempdir_in(parent).map_err(fail)?;
                 self.write_folder(folder.path(), progress).map_err(|error| named(error, &name))?;
                 let proof = self.prove(folder.path(), &name, progress)?;
-                keep_folder(folder, path, there).map_err(fail)?;
-                sync_folder(parent).map_err(fail)?;
-                Ok(proof)
+                keep_folder(folder, &place).map_err(fail)?;
+                proof
             }
-        }
+        };
+        sync_folder(parent).map_err(fail)?;
+        Ok(proof)
     }
 
     fn write_file(
@@ -121,28 +123,39 @@ fn as_any<'b, 'p, 's>(builder: &'b mut Builder<'p, 's>, mode: u32) -> &'b mut Bu
     }
 }
 
-fn keep_file(file: NamedTempFile, path: &Path, replace: bool) -> io::Result<()> {
-    let kept = if replace { file.persist(path) } else { file.persist_noclobber(path) };
-    kept.map(|_| ()).map_err(|error| error.error)
-}
-
-fn keep_folder(folder: TempDir, path: &Path, there: bool) -> io::Result<()> {
-    let old: Option<PathBuf> = there.then(|| folder.path().with_extension("old"));
-    if let Some(old) = &old {
-        fs::rename(path, old)?;
+/// Gives a folder its name, which may be that of an empty one.
+fn keep_folder(folder: TempDir, path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        // Nothing is lost: it fails where something is in it.
+        fs::remove_dir(path)?;
     }
-    if let Err(error) = fs::rename(folder.path(), path) {
-        if let Some(old) = &old {
-            fs::rename(old, path)?;
-        }
-        return Err(error);
-    }
+    fs::rename(folder.path(), path)?;
     // It has another name now.
     let _ = folder.keep();
-    match old {
-        Some(old) if old.is_dir() => fs::remove_dir_all(old),
-        Some(old) => fs::remove_file(old),
-        None => Ok(()),
+    Ok(())
+}
+
+impl Target {
+    /// Whether something can be written here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exists`], if it would take the place of something that may not go.
+    pub fn check_place(self, path: &Path, replace: bool) -> Result<(), Error> {
+        let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+        let found = fs::metadata(path).unwrap_or(found);
+        let advice = match self {
+            Target::Gguf(_) if !found.is_file() => "it is no file: choose another name",
+            Target::Gguf(_) if replace => return Ok(()),
+            Target::Gguf(_) => "--force replaces it",
+            Target::Folder => match fs::read_dir(path).map(|mut entries| entries.next()) {
+                Ok(None) => return Ok(()),
+                _ => {
+                    "a folder is written where there is none, or an empty one: choose another name"
+                }
+            },
+        };
+        Err(Error::Exists { path: path.to_owned(), advice })
     }
 }
 

@@ -58,14 +58,15 @@ impl Conversion<'_> {
                     after.push((&**name, sum));
                     proof.matrices += 1;
                 }
-                None if rounds(planned) => proof.rounded += 1,
                 None => {
-                    if self.sum_of_numbers(&self.contents, planned.tensor)?
-                        != self.sum_of_numbers(&found, tensor)?
-                    {
-                        return Err(changed(format!("tensor `{name}` holds other numbers")));
+                    let sum = self.sum_of_numbers(&self.contents, planned.tensor)?;
+                    match sum == self.sum_of_numbers(&found, tensor)? {
+                        true => proof.numbers += 1,
+                        false if rounds(planned) => proof.rounded += 1,
+                        false => {
+                            return Err(changed(format!("tensor `{name}` holds other numbers")));
+                        }
                     }
-                    proof.numbers += 1;
                 }
             }
             if !read(self.length(planned)) {

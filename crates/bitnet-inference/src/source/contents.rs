@@ -193,7 +193,7 @@ impl<'a> Contents<'a> {
     ///
     /// # Errors
     ///
-    /// Where its type is not known, it is damaged, or does not have these rows.
+    /// Where its type is not known, it is damaged, does not have these rows, or a number is not finite.
     pub fn numbers(&self, tensor: &StoredTensor, rows: Range<usize>) -> Result<Vec<f32>, Error> {
         let damaged = |error| self.checkpoint.damaged(tensor, error);
         let Weights { format, bytes } = self.checkpoint.float(tensor)?;
@@ -213,7 +213,13 @@ impl<'a> Contents<'a> {
             }
         }
         piece.evict();
-        Ok(numbers)
+        match numbers.iter().position(|x| !x.is_finite()) {
+            None => Ok(numbers),
+            Some(at) => {
+                let index = rows.start * cols + at;
+                Err(self.checkpoint.not_finite(tensor, index, numbers[at]))
+            }
+        }
     }
 
     /// SHA-256 of all ternary matrices, whatever they are stored as, in hexadecimal: that of a list of

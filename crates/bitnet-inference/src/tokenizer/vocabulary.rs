@@ -1,6 +1,7 @@
 //! What a model file says about its tokenizer.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::iter;
 
 use super::json::MOST_TOKENS;
@@ -203,43 +204,88 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// The first difference to another vocabulary, if there is one. How merges are stored is none.
+    /// The first difference to another vocabulary, if there is one. That one has merges and the other
+    /// scores is none.
     pub(crate) fn difference(&self, other: &Vocabulary) -> Option<String> {
-        let kind = |v: &Vocabulary| match &v.model {
-            Model::ByteLevel(model) => ("byte-level", model.splitter.name()),
-            Model::SentencePiece(_) => ("SentencePiece", None),
+        let how = |v: &Vocabulary| match &v.model {
+            Model::ByteLevel(model) => format!(
+                "byte-level, split as {}{}{}",
+                model.splitter.name().unwrap_or("no model of GGUF"),
+                if model.nfc { ", in normalisation form C" } else { "" },
+                if model.ignore_merges { ", whole words first" } else { "" },
+            ),
+            Model::SentencePiece(model) => format!(
+                "SentencePiece, {} before text{}",
+                match model.prefix {
+                    SpacePrefix::None => "no space",
+                    SpacePrefix::Always => "a space",
+                    SpacePrefix::FirstIfMissing => "a space, if there is none,",
+                    SpacePrefix::AlwaysIfMissing => "a space, if there is none, everywhere",
+                },
+                if model.split { ", cut before spaces" } else { "" },
+            ),
         };
-        if kind(self) != kind(other) {
-            return Some(format!("{:?} and {:?}", kind(self), kind(other)));
+        let both = |what: &str, a: String, b: String| Some(format!("{what}{a}, and {b}"));
+        if how(self) != how(other) {
+            return both("", how(self), how(other));
         }
         // Ids without a meaning have no text that matters.
         let used = |v: &Vocabulary| {
             let unused = v.types.iter().rev().take_while(|kind| **kind == TokenType::Unused);
             v.tokens.len() - unused.count()
         };
-        let (a, b) = (used(self), used(other));
-        if a != b {
-            return Some(format!("{a} and {b} tokens"));
+        if used(self) != used(other) {
+            return Some(format!("{} tokens, and {}", used(self), used(other)));
         }
-        let unused = |kind| kind == TokenType::Unused;
-        let pairs = self.entries().zip(other.entries());
-        let unlike = |((_, a, x), (_, b, y)): &((_, &str, _), (_, &str, _))| {
-            !(unused(*x) && unused(*y)) && a != b
+        let kind = |kind| match kind {
+            TokenType::Control | TokenType::Unknown => "special",
+            TokenType::UserDefined => "found whole",
+            TokenType::Unused => "unused",
+            TokenType::Normal | TokenType::Byte => "text",
         };
-        if let Some(((id, a, _), (_, b, _))) = pairs.into_iter().find(unlike) {
-            return Some(format!("token {id} is {a:?} and {b:?}"));
-        }
-        let special = |v: &Vocabulary| [v.bos, v.eos, v.suffix, v.bos.filter(|_| v.add_bos)];
-        if special(self) != special(other) {
-            let names = "BOS, EOS, what follows a text, what precedes it";
-            return Some(format!("{names}: {:?} and {:?}", special(self), special(other)));
-        }
-        match (&self.model, &other.model) {
-            (Model::ByteLevel(a), Model::ByteLevel(b)) if a.merges != b.merges => {
-                let at = a.merges.iter().zip(&b.merges).take_while(|(a, b)| a == b).count();
-                Some(format!("merge {at} is {:?} and {:?}", a.merges.get(at), b.merges.get(at)))
+        for ((id, a, x), (_, b, y)) in self.entries().zip(other.entries()) {
+            let (x, y) = (kind(x), kind(y));
+            if x != y || a != b && x != "unused" {
+                return Some(format!("token {id} is {a:?} ({x}), and {b:?} ({y})"));
             }
-            _ => None,
+        }
+        let id = |id: Option<u32>| id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        for (what, a, b) in [
+            ("BOS ", self.bos, other.bos),
+            ("EOS ", self.eos, other.eos),
+            (
+                "before a text ",
+                self.bos.filter(|_| self.add_bos),
+                other.bos.filter(|_| other.add_bos),
+            ),
+            ("behind a text ", self.suffix, other.suffix),
+        ] {
+            if a != b {
+                return both(what, id(a), id(b));
+            }
+        }
+        let ends = |v: &Vocabulary| {
+            let all: BTreeSet<u32> = v.eos.into_iter().chain(v.ends.iter().copied()).collect();
+            format!("{all:?}")
+        };
+        if ends(self) != ends(other) {
+            return both("a generation ends at ", ends(self), ends(other));
+        }
+        let merges = |v: &'_ Vocabulary| match &v.model {
+            Model::ByteLevel(model) => Some(model.merges.clone()),
+            Model::SentencePiece(SentencePiece { order: MergeOrder::Merges(merges), .. }) => {
+                Some(merges.clone())
+            }
+            Model::SentencePiece(_) => None,
+        };
+        let (a, b) = (merges(self)?, merges(other)?);
+        let at = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+        let name =
+            |merges: &[String]| merges.get(at).map_or("none".to_owned(), |m| format!("{m:?}"));
+        if a.len() != at || b.len() != at {
+            both(&format!("merge {at} is "), name(&a), name(&b))
+        } else {
+            None
         }
     }
 

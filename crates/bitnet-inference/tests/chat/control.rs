@@ -113,3 +113,10 @@ fn templates_refuse_with_words_and_a_line() {
     let error = render("{{ strftime_now('%Q') }}", "").unwrap_err();
     assert!(error.to_string().contains("%Q"), "{error}");
 }
+
+/// As Jinja reads them, wherever they were written.
+#[test]
+fn ends_of_lines_are_those_of_jinja() {
+    let text = render("a\r\n{% if true %}\r\nb\rc\r\n{% endif %}", "").unwrap().text();
+    assert_eq!(text, "a\nb\nc\n");
+}

@@ -20,23 +20,73 @@ fn what_is_there_stays_unless_it_may_go() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(demo()).unwrap();
     let contents = Contents::new(&checkpoint, None).unwrap();
-    for target in [Target::Gguf(Format::Tq2_0), Target::Folder] {
-        let path = folder.path().join("model");
-        fs::write(&path, "precious").unwrap();
-        let conversion = Conversion::plan(contents, target, None).unwrap();
-        let error = conversion.write(&path, false, &|_| true).unwrap_err();
+    let path = folder.path().join("model");
+    let file = Conversion::plan(contents, Target::Gguf(Format::Tq2_0), None).unwrap();
+    let hf = Conversion::plan(contents, Target::Folder, None).unwrap();
+    let refused = |conversion: &Conversion<'_>, replace| {
+        let error = conversion.write(&path, replace, &|_| true).unwrap_err();
         assert!(matches!(error, Error::Exists { .. }), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), b"precious");
-        conversion.write(&path, true, &|_| true).unwrap();
-        // Again, over what it has written.
-        conversion.write(&path, true, &|_| true).unwrap();
-        assert!(Checkpoint::open(&path).is_ok());
         assert_eq!(names(folder.path()), ["model"]);
-        if target == Target::Folder {
-            fs::remove_dir_all(&path).unwrap();
-        } else {
-            fs::remove_file(&path).unwrap();
-        }
+    };
+    // A file, which only another file can replace.
+    fs::write(&path, "precious").unwrap();
+    refused(&file, false);
+    refused(&hf, true);
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+    file.write(&path, true, &|_| true).unwrap();
+    // Again, over what it has written.
+    file.write(&path, true, &|_| true).unwrap();
+    assert!(Checkpoint::open(&path).is_ok());
+    fs::remove_file(&path).unwrap();
+    // A folder, which nothing replaces, unless it is empty.
+    fs::create_dir(&path).unwrap();
+    refused(&file, true);
+    hf.write(&path, false, &|_| true).unwrap();
+    assert!(Checkpoint::open(&path).is_ok());
+    let before = names(&path).len();
+    fs::write(path.join("notes"), "precious").unwrap();
+    refused(&hf, true);
+    assert_eq!(names(&path).len(), before + 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [link, file] = ["link", "file"].map(|name| folder.path().join(name));
+    fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let checkpoint = Checkpoint::open(demo()).unwrap();
+    let contents = Contents::new(&checkpoint, None).unwrap();
+    let conversion = Conversion::plan(contents, Target::Gguf(Format::I2S), None).unwrap();
+    assert!(conversion.write(&link, false, &|_| true).is_err());
+    conversion.write(&link, true, &|_| true).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(Checkpoint::open(&file).is_ok());
+    let missing = folder.path().join("missing");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&missing, &link).unwrap();
+    assert!(conversion.write(&link, true, &|_| true).is_err());
+}
+
+/// The demo model with a norm of a number that is too great for half precision, or is none.
+#[test]
+fn numbers_that_a_format_cannot_hold_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+    let bytes = fs::read(demo()).unwrap();
+    let norm = Checkpoint::open(demo()).unwrap().tensor("output_norm.weight").unwrap().offset;
+    for (number, embedding, words) in [
+        (1e6_f32, Some(Format::F16), "output_norm.weight"),
+        (f32::NAN, None, "element 1 is NaN"),
+        (f32::INFINITY, Some(Format::Bf16), "element 1 is inf"),
+    ] {
+        let mut bytes = bytes.clone();
+        bytes[norm as usize + 4..][..4].copy_from_slice(&number.to_le_bytes());
+        fs::write(&from, bytes).unwrap();
+        let error = convert(&from, &to, "hf", embedding).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!to.exists());
     }
 }
 

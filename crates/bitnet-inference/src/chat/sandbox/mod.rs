@@ -84,7 +84,9 @@ pub(super) fn render(
 }
 
 fn evaluate(source: &str, variables: &[(&str, Data)], now: Moment) -> Result<String, Failure> {
-    let source = check(source)?;
+    // As Jinja reads them, wherever they were written.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let source = check(&source)?;
     let mut given: usize = 0;
     variables.iter().for_each(|(_, data)| data.strings(&mut |text| given += text.len()));
     let bytes = given.saturating_mul(TIMES).saturating_add(BYTES);
