@@ -16,7 +16,8 @@ use crate::{chat, model, output};
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// Model: a GGUF file, or a Hugging Face folder; the demo model inside this program if not given.
+    /// Model: a GGUF file, a Hugging Face folder, or one of the cache by its name; the demo model inside
+    /// this program if not given.
     #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
     /// Another template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3

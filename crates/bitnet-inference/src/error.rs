@@ -86,7 +86,10 @@ pub enum Error {
         expected: String,
     },
     /// A tensor that the architecture needs is not in the file.
-    #[error("{file}: tensor `{tensor}` is missing; the file is incomplete or mislabelled")]
+    #[error(
+        "{file}: tensor `{tensor}` is missing; the file is incomplete or mislabelled: download it, or \
+         convert the model, again"
+    )]
     MissingTensor {
         /// The file.
         file: String,

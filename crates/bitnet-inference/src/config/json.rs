@@ -88,7 +88,7 @@ impl Config {
             return Config::read(json, architecture);
         }
         let what = "these are floating-point weights that were not trained to be ternary: results \
-                    would be noise";
+                    would be noise; `bitnet quantize` makes them ternary nevertheless";
         Err(Error::Variant { file: json.file.clone(), what: what.to_owned() })
     }
 

@@ -138,6 +138,8 @@ impl Conversion<'_> {
     pub(super) fn beside(&self) -> Result<(Vec<Beside>, Vec<Notice>), Error> {
         let checkpoint = self.contents.checkpoint();
         if let Some(folder) = checkpoint.folder() {
+            // What could not run is not written.
+            checkpoint.any_config()?;
             let mut config = folder.config().value.as_object().cloned().unwrap_or_default();
             let old = config.get_mut("quantization_config").map(Value::take);
             let mut settings = old.and_then(|old| old.as_object().cloned()).unwrap_or_default();

@@ -168,8 +168,8 @@ impl<'a> Conversion<'a> {
             tensors.push(planned);
         }
         if tensors.iter().all(|planned| planned.ternary.is_none()) {
-            let what = "no linear layer has ternary weights; `bitnet quantize` makes floating-point \
-                        weights ternary";
+            let what = "no linear layer has ternary weights with one scale; `bitnet quantize` makes \
+                        floating-point weights ternary";
             return Err(Error::Variant {
                 file: checkpoint.name().to_owned(),
                 what: what.to_owned(),

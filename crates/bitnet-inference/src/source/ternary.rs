@@ -91,9 +91,13 @@ impl Checkpoint {
     pub(super) fn side_scale(&self, linear: &str, needed: bool) -> Result<f32, Error> {
         let name = format!("{linear}.scale");
         let Some(tensor) = self.tensor(&name) else {
-            return match needed {
-                true => Err(Error::MissingTensor { file: self.name().to_owned(), tensor: name }),
-                false => Ok(1.0),
+            let weights = self.tensor(&format!("{linear}.weight")).filter(|_| needed);
+            return match weights {
+                Some(weights) => Err(Error::MissingTensor {
+                    file: self.file_of(weights),
+                    tensor: format!("{}_scale", weights.stored),
+                }),
+                None => Ok(1.0),
             };
         };
         if tensor.dims != [1] {

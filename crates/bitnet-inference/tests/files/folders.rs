@@ -244,7 +244,7 @@ fn packed_weights_need_their_scales() {
     renamed[at + key.len() - 5..at + key.len()].copy_from_slice(b"SCALE");
     fs::write(&file, renamed).unwrap();
     let error = open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("blk.1.ffn_up.scale"), "{error}");
+    assert!(error.contains("`model.layers.1.mlp.up_proj.weight_scale` is missing"), "{error}");
 }
 
 /// Norms before linear layers have an epsilon of their own, which must be that of the others.
