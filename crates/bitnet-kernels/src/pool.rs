@@ -354,8 +354,9 @@ impl Shared {
                     hint::spin_loop();
                     continue;
                 }
-                // Either the next job sees the flag and unparks, or this sees the job.
-                self.parked[index].store(true, Ordering::SeqCst);
+                // Either the next job sees the flag and unparks, or this sees the job. A swap and not
+                // a store: emulators of ARM on x86 let a store pass the load behind it.
+                self.parked[index].swap(true, Ordering::SeqCst);
                 if self.epoch.load(Ordering::SeqCst) == seen {
                     thread::park();
                 }
