@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{bitnet, program, stderr, stdout};
+use crate::{bitnet, stderr, stdout};
 
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bitnet-tales-i2_s.gguf")
@@ -171,6 +171,8 @@ fn diff_finds_the_first_difference() {
 fn a_killed_conversion_leaves_no_model() {
     use std::io::Read;
     use std::process::{Command, Stdio};
+
+    use crate::program;
     let folder = tempfile::tempdir().unwrap();
     let large = folder.path().join("large.gguf");
     bitnet().args(["synth", "--shape", "0.7b", "-c", "64"]).arg(&large).assert().success();
