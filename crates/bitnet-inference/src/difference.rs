@@ -90,12 +90,10 @@ impl Difference {
             settings: settings(&a.checkpoint().config()?, &b.checkpoint().config()?),
             ..Difference::default()
         };
-        let rows = |contents: &Contents<'_>| {
-            let table = contents.checkpoint().tensor("token_embd.weight")?;
-            table.dims.get(1).map(|&rows| rows as usize)
-        };
         let vocabulary = |contents: &Contents<'_>| {
-            contents.checkpoint().vocabulary(rows(contents).unwrap_or(0)).map(|(found, _)| found)
+            let checkpoint = contents.checkpoint();
+            let rows = checkpoint.embedding_rows().unwrap_or(0);
+            checkpoint.vocabulary(rows).map(|(found, _)| found)
         };
         difference.tokenizer = match (vocabulary(a)?, vocabulary(b)?) {
             (Some(a), Some(b)) => a.difference(&b),
@@ -143,12 +141,13 @@ impl Difference {
         if first.dims != second.dims {
             return Ok(Some(Kind::Shape(first.dims.clone(), second.dims.clone())));
         }
-        let kind = match (a.is_ternary(first)?, b.is_ternary(second)?) {
+        let ternary = a.is_ternary(first)?;
+        let kind = match (ternary, b.is_ternary(second)?) {
             (true, true) => weights((a, first), (b, second))?,
             (false, false) => numbers((a, first), (b, second))?,
-            (ternary, _) => return Ok(Some(Kind::Ternary(ternary))),
+            _ => return Ok(Some(Kind::Ternary(ternary))),
         };
-        match (&kind, a.is_ternary(first)?) {
+        match (&kind, ternary) {
             (None, true) => self.same_matrices += 1,
             (None, false) => self.same_numbers += 1,
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use bitnet_kernels::Format;
@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value};
 
-use super::output::finish;
+use super::output::{finish, sync_folder};
 use super::{Conversion, Planned, Watched};
 use crate::config::packed;
 use crate::source::hf_name;
@@ -45,7 +45,7 @@ impl Conversion<'_> {
             }
         }
         finish(out)?;
-        fs::File::open(path).and_then(|folder| sync(&folder)).map_err(fail)
+        sync_folder(path).map_err(fail)
     }
 
     /// The header of the file of weights: JSON, padded to a multiple of eight bytes.
@@ -159,8 +159,7 @@ impl Conversion<'_> {
         }
         let mut config = checkpoint.config()?;
         let names: BTreeSet<_> = checkpoint.tensors().iter().map(|t| t.name.as_str()).collect();
-        let rows = checkpoint.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
-        config.vocabulary = rows.map(|rows| rows as usize).or(config.vocabulary);
+        config.vocabulary = checkpoint.embedding_rows().or(config.vocabulary);
         let norms = names.iter().any(|name| name.ends_with("_norm_in.weight"));
         let mut json = config.to_json(!names.contains("output.weight"), norms);
         json.insert("torch_dtype".to_owned(), self.dtype().into());
@@ -188,9 +187,4 @@ impl Conversion<'_> {
 
 fn pretty(json: Map<String, Value>) -> String {
     format!("{:#}\n", Value::Object(json))
-}
-
-/// That the names in a folder are on the disk.
-fn sync(folder: &File) -> io::Result<()> {
-    if cfg!(unix) { folder.sync_all() } else { Ok(()) }
 }

@@ -186,12 +186,6 @@ impl<'a> Conversion<'a> {
         &self.tensors
     }
 
-    /// What it is converted to.
-    #[must_use]
-    pub fn target(&self) -> Target {
-        self.target
-    }
-
     /// What the user should know.
     #[must_use]
     pub fn notices(&self) -> &[Notice] {

@@ -160,7 +160,7 @@ impl Target {
 }
 
 /// Names last only when the folder that has them is on the disk, too.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     #[cfg(not(unix))]

@@ -182,8 +182,8 @@ impl<'a> Contents<'a> {
         &self,
         tensor: &StoredTensor,
     ) -> Result<impl Iterator<Item = Range<usize>>, Error> {
-        /// Numbers at a time, about.
-        const PIECE: usize = 1 << 18;
+        /// Numbers at a time, about: pages that only a part of a piece is on stay in memory.
+        const PIECE: usize = 1 << 22;
         let (rows, cols) = self.shape(tensor)?;
         let step = (PIECE / cols.max(1)).max(1);
         Ok((0..rows).step_by(step).map(move |first| first..rows.min(first + step)))

@@ -258,8 +258,7 @@ impl Checkpoint {
     ///
     /// [`Error::Tokenizer`] where it contradicts itself or is of an unknown kind.
     pub fn check_tokenizer(&self) -> Result<(bool, Vec<Notice>), Error> {
-        let table = self.tensor("token_embd.weight").and_then(|table| table.dims.get(1));
-        let rows = table.map_or(0, |&rows| rows as usize);
+        let rows = self.embedding_rows().unwrap_or(0);
         self.tokenizer(rows).map(|(tokenizer, notices)| (tokenizer.is_some(), notices))
     }
 
@@ -395,8 +394,7 @@ impl Checkpoint {
             Container::Folder(folder) => folder,
         };
         let mut config = self.any_config()?;
-        let table = self.tensor("token_embd.weight").and_then(|table| table.dims.get(1));
-        config.vocabulary = table.map(|&rows| rows as usize).or(config.vocabulary);
+        config.vocabulary = self.embedding_rows().or(config.vocabulary);
         let named = |key: &str, value: &str| (key.to_owned(), Value::from(value));
         let mut metadata = vec![
             named("general.architecture", &config.architecture),
@@ -418,6 +416,12 @@ impl Checkpoint {
             notices.extend(lost);
         }
         Ok((metadata, notices))
+    }
+
+    /// Rows of the embedding table, which may be more than there are tokens.
+    pub(crate) fn embedding_rows(&self) -> Option<usize> {
+        let table = self.tensor("token_embd.weight")?;
+        table.dims.get(1).map(|&rows| rows as usize)
     }
 
     /// Its folder, if it is one of Hugging Face.
