@@ -78,6 +78,10 @@ fn code_of(error: &anyhow::Error) -> u8 {
             | Error::Preference(_)
             | Error::EmptyPrompt
             | Error::Sampling { .. }
+            | Error::Capacity { .. }
+            | Error::StopString
+            | Error::Constraint { .. }
+            | Error::NoReceipt { .. }
             | Error::Token { .. }
             | Error::Synthetic { .. }
             | Error::Chat(

@@ -25,6 +25,7 @@ mod model;
 mod output;
 mod progress;
 mod run;
+mod sampling;
 mod synth;
 mod template;
 mod tune;

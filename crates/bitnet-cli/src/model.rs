@@ -57,7 +57,7 @@ pub(crate) struct Cache {
     #[arg(
         long = "cache-type",
         value_name = "TYPE",
-        default_value = "f32",
+        default_value = "f16",
         env = "BITNET_CACHE_TYPE"
     )]
     pub(crate) kv: KvType,

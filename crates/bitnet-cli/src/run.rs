@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitnet_inference::receipt::{self, Around, Receipt};
-use bitnet_inference::tokenizer::Stream;
-use bitnet_inference::{Engine, Finish, Generation, Sampling, Timings, read_text};
-use clap::value_parser;
+use bitnet_inference::{Engine, Finish, Generation, Request, Usage, read_text};
 use serde::Serialize;
 
-use crate::exit::{End, Usage};
+use crate::exit::{self, End};
 use crate::interrupt::Interrupt;
 use crate::output::print;
-use crate::{chat, exit, memory, model};
+use crate::{chat, memory, model, sampling};
 
 /// Flags of `bitnet run`. Names and defaults are those of llama.cpp.
 #[derive(Debug, clap::Args)]
@@ -33,46 +31,8 @@ pub(crate) struct Args {
     /// File with the text to continue.
     #[arg(short, long, value_name = "FILE", group = "source")]
     file: Option<PathBuf>,
-    /// Tokens to generate at most; -1 and -2 go on to the end of the text or of the context.
-    #[arg(
-        short = 'n',
-        long = "predict",
-        alias = "n-predict",
-        value_name = "N",
-        default_value_t = -1,
-        env = "BITNET_PREDICT",
-        value_parser = value_parser!(i64).range(-2..)
-    )]
-    predict: i64,
-    /// Seed of the random numbers; -1 takes a new one.
-    #[arg(short, long, value_name = "N", default_value_t = -1, env = "BITNET_SEED",
-        value_parser = value_parser!(i64).range(-1..))]
-    seed: i64,
-    /// Temperature; 0 always takes the likeliest token.
-    #[arg(
-        long = "temp",
-        alias = "temperature",
-        value_name = "T",
-        default_value_t = 0.8,
-        env = "BITNET_TEMP"
-    )]
-    temperature: f32,
-    /// Draw from the K likeliest tokens; 0 or less is all.
-    #[arg(long, value_name = "K", default_value_t = 40, env = "BITNET_TOP_K")]
-    top_k: i64,
-    /// Draw from the likeliest tokens that together have probability P; 1 is all.
-    #[arg(long, value_name = "P", default_value_t = 0.95, env = "BITNET_TOP_P")]
-    top_p: f32,
-    /// Draw from tokens at least P times as likely as the likeliest; 0 is all.
-    #[arg(long, value_name = "P", default_value_t = 0.05, env = "BITNET_MIN_P")]
-    min_p: f32,
-    /// Make recent tokens less likely; 1 is off.
-    #[arg(long, value_name = "X", default_value_t = 1.0, env = "BITNET_REPEAT_PENALTY")]
-    repeat_penalty: f32,
-    /// Recent tokens that the penalty looks at; -1 is all.
-    #[arg(long, value_name = "N", default_value_t = 64, env = "BITNET_REPEAT_LAST_N",
-        value_parser = value_parser!(i64).range(-1..))]
-    repeat_last_n: i64,
+    #[command(flatten)]
+    sampling: sampling::Args,
     #[command(flatten)]
     chat: chat::Args,
     /// Known from llama.cpp; the prompt is never part of the output.
@@ -121,33 +81,29 @@ struct Figures {
 
 pub(crate) fn run(args: &Args) -> Result<End> {
     let prompt = args.read_prompt()?;
-    let sampling = args.sampling()?;
+    let request = args.sampling.request(Vec::new())?;
     // Only now: while the prompt is typed, Ctrl-C ends the process as everywhere.
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     let engine = args.model.load()?;
     let load = start.elapsed();
 
-    // The context is a limit in any case, which both -1 and -2 leave it to.
-    let limit = usize::try_from(args.predict).unwrap_or(usize::MAX);
-    let tokens = match args.chat.prompt(&engine, &prompt)? {
+    let prompt = match args.chat.prompt(&engine, &prompt)? {
         Some(tokens) => tokens,
         None => engine.encode(&prompt)?,
     };
-    let stream = engine.tokenizer()?.stream_after(&tokens);
-    let mut generation = Generation::new(&engine, tokens, sampling, limit)?;
-    let Some(text) = write_text(stream, &mut generation, &interrupt, args.json)? else {
+    let seed = request.sampling.seed;
+    let mut generation = Generation::new(&engine, Request { prompt, ..request })?;
+    let Some(text) = write_text(&mut generation, &interrupt, args.json)? else {
         return Ok(End::Done);
     };
 
-    let counts = (generation.prompt().len(), generation.generated().len());
-    let decoded = generation.positions().saturating_sub(counts.0);
-    let figures = Figures::new(load, (counts.0, decoded), generation.timings());
+    let figures = Figures::new(load, generation.usage());
     if let Some(path) = &args.receipt {
         // Where there is no memory for it, the receipt does without.
         let bandwidth = receipt::bandwidth(&engine).ok();
         let around = Around { load, peak_memory: figures.peak_memory_bytes, bandwidth };
-        let receipt = Receipt::new(&engine, &mut generation, (sampling, limit), around);
+        let receipt = Receipt::new(&engine, &mut generation, around)?;
         let json = serde_json::to_string_pretty(&receipt)? + "\n";
         let failed = || format!("cannot write the receipt to {}", path.display());
         fs::write(path, json).with_context(failed)?;
@@ -157,8 +113,8 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         let report = Report {
             text: &text,
             tokens: generation.generated(),
-            prompt_tokens: generation.prompt(),
-            seed: sampling.seed,
+            prompt_tokens: &generation.request().prompt,
+            seed,
             finish_reason: finish.name(),
             kernels: receipt::kernels(&generation),
             model: ModelReport::new(&engine),
@@ -168,9 +124,9 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         if !print(&mut io::stdout(), &format!("{json}\n"))? {
             return Ok(End::Done);
         }
-        show(&report.timings, counts, sampling.seed);
+        show(&report.timings, generation.usage(), seed);
     } else {
-        show(&figures, counts, sampling.seed);
+        show(&figures, generation.usage(), seed);
     }
     Ok(if finish == Finish::Cancelled { End::Interrupted } else { End::Done })
 }
@@ -190,29 +146,10 @@ impl Args {
             Some(text) if text != "-" => Ok(text.clone()),
             None if io::stdin().is_terminal() => {
                 let what = "no prompt: give one as an argument, with -f FILE, or on stdin";
-                Err(Usage(what.to_owned()).into())
+                Err(exit::Usage(what.to_owned()).into())
             }
             _ => read_prompt(io::stdin().lock()).context("cannot read the prompt from stdin"),
         }
-    }
-
-    fn sampling(&self) -> Result<Sampling> {
-        let seed = match u64::try_from(self.seed) {
-            Ok(seed) => seed,
-            // 32 bits, so that it is easily typed again.
-            Err(_) => u64::from(getrandom::u32().context("no random numbers for a seed")?),
-        };
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_k: usize::try_from(self.top_k).unwrap_or(0),
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: self.repeat_penalty,
-            repeat_last_n: usize::try_from(self.repeat_last_n).unwrap_or(usize::MAX),
-            seed,
-        };
-        sampling.check()?;
-        Ok(sampling)
     }
 }
 
@@ -234,7 +171,6 @@ fn read_prompt(from: impl Read) -> io::Result<String> {
 /// Generates and prints the text as it comes, or keeps it if `quiet`. Nothing if the reader of
 /// stdout went away.
 fn write_text(
-    mut stream: Stream<'_>,
     generation: &mut Generation<'_>,
     interrupt: &Interrupt,
     quiet: bool,
@@ -242,14 +178,13 @@ fn write_text(
     let mut out = io::stdout().lock();
     let mut text = String::new();
     while let Some(token) = generation.next(|| interrupt.pressed())? {
-        let piece = stream.push(token);
         if quiet {
-            text.push_str(piece);
-        } else if !print(&mut out, piece)? {
+            text.push_str(&token.text);
+        } else if !print(&mut out, &token.text)? {
             return Ok(None);
         }
     }
-    let rest = stream.finish();
+    let rest = generation.end().map_or("", |end| &end.text);
     if quiet {
         text.push_str(rest);
     } else if !print(&mut out, &format!("{rest}\n"))? {
@@ -269,7 +204,10 @@ impl ModelReport {
 }
 
 impl Figures {
-    fn new(load: Duration, (prompt, decoded): (usize, usize), timings: Timings) -> Figures {
+    fn new(load: Duration, usage: Usage) -> Figures {
+        let Usage { timings, .. } = usage;
+        let (prompt, decoded) =
+            (usage.prompt - usage.cached, usage.positions.saturating_sub(usage.prompt));
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         let speed = |tokens: usize, duration: Duration| {
             (tokens > 0 && !duration.is_zero()).then(|| tokens as f64 / duration.as_secs_f64())
@@ -287,7 +225,8 @@ impl Figures {
 }
 
 /// The line of figures that ends stderr.
-fn show(figures: &Figures, (prompt, generated): (usize, usize), seed: u64) {
+fn show(figures: &Figures, usage: Usage, seed: u64) {
+    let Usage { prompt, generated, .. } = usage;
     let speed =
         |speed: Option<f64>| speed.map_or("- tok/s".to_owned(), |s| format!("{s:.1} tok/s"));
     let memory = figures.peak_memory_bytes.map_or("unknown".to_owned(), |bytes| {

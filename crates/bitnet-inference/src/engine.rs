@@ -14,12 +14,13 @@ use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, 
 use crate::arch::Model;
 use crate::backend::cpu::{CpuBackend, LinearInput};
 use crate::backend::kernels::Kernels;
+use crate::constraint::Grammars;
 use crate::device_features::{self, KernelCapabilities};
+use crate::kv::KvCache;
 use crate::linear::Tiles;
 use crate::machine::Machine;
 use crate::session::Session;
 use crate::source::{Checkpoint, Loader, ReadAs};
-use crate::state::KvCache;
 use crate::tokenizer::{Special, Tokenizer};
 use crate::tuning::{Best, Shape, Tuning};
 use crate::{Config, Error, Notice};
@@ -124,12 +125,12 @@ fn named<T: Copy, const N: usize>(
 /// The format of keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvType {
-    /// Single precision.
-    #[default]
+    /// Single precision: twice the memory.
     F32,
-    /// Half precision: half the memory.
+    /// Half precision.
+    #[default]
     F16,
-    /// Blocks of 32 signed bytes and a scale: about a quarter of the memory.
+    /// Blocks of 32 signed bytes and a scale: about half the memory.
     Q8_0,
 }
 
@@ -155,14 +156,13 @@ impl FromStr for KvType {
 /// A loaded model: weights bound to kernels, tokenizer, threads.
 ///
 /// ```no_run
-/// use bitnet_inference::{Engine, Generation, Options, Sampling};
+/// use bitnet_inference::{Engine, Generation, Options, Request, Sampling};
 ///
 /// let engine = Engine::open("model.gguf", &Options::default())?;
 /// let prompt = engine.encode("Once upon a time")?;
-/// let mut text = engine.tokenizer()?.stream();
-/// let mut story = Generation::new(&engine, prompt, Sampling::default(), 64)?;
+/// let mut story = Generation::new(&engine, Request::new(prompt, Sampling::default(), 64))?;
 /// while let Some(token) = story.next(|| false)? {
-///     print!("{}", text.push(token));
+///     print!("{}", token.text);
 /// }
 /// # Ok::<(), bitnet_inference::Error>(())
 /// ```
@@ -182,6 +182,8 @@ pub struct Engine {
     tiles: Tiles,
     /// SHA-256 of the measurements in use.
     tuning: Option<String>,
+    /// What constraints need to know of the vocabulary, once there was one.
+    grammars: OnceLock<Result<Grammars, String>>,
     /// SHA-256 of the model file, once it was asked for.
     sha256: OnceLock<String>,
     notices: Vec<Notice>,
@@ -273,6 +275,7 @@ impl Engine {
             kv,
             dequantize,
             tiles: best.map_or_else(Tiles::default, |best| Tiles(best.tile)),
+            grammars: OnceLock::new(),
             sha256: OnceLock::new(),
             tuning: tuning.filter(|_| best.is_some()).map(|tuning| tuning.sha256().to_owned()),
             notices,
@@ -410,21 +413,37 @@ impl Engine {
         self.sha256.get_or_init(|| self.checkpoint.sha256())
     }
 
+    /// What constraints need to know of the vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no tokenizer, or none that constraints can work with.
+    pub(crate) fn grammars(&self) -> Result<&Grammars, Error> {
+        let tokenizer = self.tokenizer()?;
+        let grammars = self.grammars.get_or_init(|| Grammars::new(tokenizer));
+        grammars.as_ref().map_err(|why| Error::Variant {
+            file: self.checkpoint.name().to_owned(),
+            what: format!("its vocabulary cannot be constrained: {why}"),
+        })
+    }
+
     /// Empty sequences that share forward passes.
     ///
     /// # Errors
     ///
     /// [`Error::Memory`].
     pub fn session(&self, sequences: usize) -> Result<Session, Error> {
-        Session::new(self, sequences, self.context)
+        Session::new(self, sequences, u32::MAX as usize)
     }
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    pub(crate) fn backend(&self, sequences: usize) -> CpuBackend {
-        let cache = KvCache::new(&self.model.config, sequences, self.kv.format());
+    /// What computes, with keys and values of so many sequences in so many blocks at most.
+    pub(crate) fn backend(&self, sequences: usize, blocks: usize) -> CpuBackend {
+        let kv = (self.kv.format(), blocks);
+        let cache = KvCache::new(&self.model.config, sequences, kv);
         let (kernels, pool) = (self.kernels.clone(), Arc::clone(&self.pool));
         let input = match (self.model.is_grouped(), self.dequantize) {
             (true, _) => LinearInput::Numbers,

@@ -315,6 +315,33 @@ pub enum Error {
         /// Tokens there is room for.
         context: usize,
     },
+    /// A scheduler that could not do anything, or more than there is.
+    #[error("{value} {what}: it must be from 1 to {most}")]
+    Capacity {
+        /// What was asked for.
+        what: &'static str,
+        /// How much.
+        value: usize,
+        /// The most it can be.
+        most: usize,
+    },
+    /// A run that a receipt could not be checked of.
+    #[error("there are no receipts of runs with {what}: leave that out, or the receipt")]
+    NoReceipt {
+        /// What keeps it from being checked.
+        what: &'static str,
+    },
+    /// A string without characters, which would end every text at once.
+    #[error("a stop string is empty: give one with characters, or none")]
+    StopString,
+    /// What a text must be is damaged, cannot be met, or takes too much to find out.
+    #[error("the {what} cannot be used: {why}")]
+    Constraint {
+        /// What it is.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// A token id that the vocabulary does not have.
     #[error("token id {id} is not in the vocabulary of {vocabulary} tokens")]
     Token {

@@ -1,7 +1,7 @@
 //! An inference engine for ternary (BitNet b1.58) language models.
 //!
-//! [`Engine`] is a loaded model, [`Generation`] continues a text with it, [`Session`] is what lies
-//! beneath: sequences of tokens in, logits out. A forward pass is one function per architecture, in
+//! [`Engine`] is a loaded model, [`Generation`] continues a text with it, [`Scheduler`] many at once;
+//! [`Session`] is what lies beneath: sequences of tokens in, logits out. A forward pass is one function per architecture, in
 //! `arch/`, written over the operations of the trait in `backend/`.
 #![forbid(unsafe_code)]
 
@@ -9,17 +9,20 @@ mod arch;
 mod backend;
 pub mod chat;
 mod config;
+mod constraint;
 pub mod convert;
 pub mod device_features;
 mod difference;
 mod engine;
 mod error;
 mod generate;
+mod kv;
 mod linear;
 pub mod machine;
 mod matrix;
 pub mod receipt;
 mod sample;
+mod schedule;
 mod session;
 mod sha256;
 mod source;
@@ -32,12 +35,16 @@ pub mod tuning;
 
 pub use backend::cpu::WeightsRead;
 pub use config::{Activation, Config};
+pub use constraint::Constraint;
 pub use difference::{Difference, Kind as DifferenceKind, TensorDifference};
 pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};
-pub use generate::{Finish, Generation, Timings};
+pub use generate::Generation;
 pub use linear::QuantizedLinear;
-pub use sample::{Sampler, Sampling};
+pub use sample::{Dry, LogProbabilities, Sampler, Sampling, Stage};
+pub use schedule::{
+    Capacity, End, Event, Finish, Request, RequestId, Scheduler, Timings, Token, Usage,
+};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
 pub use source::{

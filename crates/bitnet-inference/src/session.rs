@@ -8,6 +8,7 @@ use bitnet_kernels::shortlist::Candidate;
 use crate::arch::{Model, forward};
 use crate::backend::cpu::{CpuBackend, WeightsRead};
 use crate::backend::{Backend, Row};
+use crate::kv::KvCache;
 use crate::state::Scratch;
 use crate::{Engine, Error};
 
@@ -44,15 +45,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Empty sequences of up to `context` tokens each.
-    pub(crate) fn new(engine: &Engine, sequences: usize, context: usize) -> Result<Session, Error> {
-        let backend = engine.backend(sequences);
+    /// Empty sequences, with so many blocks of keys and values for all together at most.
+    pub(crate) fn new(engine: &Engine, sequences: usize, blocks: usize) -> Result<Session, Error> {
+        let backend = engine.backend(sequences, blocks);
         Ok(Session {
             scratch: Scratch::new(&backend, &engine.model, CHUNK)?,
             model: Arc::clone(&engine.model),
             backend,
             lengths: vec![0; sequences],
-            context,
+            context: engine.context(),
             rows: Vec::with_capacity(CHUNK),
             outputs: Vec::with_capacity(CHUNK),
             logits: Vec::new(),
@@ -168,7 +169,10 @@ impl Session {
             return Err(Error::Context { tokens, context: self.context });
         }
         for (sequence, &positions) in lengths.iter().enumerate() {
-            self.backend.cache.reserve(sequence, positions)?;
+            if !self.backend.cache.reserve(sequence, positions)? {
+                let bytes = self.backend.cache.block_bytes();
+                return Err(Error::Memory { what: "key-value cache", bytes });
+            }
         }
         if !inputs.is_empty() {
             let (rows, outputs) = (&self.rows, &self.outputs);
@@ -200,15 +204,58 @@ impl Session {
         if !self.append(sequence, tokens, stop)? {
             return Ok(None);
         }
-        let head = self.model.output();
-        if let Wanted::Best { count, also } = wanted
-            && self.backend.best(head, &self.scratch.last, (count, also))
-        {
-            return Ok(Some(Logits::Best(self.backend.found())));
+        self.find(&[wanted]);
+        Ok(Some(self.found(0)))
+    }
+
+    /// Runs some tokens, as [`Session::run`], and finds what is wanted of the logits of each input that
+    /// asks for them. [`Session::found`] gives it.
+    pub(crate) fn step(&mut self, inputs: &[Input], wanted: &[Wanted<'_>]) -> Result<(), Error> {
+        self.forward(inputs)?;
+        debug_assert_eq!(wanted.len(), self.outputs.len());
+        if !wanted.is_empty() {
+            self.find(wanted);
         }
-        self.logits.resize(head.rows, 0.0);
+        Ok(())
+    }
+
+    /// What was wanted of the logits of output `index` of the last step.
+    pub(crate) fn found(&self, index: usize) -> Logits<'_> {
+        let rows = self.model.output().rows;
+        match self.logits.is_empty() {
+            true => Logits::Best(self.backend.found(index)),
+            false => Logits::All(&self.logits[index * rows..][..rows]),
+        }
+    }
+
+    /// Finds what is wanted of the logits of each output of the last forward pass.
+    fn find(&mut self, wanted: &[Wanted<'_>]) {
+        let head = self.model.output();
+        self.logits.clear();
+        // Who wants all of some rows reads the whole output layer in any case.
+        if let Some(all) = wanted.iter().map(Wanted::best).collect::<Option<Vec<_>>>()
+            && self.backend.best(head, &self.scratch.last, &all)
+        {
+            return;
+        }
+        self.logits.resize(wanted.len() * head.rows, 0.0);
         self.backend.head(head, &self.scratch.last, &mut self.logits);
-        Ok(Some(Logits::All(&self.logits)))
+    }
+
+    /// The keys and values of all sequences.
+    pub(crate) fn cache(&mut self) -> &mut KvCache {
+        &mut self.backend.cache
+    }
+
+    /// Has a sequence begin with tokens whose keys and values are in the cache.
+    pub(crate) fn begin(&mut self, sequence: usize, length: usize) {
+        self.lengths[sequence] = length;
+    }
+
+    /// Empties a sequence and gives its keys and values back.
+    pub(crate) fn release(&mut self, sequence: usize) {
+        self.backend.cache.release(sequence);
+        self.lengths[sequence] = 0;
     }
 
     /// Runs some tokens in chunks, and says whether it came to the end of them.
@@ -254,6 +301,16 @@ pub enum Wanted<'a> {
         /// Those of these tokens.
         also: &'a [u32],
     },
+}
+
+impl<'a> Wanted<'a> {
+    /// How many of the greatest, and which others, if not all.
+    fn best(&self) -> Option<(usize, &'a [u32])> {
+        match *self {
+            Wanted::All => None,
+            Wanted::Best { count, also } => Some((count, also)),
+        }
+    }
 }
 
 /// Logits after a token. They are the same bits in either form.

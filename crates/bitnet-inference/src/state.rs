@@ -1,14 +1,14 @@
-//! Every buffer of a forward pass, with its shape, and the key-value cache.
+//! Every buffer of a forward pass, with its shape.
 
-use bitnet_kernels::op::{Fours, KV_BLOCK, Keys, Place, RowScale, StoreArgs, StoreFn};
-use bitnet_kernels::{Aligned, Format, packed};
+use bitnet_kernels::op::{Fours, RowScale};
+use bitnet_kernels::{Aligned, packed};
 
+use crate::Error;
 use crate::arch::Model;
 use crate::backend::Backend;
-use crate::{Config, Error};
 
 /// `n` zeros, or an error where the system has no memory for them.
-fn zeros<T: Copy + Default>(n: usize, what: &'static str) -> Result<Aligned<T>, Error> {
+pub(crate) fn zeros<T: Copy + Default>(n: usize, what: &'static str) -> Result<Aligned<T>, Error> {
     let bytes = n.saturating_mul(size_of::<T>());
     Aligned::zeros(n).map_err(|_| Error::Memory { what, bytes })
 }
@@ -135,79 +135,5 @@ impl<B: Backend> Scratch<B> {
             angles: [angles()?, angles()?],
             last: floats(c.hidden)?,
         })
-    }
-}
-
-/// Keys and values of several sequences, in blocks of [`KV_BLOCK`] positions that are taken from
-/// the system as sequences grow.
-#[derive(Debug)]
-pub(crate) struct KvCache {
-    /// Each `[layer][keys, values][kv head]`, and of a head its positions: keys side by side, values
-    /// one after another.
-    blocks: Vec<Aligned<u8>>,
-    /// The blocks of each sequence.
-    tables: Vec<Vec<u32>>,
-    layers: usize,
-    kv_heads: usize,
-    /// Numbers of a head.
-    head_size: usize,
-    /// Bytes of a head of one position.
-    head_bytes: usize,
-}
-
-impl KvCache {
-    /// An empty cache for `sequences` sequences, in the format `kv`.
-    pub(crate) fn new(config: &Config, sequences: usize, kv: Format) -> KvCache {
-        let &Config { layers, kv_heads, head_size, .. } = config;
-        let (numbers, bytes) = kv.block();
-        let head_bytes = head_size.div_ceil(numbers) * bytes;
-        let tables = vec![Vec::new(); sequences];
-        KvCache { blocks: Vec::new(), tables, layers, kv_heads, head_size, head_bytes }
-    }
-
-    /// Makes room for `positions` positions of a sequence.
-    pub(crate) fn reserve(&mut self, sequence: usize, positions: usize) -> Result<(), Error> {
-        while self.tables[sequence].len() * KV_BLOCK < positions {
-            let (size, _) = self.starts(self.layers, 0);
-            self.blocks.push(zeros(size, "key-value cache")?);
-            self.tables[sequence].push((self.blocks.len() - 1) as u32);
-        }
-        Ok(())
-    }
-
-    /// Where the keys and the values of a head of a layer start in a block.
-    fn starts(&self, layer: usize, kv_head: usize) -> (usize, usize) {
-        let head = KV_BLOCK * self.head_bytes;
-        let (part, within) = (self.kv_heads * head, kv_head * head);
-        (2 * layer * part + within, (2 * layer + 1) * part + within)
-    }
-
-    /// Stores the key and the value of a position, of all heads.
-    pub(crate) fn store(
-        &mut self,
-        run: StoreFn,
-        layer: usize,
-        (sequence, position): (usize, usize),
-        [key, value]: [&[f32]; 2],
-    ) {
-        let block = self.tables[sequence][position / KV_BLOCK] as usize;
-        let lane = position % KV_BLOCK;
-        let all = KV_BLOCK * self.head_bytes;
-        let heads = key.chunks(self.head_size).zip(value.chunks(self.head_size));
-        for (kv_head, (key, value)) in heads.enumerate() {
-            let (keys, values) = self.starts(layer, kv_head);
-            let block = &mut self.blocks[block];
-            let out = &mut block[keys..][..all];
-            run(StoreArgs { x: key, place: Place::Lane(lane), out });
-            let out = &mut block[values + lane * self.head_bytes..][..self.head_bytes];
-            run(StoreArgs { x: value, place: Place::Row, out });
-        }
-    }
-
-    /// The keys and values of a head of a layer of a sequence.
-    pub(crate) fn keys(&self, layer: usize, sequence: usize, kv_head: usize) -> Keys<'_> {
-        let (keys, values) = self.starts(layer, kv_head);
-        let table = &self.tables[sequence];
-        Keys { blocks: &self.blocks, table, keys, values, stride: self.head_bytes }
     }
 }

@@ -11,8 +11,8 @@ mod common;
 #[path = "common/reference.rs"]
 mod models;
 
-use bitnet_inference::{Engine, Finish, Generation, Options, Sampling};
-use common::{DEMO, load, logits};
+use bitnet_inference::{Engine, Finish, Generation, Options, Request, Sampling};
+use common::{DEMO, exact, load, logits};
 use models::folder;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -50,7 +50,7 @@ fn likeliest(logits: &[f32]) -> usize {
 /// What the model says next at temperature 0.
 fn greedy(engine: &Engine, prompt: Vec<u32>, n: usize) -> Vec<u32> {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    let mut text = Generation::new(engine, prompt, sampling, n).unwrap();
+    let mut text = Generation::new(engine, Request::new(prompt, sampling, n)).unwrap();
     while text.next(|| false).unwrap().is_some() {}
     assert_eq!(text.finish(), Some(Finish::Length));
     text.generated().to_vec()
@@ -59,7 +59,7 @@ fn greedy(engine: &Engine, prompt: Vec<u32>, n: usize) -> Vec<u32> {
 #[test]
 fn logits_of_chosen_prompts_differ_by_float_rounding_only() {
     let file = SafeTensors::deserialize(GOLDENS).unwrap();
-    let engine = load(TINY, &Options::default());
+    let engine = load(TINY, &exact());
     for prompt in 0..3 {
         let got = logits(&engine, &ids(&file, &format!("prompt{prompt}.ids")));
         let want = floats(&file, &format!("prompt{prompt}.logits.packed"));
@@ -72,7 +72,7 @@ fn logits_of_chosen_prompts_differ_by_float_rounding_only() {
 #[test]
 fn logits_of_any_prompt_agree_in_distribution() {
     let file = SafeTensors::deserialize(GOLDENS).unwrap();
-    let engine = load(TINY, &Options::default());
+    let engine = load(TINY, &exact());
     let got = logits(&engine, &ids(&file, "prompt3.ids"));
     let want = floats(&file, "prompt3.logits.packed");
     let squares: f32 = got.iter().zip(&want).map(|(a, b)| (a - b) * (a - b)).sum();
@@ -86,7 +86,7 @@ fn logits_of_any_prompt_agree_in_distribution() {
 #[test]
 fn greedy_tokens_are_those_of_the_reference() {
     let golden: Value = serde_json::from_str(GREEDY).unwrap();
-    let engine = load(TINY, &Options::default());
+    let engine = load(TINY, &exact());
     let got = greedy(&engine, ids_of(&golden["prompt"]), 16);
     assert_eq!(got, ids_of(&golden["greedy_packed"]));
 }
@@ -98,7 +98,7 @@ fn greedy_tokens_are_those_of_the_reference() {
 #[test]
 fn logits_of_the_demo_model_agree_in_distribution() {
     let file = SafeTensors::deserialize(DEMO_LOGITS).unwrap();
-    let engine = load(DEMO, &Options::default());
+    let engine = load(DEMO, &exact());
     for (prompt, side) in [0, 1, 2].into_iter().flat_map(|p| [(p, "logits"), (p, "logits_f64")]) {
         let got = logits(&engine, &ids(&file, &format!("p{prompt}.ids")));
         let want = floats(&file, &format!("p{prompt}.{side}"));
@@ -121,7 +121,7 @@ const DEMO_TOLERANCE: f32 = 0.25;
 #[test]
 fn the_demo_model_continues_as_the_reference_does() {
     let reference: Value = serde_json::from_str(DEMO_TEXTS).unwrap();
-    let engine = load(DEMO, &Options::default());
+    let engine = load(DEMO, &exact());
     let texts = reference["greedy"].as_array().unwrap();
     let (mut agree, mut total) = (0, 0);
     for text in texts {
@@ -155,7 +155,7 @@ type Prompts = [(Vec<u32>, Vec<f32>); 3];
 /// The model of this name, with what `references/make.py` has for its prompts: token ids, and logits or
 /// hidden states behind the final norm.
 fn reference(name: &str) -> (Engine, Prompts) {
-    let engine = Engine::open(folder(name), &Options::default()).unwrap();
+    let engine = Engine::open(folder(name), &exact()).unwrap();
     assert_eq!(engine.notices(), [], "{name}");
     let file = SafeTensors::deserialize(REFERENCES).unwrap();
     let prompt =

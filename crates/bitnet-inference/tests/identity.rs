@@ -11,7 +11,7 @@ mod tiny;
 use bitnet_inference::{CHUNK, Engine, Error, Input, KvType, Layout, Logits, Options, Wanted};
 use bitnet_kernels::manager::KernelBackend;
 use bitnet_kernels::{Cpu, Isa};
-use common::{DEMO, load, logits};
+use common::{DEMO, exact, load, logits};
 use sha2::{Digest, Sha256};
 use tiny::long_tiny;
 
@@ -44,7 +44,7 @@ fn engine(isa: Isa, threads: usize) -> Engine {
 /// With keys and values of type `kv`.
 fn engine_with(isa: Isa, threads: usize, kv: KvType) -> Engine {
     let (isa, threads) = (Some(isa), Some(threads));
-    load(DEMO, &Options { isa, threads, kv, ..Options::default() })
+    load(DEMO, &Options { isa, threads, kv, ..exact() })
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn every_architecture_gives_the_same_logits_everywhere() {
         for (&isa, threads) in Cpu::detect().isas().iter().zip([1, 2, 1, 2, 1, 2]) {
             for layout in [Layout::I2SR32, Layout::Tl2R32] {
                 let (isa, threads, layout) = (Some(isa), Some(threads), Some(layout));
-                let options = Options { isa, threads, layout, ..Options::default() };
+                let options = Options { isa, threads, layout, ..exact() };
                 let engine = Engine::open(models::folder(name), &options).unwrap();
                 let ids = &ids[..engine.context().min(ids.len())];
                 assert_eq!(hash(&logits(&engine, ids)), expected, "{name}, {isa:?}, {layout:?}");
@@ -85,7 +85,7 @@ fn every_architecture_gives_the_same_logits_everywhere() {
 fn every_layout_of_weights_gives_the_same_logits() {
     for &isa in Cpu::detect().isas() {
         let layout = Some(Layout::Tl2R32);
-        let engine = load(DEMO, &Options { isa: Some(isa), layout, ..Options::default() });
+        let engine = load(DEMO, &Options { isa: Some(isa), layout, ..exact() });
         assert_eq!(hash(&logits(&engine, &prompt())), LOGITS_SHA256, "{isa}, {layout:?}");
     }
 }
@@ -94,7 +94,7 @@ fn every_layout_of_weights_gives_the_same_logits() {
 fn floating_point_weights_give_the_same_logits() {
     let plain = engine(Isa::Scalar, 1);
     for &isa in Cpu::detect().isas() {
-        let options = Options { isa: Some(isa), dequantize: true, ..Options::default() };
+        let options = Options { isa: Some(isa), dequantize: true, ..exact() };
         let engine = load(DEMO, &options);
         assert_eq!(hash(&logits(&engine, &prompt())), LOGITS_SHA256, "{isa}");
         assert!(engine.dequantized() && !plain.dequantized());
@@ -107,7 +107,7 @@ fn floating_point_weights_give_the_same_logits() {
 fn preferred_kernels_are_called_and_give_the_same_logits() {
     let named = ["I2S_QK256_CUDA", "gemv_tl2_r32_q8_scalar", "norm_f32_scalar"];
     let kernels = named.iter().map(|name| name.parse().unwrap()).collect();
-    let engine = load(DEMO, &Options { kernels, ..Options::default() });
+    let engine = load(DEMO, &Options { kernels, ..exact() });
     assert_eq!(hash(&logits(&engine, &prompt())), LOGITS_SHA256);
     assert_eq!(engine.layouts(), ["tl2_r32"]);
     let mut session = engine.session(1).unwrap();
@@ -178,7 +178,7 @@ fn many_positions_give_the_same_logits_however_they_are_shared_out() {
     let mut wanted: Option<Vec<f32>> = None;
     // A prompt at once goes by rows, tokens one after another go by spans of positions.
     for (isa, threads, at_once) in [(best, 1, 1060), (best, 2, 1020), (Isa::Scalar, 3, 1020)] {
-        let options = Options { isa: Some(isa), threads: Some(threads), ..Options::default() };
+        let options = Options { isa: Some(isa), threads: Some(threads), ..exact() };
         let engine = load(long_tiny(), &options);
         let mut session = engine.session(1).unwrap();
         let (prompt, rest) = ids.split_at(at_once);
@@ -237,7 +237,7 @@ fn a_refused_call_changes_nothing() {
 
 #[test]
 fn a_sequence_cut_back_goes_on_as_if_it_had_never_been_longer() {
-    let engine = load(DEMO, &Options::default());
+    let engine = load(DEMO, &exact());
     let ids = prompt();
     let mut session = engine.session(1).unwrap();
     let want = everything(session.extend(0, &ids[..41], Wanted::All, || false)).to_vec();
@@ -252,7 +252,7 @@ fn a_sequence_cut_back_goes_on_as_if_it_had_never_been_longer() {
 
 #[test]
 fn the_size_of_a_model_is_that_of_its_tensors() {
-    let engine = load(DEMO, &Options::default());
+    let engine = load(DEMO, &exact());
     let c = engine.config();
     let layer = 2 * c.hidden * (c.q_size() + c.kv_size()) + 3 * c.hidden * c.ffn;
     let ternary = c.layers * layer;

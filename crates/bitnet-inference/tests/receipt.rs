@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use bitnet_inference::receipt::{Around, MatrixUsed, Receipt, Verdict, verify};
-use bitnet_inference::{Engine, Finish, Generation, KvType, Layout, Options, Sampling};
+use bitnet_inference::{Engine, Finish, Generation, KvType, Layout, Options, Request, Sampling};
 use bitnet_kernels::{Cpu, Format, packed};
 use common::{DEMO, load, logits};
 use serde_json::{Map, Value, json};
@@ -33,14 +33,14 @@ fn receipt_of(
     (sampling, limit): (Sampling, usize),
     passes: usize,
 ) -> (Receipt, Finish) {
-    let mut generation = Generation::new(engine, prompt, sampling, limit).unwrap();
+    let mut generation = Generation::new(engine, Request::new(prompt, sampling, limit)).unwrap();
     let asked = Cell::new(0);
     let stop = || {
         asked.set(asked.get() + 1);
         asked.get() > passes
     };
     while generation.next(stop).unwrap().is_some() {}
-    let receipt = Receipt::new(engine, &mut generation, (sampling, limit), AROUND);
+    let receipt = Receipt::new(engine, &mut generation, AROUND).unwrap();
     (receipt, generation.finish().unwrap())
 }
 
@@ -97,10 +97,11 @@ fn receipts_of_other_architectures_hold() {
 #[test]
 fn the_hashes_are_those_of_the_tokens_and_of_the_logits_after_the_last_that_was_run() {
     let engine = load(DEMO, &small());
-    let mut run = Generation::new(&engine, prompt(9), Sampling::default(), 6).unwrap();
+    let mut run =
+        Generation::new(&engine, Request::new(prompt(9), Sampling::default(), 6)).unwrap();
     while run.next(|| false).unwrap().is_some() {}
-    let tokens = [run.prompt(), run.generated()].concat();
-    let receipt = Receipt::new(&engine, &mut run, (Sampling::default(), 6), AROUND);
+    let tokens = [&run.request().prompt[..], run.generated()].concat();
+    let receipt = Receipt::new(&engine, &mut run, AROUND).unwrap();
     let hash = |bytes: Vec<u8>| {
         Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
@@ -114,15 +115,15 @@ fn the_hashes_are_those_of_the_tokens_and_of_the_logits_after_the_last_that_was_
 #[test]
 fn receipts_of_runs_that_end_early_hold() {
     let engine = load(DEMO, &small());
-    let ask = (Sampling::default(), usize::MAX);
+    let ask = || (Sampling::default(), usize::MAX);
     for (tokens, passes) in [(300, 0), (300, 1), (300, 2), (300, 3), (300, 4), (5, 1), (5, 7)] {
-        let (receipt, finish) = receipt_of(&engine, prompt(tokens), ask, passes);
+        let (receipt, finish) = receipt_of(&engine, prompt(tokens), ask(), passes);
         assert_eq!(finish, Finish::Cancelled);
         holds(&receipt);
     }
     // To the end of the context.
     let engine = load(DEMO, &Options { context: Some(20), ..small() });
-    let (receipt, finish) = receipt_of(&engine, prompt(15), ask, usize::MAX);
+    let (receipt, finish) = receipt_of(&engine, prompt(15), ask(), usize::MAX);
     assert_eq!((finish, receipt.result.positions), (Finish::Length, 20));
     holds(&receipt);
     // To a token that ends the text.
@@ -345,7 +346,7 @@ fn kernels_that_were_not_called_or_do_not_exist_are_found() {
     }
     for operation in ["attend", "store"] {
         let id = receipt.kernels.keys().find(|id| id.starts_with(operation)).unwrap();
-        rename(id, &id.replace("f32", "q8_0"), u64::MAX);
+        rename(id, &id.replace("f16", "q8_0"), u64::MAX);
     }
     forge(&|r| {
         let bytes = |layout, m: &MatrixUsed| {

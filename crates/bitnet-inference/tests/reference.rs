@@ -9,7 +9,7 @@ mod tiny;
 use bitnet_gguf::{Gguf, TensorType};
 use bitnet_inference::{Config, Options};
 use bitnet_kernels::{Format, format};
-use common::{DEMO, load, logits};
+use common::{DEMO, exact, load, logits};
 use tiny::{TINY, long_tiny};
 
 /// A model whose weights are numbers.
@@ -142,7 +142,7 @@ fn add(x: &mut [f64], y: &[f64]) {
 /// Share of the logits' deviation by which they differ (rms), and rows whose likeliest differs.
 fn compare(model: &'static [u8], ids: &[u32]) -> (f64, usize) {
     let want = Plain::new(model).logits(ids);
-    let got = logits(&load(model, &Options::default()), ids);
+    let got = logits(&load(model, &exact()), ids);
     assert_eq!(got.len(), want.len());
     let mean = want.iter().sum::<f64>() / want.len() as f64;
     let deviation: f64 = want.iter().map(|x| (x - mean).powi(2)).sum();

@@ -31,16 +31,16 @@ fn the_greatest_logits_give_the_same_tokens() {
     let engine = engine();
     let plain = Sampling { seed: 3, ..Sampling::default() };
     let all = [
-        Sampling { temperature: 0.0, ..plain },
-        plain,
-        Sampling { top_k: 3, min_p: 0.0, top_p: 1.0, temperature: 5.0, ..plain },
-        Sampling { repeat_penalty: 1.5, repeat_last_n: 32, ..plain },
+        Sampling { temperature: 0.0, ..plain.clone() },
+        plain.clone(),
+        Sampling { top_k: 3, min_p: 0.0, top_p: 1.0, temperature: 5.0, ..plain.clone() },
+        Sampling { repeat_penalty: 1.5, repeat_last_n: 32, ..plain.clone() },
         Sampling { repeat_penalty: 0.7, temperature: 0.0, ..plain },
     ];
     for settings in all {
         let mut session = engine.session(2).expect("memory");
         let mut samplers =
-            [0; 2].map(|_| Sampler::new(settings, engine.manager()).expect("settings"));
+            [0; 2].map(|_| Sampler::new(settings.clone(), &engine).expect("settings"));
         let mut history = vec![1_u32, 4000, 77];
         let mut from = 0;
         let mut best = 0;
@@ -49,7 +49,7 @@ fn the_greatest_logits_give_the_same_tokens() {
             from = history.len();
             let mut drawn = [0; 2];
             for (sequence, sampler) in samplers.iter_mut().enumerate() {
-                let wanted = if sequence == 0 { sampler.wanted(&history) } else { Wanted::All };
+                let wanted = if sequence == 0 { sampler.wanted(&history, 0) } else { Wanted::All };
                 let logits = session.extend(sequence, &tokens, wanted, || false);
                 let logits = logits.expect("a forward pass").expect("not stopped");
                 best += usize::from(matches!(logits, Logits::Best(found) if found.len() < 4000));
@@ -66,6 +66,6 @@ fn the_greatest_logits_give_the_same_tokens() {
 fn all_tokens_take_part_where_sampling_asks_for_all() {
     let engine = engine();
     let settings = Sampling { top_k: 0, ..Sampling::default() };
-    let mut sampler = Sampler::new(settings, engine.manager()).expect("settings");
-    assert_eq!(sampler.wanted(&[1, 2]), Wanted::All);
+    let mut sampler = Sampler::new(settings.clone(), &engine).expect("settings");
+    assert_eq!(sampler.wanted(&[1, 2], 0), Wanted::All);
 }

@@ -88,9 +88,23 @@ impl From<FormatError> for ShortlistError {
 /// What a search works with. It can be used for many.
 #[derive(Debug, Default)]
 pub struct Search {
+    /// `[panels, queries]`.
     panels: Vec<Scanned>,
-    found: Vec<Candidate>,
+    /// For each query.
+    found: Vec<Vec<Candidate>>,
     read: u64,
+}
+
+/// What to search for: the exact logits of some rows, among them the `k` greatest, those that equal
+/// the least of these, and the rows `also`, which do not count.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// The hidden state `[cols]`.
+    pub x: &'a [f32],
+    /// So many of the greatest.
+    pub k: usize,
+    /// Rows whose logits are wanted whatever they are.
+    pub also: &'a [u32],
 }
 
 /// What the scan tells of a panel. Rows that the last one lacks look worst.
@@ -135,11 +149,34 @@ impl PanelNorms {
     }
 }
 
+/// What the scan tells a query.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    /// `[panels, queries]`.
+    all: &'a [Scanned],
+    nth: usize,
+    queries: usize,
+}
+
+impl<'a> Panels<'a> {
+    fn get(self, panel: usize) -> &'a Scanned {
+        &self.all[panel * self.queries + self.nth]
+    }
+
+    fn iter(self) -> impl ExactSizeIterator<Item = &'a Scanned> {
+        self.all[self.nth..].iter().step_by(self.queries)
+    }
+}
+
 impl Search {
-    /// What the last search found: exact logits, each of another row, in no order.
+    /// What the last search found for a query: exact logits, each of another row, in no order.
+    ///
+    /// # Panics
+    ///
+    /// If there was no such query.
     #[must_use]
-    pub fn found(&self) -> &[Candidate] {
-        &self.found
+    pub fn found(&self, query: usize) -> &[Candidate] {
+        &self.found[query]
     }
 
     /// Bytes of weights that the last search read, of the copy and of the rows themselves.
@@ -250,54 +287,70 @@ impl Shortlist {
             .collect()
     }
 
-    /// Finds the exact logits of some rows, among them the `k` greatest, those that equal the least
-    /// of these, and the rows `also`, which do not count. False where `x` is not finite, or so great or
-    /// small that products with it might not be normal numbers: then no row can be ruled out, and
-    /// nothing was looked for.
+    /// Finds what the queries ask for. False where a hidden state is not finite, or so great or small
+    /// that products with it might not be normal numbers: then no row can be ruled out, and nothing was
+    /// looked for.
     ///
     /// `layer` must be what the shortlist was made of. Adds the kernels that ran to `calls`.
     ///
     /// # Panics
     ///
-    /// If `layer` or `x` have another shape than the shortlist.
+    /// If `layer` or a hidden state have another shape than the shortlist.
     pub fn best(
         &self,
         layer: Layer<'_>,
-        x: &[f32],
-        (k, also): (usize, &[u32]),
+        queries: &[Query<'_>],
         (pool, search, calls): (&Pool, &mut Search, &mut Calls),
     ) -> bool {
-        let row_bytes = self.row_bytes;
-        assert!(x.len() == self.cols && layer.weights.len() == self.rows * row_bytes, "shapes");
-        search.found.clear();
-        let Some(state) = HiddenState::new(x) else {
+        assert!(layer.weights.len() == self.rows * self.row_bytes, "shapes");
+        assert!(queries.iter().all(|query| query.x.len() == self.cols), "shapes");
+        let states: Option<Vec<_>> =
+            queries.iter().map(|query| HiddenState::new(query.x)).collect();
+        let Some(states) = states else {
             return false;
         };
-        let k = k.min(self.rows);
-        self.scan(&state, pool, search);
-        calls.add(&self.scan, 1);
+        self.scan(&states, pool, &mut search.panels);
+        calls.add(&self.scan, queries.len() as u64);
+        let coarse = size_of_val(self.codes.get()) + size_of_val(&self.scales[..]);
+        search.read = (coarse + size_of_val(&self.norms[..])) as u64;
+        search.found.resize_with(queries.len(), Vec::new);
+        for (nth, (query, state)) in queries.iter().zip(&states).enumerate() {
+            let panels = Panels { all: &search.panels, nth, queries: queries.len() };
+            let found = &mut search.found[nth];
+            search.read += self.search((layer, state), *query, panels, (pool, found, calls));
+        }
+        true
+    }
 
+    /// Finds what one query asks for. Gives the bytes that were read.
+    fn search(
+        &self,
+        (layer, state): (Layer<'_>, &HiddenState),
+        Query { x, k, also }: Query<'_>,
+        panels: Panels<'_>,
+        (pool, found, calls): (&Pool, &mut Vec<Candidate>, &mut Calls),
+    ) -> u64 {
+        let (k, row_bytes) = (k.min(self.rows), self.row_bytes);
+        found.clear();
         // Any rows give a floor; those that look best give a high one.
-        let mut seeds = self.seeds(&search.panels, k + SEEDS);
+        let mut seeds = self.seeds(panels, k + SEEDS);
         seeds.extend(also.iter().filter(|&&id| (id as usize) < self.rows));
         seeds.sort_unstable();
         seeds.dedup();
-        exact((layer, row_bytes), x, &seeds, pool, &mut search.found);
-        let floor = floor(&search.found, k, also);
+        exact((layer, row_bytes), x, &seeds, pool, found);
+        let floor = floor(found, k, also);
 
         let mut left = Vec::new();
-        for (panel, scanned) in search.panels.iter().enumerate() {
+        for (panel, scanned) in panels.iter().enumerate() {
             if scanned.greatest.1 >= floor {
                 let rows = (panel * ROWS..self.rows).zip(scanned.most);
                 left.extend(rows.filter(|&(_, most)| most >= floor).map(|(row, _)| row as u32));
             }
         }
         left.retain(|id| seeds.binary_search(id).is_err());
-        let coarse = size_of_val(self.codes.get()) + size_of_val(&self.scales[..]);
-        search.read = (coarse + size_of_val(&self.norms[..])) as u64;
+        let mut read = 0;
         if left.len() > FEW {
-            let row = fine_blocks(self.cols) * (size_of::<Group>() + LANE_GROUPS);
-            search.read += (left.len() * row) as u64;
+            read += left.len() * fine_blocks(self.cols) * (size_of::<Group>() + LANE_GROUPS);
             calls.add(&self.refine, left.len() as u64);
             let mut most = vec![0.0; left.len()];
             pool.tiles(&mut most, 1, (64, 1), |mut tile| {
@@ -306,37 +359,39 @@ impl Shortlist {
                         self.prefetch(row as usize);
                     }
                     let row = left[i] as usize;
-                    let product = search.panels[row / ROWS].products[row % ROWS];
-                    tile.row(i)[0] = self.refined(&state, row, product);
+                    let product = panels.get(row / ROWS).products[row % ROWS];
+                    tile.row(i)[0] = self.refined(state, row, product);
                 }
             });
             let mut most = most.into_iter();
             left.retain(|_| most.next().is_none_or(|most| most >= floor));
         }
-        exact((layer, row_bytes), x, &left, pool, &mut search.found);
-        calls.add(layer.head, search.found.len() as u64);
-        search.read += (search.found.len() * row_bytes) as u64;
-        true
+        exact((layer, row_bytes), x, &left, pool, found);
+        calls.add(layer.head, found.len() as u64);
+        (read + found.len() * row_bytes) as u64
     }
 
-    /// Nearly the logits of all rows, and the most they can be.
-    fn scan(&self, state: &HiddenState, pool: &Pool, search: &mut Search) {
-        let width = state.scales.len();
-        search.panels.resize(self.rows.div_ceil(ROWS), Scanned::NONE);
-        pool.tiles(&mut search.panels, 1, (SCANNED, 1), |mut tile| {
+    /// Nearly the logits of all rows, and the most they can be: `[panels, states]`. A panel is read
+    /// once for all states.
+    fn scan(&self, states: &[HiddenState], pool: &Pool, out: &mut Vec<Scanned>) {
+        let width = self.cols / CONDENSED;
+        out.resize(self.rows.div_ceil(ROWS) * states.len(), Scanned::NONE);
+        pool.tiles(out, states.len(), (SCANNED, states.len()), |mut tile| {
             for panel in tile.rows() {
-                let (mut products, mut norms) = ([[0.0; ROWS]], [[0.0; ROWS]]);
-                (self.scan.run)(ScanArgs {
-                    codes: &self.codes.get()[CODE_GROUPS * panel * width..][..CODE_GROUPS * width],
-                    scales: &self.scales.as_chunks().0[panel * width..][..width],
-                    x: state.bytes.as_chunks().0,
-                    x_scales: &state.scales,
-                    products: &mut products,
-                    norms: &mut norms,
-                });
-                let rows = self.rows - panel * ROWS;
-                tile.row(panel)[0] =
-                    state.scanned(&self.norms[panel], (products[0], norms[0]), rows);
+                for (state, out) in states.iter().zip(tile.row(panel)) {
+                    let (mut products, mut norms) = ([[0.0; ROWS]], [[0.0; ROWS]]);
+                    (self.scan.run)(ScanArgs {
+                        codes: &self.codes.get()[CODE_GROUPS * panel * width..]
+                            [..CODE_GROUPS * width],
+                        scales: &self.scales.as_chunks().0[panel * width..][..width],
+                        x: state.bytes.as_chunks().0,
+                        x_scales: &state.scales,
+                        products: &mut products,
+                        norms: &mut norms,
+                    });
+                    let rows = self.rows - panel * ROWS;
+                    *out = state.scanned(&self.norms[panel], (products[0], norms[0]), rows);
+                }
             }
         });
     }
@@ -365,12 +420,12 @@ impl Shortlist {
     }
 
     /// Up to `n` rows that look best; of different panels, if there are many more panels.
-    fn seeds(&self, panels: &[Scanned], n: usize) -> Vec<u32> {
+    fn seeds(&self, panels: Panels<'_>, n: usize) -> Vec<u32> {
         let best = |(panel, scanned): (usize, &Scanned)| {
             let row = scanned.products.iter().position(|&x| x == scanned.greatest.0);
             (scanned.greatest.0, (panel * ROWS + row.unwrap_or(0)) as u32)
         };
-        let mut seeds: Vec<_> = if panels.len() > 4 * n {
+        let mut seeds: Vec<_> = if panels.iter().len() > 4 * n {
             panels.iter().enumerate().map(best).collect()
         } else {
             let products = panels.iter().flat_map(|scanned| scanned.products);

@@ -3,7 +3,7 @@
 
 use bitnet_kernels::op::{HeadArgs, HeadFn};
 use bitnet_kernels::pool::Tile;
-use bitnet_kernels::shortlist::{Layer, Search, Shortlist, ShortlistError};
+use bitnet_kernels::shortlist::{Candidate, Layer, Query, Search, Shortlist, ShortlistError};
 use bitnet_kernels::{Bound, Calls, Cpu, Format, Isa, KernelManager, Pool, format};
 use proptest::prelude::*;
 
@@ -45,18 +45,32 @@ impl Case {
         y
     }
 
-    /// Checks the `k` greatest, and gives the number of rows multiplied exactly.
+    /// Checks the `k` greatest, and gives the number of rows multiplied exactly. Searches for others at
+    /// the same time.
     fn check(&self, x: &[f32], k: usize, also: &[u32]) -> usize {
         let (mut search, mut calls) = (Search::default(), Calls::default());
         let layer = Layer { weights: &self.weights, head: &self.head };
-        let found = self.list.best(layer, x, (k, also), (&self.pool, &mut search, &mut calls));
-        assert!(found);
+        let (other, opposite) = (noise(97, COLS), x.iter().map(|x| -x).collect::<Vec<_>>());
+        let queries = [(&other[..], 3, &[][..]), (x, k, also), (&opposite, 1, &[])]
+            .map(|(x, k, also)| Query { x, k, also });
+        assert!(self.list.best(layer, &queries, (&self.pool, &mut search, &mut calls)));
+        self.check_found(queries[0], search.found(0));
+        self.check_found(queries[2], search.found(2));
+        let rows = self.check_found(queries[1], search.found(1));
+        // Alone it finds the same.
+        assert!(self.list.best(layer, &queries[1..2], (&self.pool, &mut search, &mut calls)));
+        assert_eq!(self.check_found(queries[1], search.found(0)), rows);
+        rows
+    }
+
+    /// Checks what a query found, and gives the number of rows.
+    fn check_found(&self, Query { x, k, also }: Query<'_>, found: &[Candidate]) -> usize {
         let all = self.all(x);
-        let mut ids: Vec<_> = search.found().iter().map(|found| found.id).collect();
+        let mut ids: Vec<_> = found.iter().map(|found| found.id).collect();
         ids.sort_unstable();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "a row twice");
         assert!(also.iter().all(|id| ids.binary_search(id).is_ok()), "a row asked for is missing");
-        for found in search.found() {
+        for found in found {
             let want = all[found.id as usize];
             let same = found.logit.to_bits() == want.to_bits();
             assert!(same || found.logit.is_nan() && want.is_nan(), "{found:?}, not {want}");
@@ -69,7 +83,7 @@ impl Case {
             let there = ids.binary_search(&id).is_ok();
             assert!(there || logit < least, "{}: row {id} with {logit} is missing", self.format);
         }
-        search.found().len()
+        found.len()
     }
 }
 
@@ -161,8 +175,8 @@ fn hidden_states_that_are_too_great_or_small_are_left_to_the_whole_layer() {
     let layer = Layer { weights: &case.weights, head: &case.head };
     for (x, looked) in [(1e-45, false), (1e-20, false), (1.0, true), (1e20, false), (1e34, false)] {
         let work = (&case.pool, &mut search, &mut calls);
-        assert_eq!(case.list.best(layer, &[x; COLS], (1, &[]), work), looked, "{x}");
-        assert_eq!(search.found().is_empty(), !looked, "{x}");
+        let query = Query { x: &[x; COLS], k: 1, also: &[] };
+        assert_eq!(case.list.best(layer, &[query], work), looked, "{x}");
     }
 }
 
@@ -199,11 +213,14 @@ fn what_is_not_finite_is_not_hidden() {
     let (mut search, mut calls) = (Search::default(), Calls::default());
     let layer = Layer { weights: &case.weights, head: &case.head };
     let x = noise(13, COLS);
-    assert!(case.list.best(layer, &x, (1, &[]), (&case.pool, &mut search, &mut calls)));
-    let not_finite = search.found().iter().filter(|found| !found.logit.is_finite());
+    let query = |x| Query { x, k: 1, also: &[] };
+    assert!(case.list.best(layer, &[query(&x[..])], (&case.pool, &mut search, &mut calls)));
+    let not_finite = search.found(0).iter().filter(|found| !found.logit.is_finite());
     assert_eq!(not_finite.count(), 2);
-    let x = [&x[1..], &[f32::NAN]].concat();
-    assert!(!case.list.best(layer, &x, (1, &[]), (&case.pool, &mut search, &mut calls)));
+    // One hidden state that is not finite is enough.
+    let y = [&x[1..], &[f32::NAN]].concat();
+    let queries = [query(&x[..]), query(&y)];
+    assert!(!case.list.best(layer, &queries, (&case.pool, &mut search, &mut calls)));
 }
 
 #[test]

@@ -7,16 +7,17 @@ use bitnet_kernels::op::{
     interleave, part,
 };
 use bitnet_kernels::pool::{Chunked, Cut, Tile};
-use bitnet_kernels::shortlist::{Candidate, Layer, Search};
+use bitnet_kernels::shortlist::{Candidate, Layer, Query, Search};
 use bitnet_kernels::{Aligned, Bound, Calls, Pool, format};
 use serde::{Deserialize, Serialize};
 
 use super::kernels::Kernels;
 use super::{Backend, Heads, Norm, Row};
 use crate::Error;
+use crate::kv::KvCache;
 use crate::linear::{Linear, Tiles};
 use crate::matrix::FloatMatrix;
-use crate::state::{Floats, KvCache, Quantized};
+use crate::state::{Floats, Quantized};
 
 /// Attention by rows is shared out well if it makes so many tiles for each thread.
 const SHARES: usize = 8;
@@ -442,21 +443,23 @@ impl Backend for CpuBackend {
         self.read.head += head.weights(0..head.rows).len() as u64;
     }
 
-    fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: (usize, &[u32])) -> bool {
+    fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: &[(usize, &[u32])]) -> bool {
         let Some(shortlist) = &head.shortlist else {
             return false;
         };
         let weights = head.weights(0..head.rows);
         let layer = Layer { weights, head: &head.head };
         let work = (&*self.pool, &mut self.search, &mut self.calls);
-        let found = shortlist.best(layer, x.row(0), wanted, work);
+        let query = |(row, &(k, also)): (usize, &(usize, _))| Query { x: x.row(row), k, also };
+        let queries: Vec<_> = wanted.iter().enumerate().map(query).collect();
+        let found = shortlist.best(layer, &queries, work);
         if found {
             self.read.head += self.search.read();
         }
         found
     }
 
-    fn found(&self) -> &[Candidate] {
-        self.search.found()
+    fn found(&self, row: usize) -> &[Candidate] {
+        self.search.found(row)
     }
 }

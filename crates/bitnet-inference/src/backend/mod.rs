@@ -125,12 +125,12 @@ pub(crate) trait Backend {
     /// Logits of the first rows of `x`, as many as `logits` has: `[rows, vocabulary]`.
     fn head(&mut self, head: &FloatMatrix, x: &Self::Floats, logits: &mut [f32]);
 
-    /// Finds the logits of the first row of `x` that [`Wanted::Best`](crate::Wanted) asks for, and
-    /// says whether it could.
-    fn best(&mut self, head: &FloatMatrix, x: &Self::Floats, wanted: (usize, &[u32])) -> bool;
+    /// Finds the logits of the first rows of `x` that [`Wanted::Best`](crate::Wanted) asks for, for
+    /// each row, and says whether it could.
+    fn best(&mut self, head: &FloatMatrix, x: &Self::Floats, wanted: &[(usize, &[u32])]) -> bool;
 
-    /// What [`Backend::best`] found.
-    fn found(&self) -> &[Candidate];
+    /// What [`Backend::best`] found for a row.
+    fn found(&self, row: usize) -> &[Candidate];
 }
 
 /// The weights of an RMSNorm.

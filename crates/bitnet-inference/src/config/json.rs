@@ -281,8 +281,9 @@ impl Config {
         };
         let says_no = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
         let all = json.value.as_object().into_iter().flatten();
-        all.filter(|(name, value)| !known(name) && !says_no(value))
-            .map(|(name, _)| name.as_str())
-            .collect()
+        let unknown = all.filter(|(name, value)| !known(name) && !says_no(value));
+        let mut names: Vec<_> = unknown.map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
     }
 }

@@ -16,10 +16,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::device_features;
-use crate::generate::{Finish, Generation};
+use crate::generate::Generation;
 use crate::linear::Linear;
 use crate::machine::Machine;
 use crate::sample::Sampling;
+use crate::schedule::{self, Finish};
 use crate::sha256::sha256;
 use crate::{Engine, Error, KvType, Options, WeightsRead};
 
@@ -157,6 +158,10 @@ pub struct Request {
     pub kv: String,
     /// How tokens were drawn.
     pub sampler: Sampling,
+    /// Strings that end the text.
+    pub stop: Vec<String>,
+    /// Whether tokens that end a text were never drawn.
+    pub ignore_end: bool,
 }
 
 /// What came out.
@@ -219,14 +224,18 @@ pub struct Around {
 }
 
 impl Receipt {
-    /// Of a text that was generated with `limit` and `sampling`. Reads the whole model file, and
-    /// computes all logits after the last token.
+    /// Of a text that was generated. Reads the whole model file, and computes all logits after the last
+    /// token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoReceipt`] where the calls of kernels cannot be told from the request.
     pub fn new(
         engine: &Engine,
         generation: &mut Generation<'_>,
-        (sampling, limit): (Sampling, usize),
         around: Around,
-    ) -> Receipt {
+    ) -> Result<Receipt, Error> {
+        let request = Request::new(engine, generation)?;
         // Before the logits, which are no part of the run.
         let (kernels, [prompt, decode]) = (kernels(generation), generation.read());
         let result = Outcome::new(generation);
@@ -241,13 +250,7 @@ impl Receipt {
             },
             model: Model::new(engine),
             machine: MachineUsed::new(engine),
-            request: Request {
-                prompt: generation.prompt().to_vec(),
-                limit: limit as u64,
-                context: engine.context() as u64,
-                kv: engine.kv().to_string(),
-                sampler: sampling,
-            },
+            request,
             result,
             kernels,
             read: Read {
@@ -268,14 +271,15 @@ impl Receipt {
             sha256: String::new(),
         };
         receipt.sha256 = receipt.digest();
-        receipt
+        Ok(receipt)
     }
 
     /// SHA-256 of all but the field itself.
     #[must_use]
     pub fn digest(&self) -> String {
-        let rest = Receipt { sha256: String::new(), ..self.clone() };
-        sha256(rest.written().to_string())
+        let mut rest = Receipt { sha256: String::new(), ..self.clone() }.written();
+        rest.sort_all_objects();
+        sha256(rest.to_string())
     }
 
     /// What a file of it holds: numbers as they are written there.
@@ -350,10 +354,48 @@ fn distinct<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, u64>,
 #[must_use]
 pub fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
     let mut kernels = BTreeMap::new();
-    for (kernel, calls) in generation.calls().into_iter().flat_map(|calls| calls.iter()) {
+    for (kernel, calls) in generation.calls().flat_map(|calls| calls.iter()) {
         *kernels.entry(kernel.to_string()).or_default() += calls;
     }
     kernels
+}
+
+impl Request {
+    fn new(engine: &Engine, generation: &Generation<'_>) -> Result<Request, Error> {
+        let schedule::Request { prompt, limit, sampling, stop, .. } = generation.request().clone();
+        let schedule::Request { ignore_end, logprobs, draft, ref constraint, .. } =
+            *generation.request();
+        let reasons = [
+            (draft > 0, "tokens that were guessed"),
+            (constraint.is_some(), "a constraint"),
+            (logprobs.is_some(), "log-probabilities"),
+            (generation.usage().cached > 0, "keys and values of an earlier run"),
+        ];
+        if let Some(&(_, what)) = reasons.iter().find(|(is_so, _)| *is_so) {
+            return Err(Error::NoReceipt { what });
+        }
+        Ok(Request {
+            prompt,
+            limit: limit as u64,
+            context: engine.context() as u64,
+            kv: engine.kv().to_string(),
+            sampler: sampling,
+            stop,
+            ignore_end,
+        })
+    }
+
+    /// What to ask for to have the same again.
+    fn again(&self) -> schedule::Request {
+        schedule::Request {
+            prompt: self.prompt.clone(),
+            limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
+            sampling: self.sampler.clone(),
+            stop: self.stop.clone(),
+            ignore_end: self.ignore_end,
+            ..schedule::Request::default()
+        }
+    }
 }
 
 impl Outcome {
@@ -363,7 +405,7 @@ impl Outcome {
         let tokens = generation.generated();
         Outcome {
             generated: tokens.len() as u64,
-            positions: generation.positions() as u64,
+            positions: generation.usage().positions as u64,
             finish: generation.finish().unwrap_or(Finish::Cancelled).name().to_owned(),
             tokens_sha256: sha256(bytes(tokens.iter().map(|id| id.to_le_bytes()))),
             logits_sha256,

@@ -46,6 +46,8 @@ impl Run {
         // The last token that is generated is not run; one that ends the text is not counted.
         let all = prompt + generated;
         let expected = match (result.finish.as_str(), generated) {
+            // A stop string ends the text with a token that is not run.
+            ("stop", 1..) if !request.stop.is_empty() && positions == all - 1 => Some(positions),
             ("stop", _) => Some(all).filter(|_| generated < request.limit),
             ("length", 0) => Some(0).filter(|_| request.limit == 0),
             ("length", n) => Some(all - 1).filter(|&run| n == request.limit || run == context),

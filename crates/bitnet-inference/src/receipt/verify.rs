@@ -231,8 +231,7 @@ fn model(receipt: &Receipt, engine: &Engine) -> Result<(), String> {
 /// Runs what was asked for again, and compares what came out and what it took.
 fn rerun(receipt: &Receipt, engine: &Engine) -> Result<Result<(), String>, Error> {
     let (request, result) = (&receipt.request, &receipt.result);
-    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let mut again = Generation::new(engine, request.prompt.clone(), request.sampler, limit)?;
+    let mut again = Generation::new(engine, request.again())?;
     // Asked before each forward pass: a run that was cancelled is cancelled there again.
     let passes = match (result.finish.as_str(), result.generated) {
         ("cancelled", 0) => result.positions / CHUNK as u64,

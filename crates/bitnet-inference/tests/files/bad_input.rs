@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use bitnet_gguf::{Gguf, TensorType};
 use bitnet_inference::{
-    Activation, Config, Engine, Error, Generation, Input, Notice, Options, Sampling,
+    Activation, Config, Engine, Error, Generation, Input, Notice, Options, Request, Sampling,
 };
 use bitnet_kernels::format::FormatError;
 use bitnet_kernels::{Cpu, Isa};
@@ -275,7 +275,8 @@ fn not_finite(parts: Parts, what: &str) {
         let options = Options { isa: Some(isa), ..Options::default() };
         let engine = Engine::load(gguf, &options).unwrap();
         let prompt = vec![2040, 1450, 326];
-        let mut text = Generation::new(&engine, prompt, Sampling::default(), 4).unwrap();
+        let mut text =
+            Generation::new(&engine, Request::new(prompt, Sampling::default(), 4)).unwrap();
         let result = text.next(|| false);
         assert!(matches!(result, Err(Error::NotFinite)), "{what} on {isa}: {result:?}");
     }
@@ -337,10 +338,14 @@ fn requests_that_cannot_be_met_are_refused() {
     assert_eq!(engine.notices(), [Notice::Context { asked: 100_000, used: 512 }]);
     let engine = load(DEMO, &Options { context: Some(8), ..Options::default() });
     assert_eq!((engine.context(), engine.session(1).unwrap().context()), (8, 8));
-    let new = |prompt, sampling| Generation::new(&engine, prompt, sampling, 4).map(|_| ());
+    let new =
+        |prompt, sampling| Generation::new(&engine, Request::new(prompt, sampling, 4)).map(|_| ());
     let usual = Sampling::default();
-    assert!(matches!(new(vec![], usual), Err(Error::EmptyPrompt)));
-    assert!(matches!(new(vec![1; 9], usual), Err(Error::Context { tokens: 9, context: 8 })));
+    assert!(matches!(new(vec![], usual.clone()), Err(Error::EmptyPrompt)));
+    assert!(matches!(
+        new(vec![1; 9], usual.clone()),
+        Err(Error::Context { tokens: 9, context: 8 })
+    ));
     let silly = Sampling { top_p: 2.0, ..usual };
     assert!(matches!(new(vec![1], silly), Err(Error::Sampling { name: "top-p", .. })));
     assert!(engine.encode("").unwrap().is_empty());
@@ -359,7 +364,8 @@ fn requests_that_cannot_be_met_are_refused() {
 fn a_full_context_ends_generation() {
     let engine = load(DEMO, &Options { context: Some(8), ..Options::default() });
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-    let mut text = Generation::new(&engine, vec![2040; 6], greedy, usize::MAX).unwrap();
+    let mut text =
+        Generation::new(&engine, Request::new(vec![2040; 6], greedy, usize::MAX)).unwrap();
     let mut tokens = 0;
     while text.next(|| false).unwrap().is_some() {
         tokens += 1;

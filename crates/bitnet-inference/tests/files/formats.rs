@@ -10,7 +10,7 @@ use bitnet_kernels::format::{self, Encoding, FormatError, Tiling};
 use half::bf16;
 use safetensors::Dtype;
 
-use crate::common::{DEMO, load, logits};
+use crate::common::{DEMO, exact, load, logits};
 use crate::folders::stored_name;
 use crate::parts::{Parts, Tensor};
 
@@ -21,11 +21,11 @@ pub(crate) fn run(engine: &Engine) -> Vec<u32> {
 }
 
 pub(crate) fn demo() -> Vec<u32> {
-    run(&load(DEMO, &Options::default()))
+    run(&load(DEMO, &exact()))
 }
 
 pub(crate) fn open(path: &Path) -> Result<Engine, Error> {
-    Engine::open(path, &Options::default())
+    Engine::open(path, &exact())
 }
 
 /// The ternary matrices of the demo model by another encoding, under the id of `kind`.
@@ -79,14 +79,14 @@ fn layouts_that_a_file_does_not_tell_can_be_said() {
             let file = encoded(encoding, kind).write();
             bitnet_gguf::Gguf::from_vec("variant.gguf", file).unwrap()
         };
-        let said = Engine::load(file(), &Options { read_as, ..Options::default() }).unwrap();
+        let said = Engine::load(file(), &Options { read_as, ..exact() }).unwrap();
         assert_eq!(said.notices(), []);
         assert!(run(&said) == demo, "{name}");
-        let unsaid = Engine::load(file(), &Options::default());
+        let unsaid = Engine::load(file(), &exact());
         assert!(unsaid.is_err() || run(&unsaid.unwrap()) != demo, "{name}");
     }
     let layout: ReadAs = "tl2:32,96,32".parse().unwrap();
-    let engine = load(DEMO, &Options { read_as: Some(layout), ..Options::default() });
+    let engine = load(DEMO, &Options { read_as: Some(layout), ..exact() });
     assert_eq!(engine.notices(), [Notice::ReadAs { layout }]);
     for wrong in ["i2s", "tl1", "tl1:1,2", "tl1:0,8,32", "tl3:32,96,32", "i2s_arm:1,2,3", ""] {
         assert!(wrong.parse::<ReadAs>().is_err(), "{wrong}");

@@ -1,11 +1,11 @@
 //! The demo model taken apart, to be changed and put together.
 
 use bitnet_gguf::{Gguf, TensorType, Value, Writer};
-use bitnet_inference::{Engine, Error, Options};
+use bitnet_inference::{Engine, Error};
 use bitnet_kernels::{Format, format};
 use half::f16;
 
-use crate::common::DEMO;
+use crate::common::{DEMO, exact};
 
 /// A tensor to write.
 pub(crate) struct Tensor {
@@ -37,7 +37,7 @@ impl Parts {
 
     pub(crate) fn load(self) -> Result<Engine, Error> {
         let gguf = Gguf::from_vec("variant.gguf", self.write()).unwrap();
-        Engine::load(gguf, &Options::default())
+        Engine::load(gguf, &exact())
     }
 
     pub(crate) fn write(self) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use bitnet_gguf::Gguf;
 use bitnet_inference::synth::{SHAPES, Shape, Synthetic};
-use bitnet_inference::{Engine, Error, Generation, Options, Sampling};
+use bitnet_inference::{Engine, Error, Generation, Options, Request, Sampling};
 use bitnet_kernels::Format;
 use bitnet_kernels::format::FormatError;
 use sha2::{Digest, Sha256};
@@ -83,7 +83,7 @@ fn text_goes_in_and_comes_out() {
     // Begin; the merge "a b"; a word with its space; two bytes of one character.
     assert_eq!(engine.encode("ab aab é").unwrap(), [998, 257, 256 + 677, 32, 0xC3, 0xA9]);
     let prompt = engine.encode("x").unwrap();
-    let mut text = Generation::new(&engine, prompt, Sampling::default(), 8).unwrap();
+    let mut text = Generation::new(&engine, Request::new(prompt, Sampling::default(), 8)).unwrap();
     while text.next(|| false).unwrap().is_some() {}
     assert!(!tokenizer.decode(text.generated()).is_empty());
 }

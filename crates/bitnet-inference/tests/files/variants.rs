@@ -2,7 +2,7 @@
 //! ones where the type cannot hold the same numbers.
 
 use bitnet_gguf::TensorType;
-use bitnet_inference::{Error, Finish, Generation, Notice, Options, Sampling};
+use bitnet_inference::{Error, Finish, Generation, Notice, Options, Request, Sampling};
 use bitnet_kernels::Format;
 use bitnet_kernels::format::narrow;
 use half::bf16;
@@ -109,7 +109,7 @@ fn the_text_ends_where_the_model_says() {
     let engine = parts.load().unwrap();
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     let prompt = engine.encode("Once upon a time").unwrap();
-    let mut text = Generation::new(&engine, prompt, greedy, 64).unwrap();
+    let mut text = Generation::new(&engine, Request::new(prompt, greedy, 64)).unwrap();
     while text.next(|| false).unwrap().is_some() {}
     assert_eq!(text.generated(), [437, 1024]);
     assert_eq!(text.finish(), Some(Finish::Stop));
@@ -119,7 +119,8 @@ fn the_text_ends_where_the_model_says() {
 #[test]
 fn generation_stops_when_asked() {
     let engine = load(DEMO, &Options::default());
-    let mut text = Generation::new(&engine, vec![2040; 4], Sampling::default(), 64).unwrap();
+    let mut text =
+        Generation::new(&engine, Request::new(vec![2040; 4], Sampling::default(), 64)).unwrap();
     assert!(text.next(|| false).unwrap().is_some());
     assert_eq!(text.next(|| true).unwrap(), None);
     assert_eq!(text.finish(), Some(Finish::Cancelled));
