@@ -46,9 +46,12 @@ pub(crate) fn code(result: anyhow::Result<End>) -> ExitCode {
         Ok(End::Interrupted) => ExitCode::from(130),
         Ok(End::Refuted) => ExitCode::from(5),
         Err(error) => {
-            // The engine's errors name their causes themselves.
-            match error.downcast_ref::<Error>() {
-                Some(error) => say(&format!("error: {error}")),
+            // The engine's errors name their causes themselves. What is around one, such as which text
+            // it was, comes first.
+            let (first, cause) = (error.to_string(), error.downcast_ref::<Error>());
+            match cause.map(Error::to_string) {
+                Some(cause) if cause == first => say(&format!("error: {cause}")),
+                Some(cause) => say(&format!("error: {first}: {cause}")),
                 None => say(&format!("error: {error:#}")),
             }
             ExitCode::from(code_of(&error))
@@ -82,6 +85,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             | Error::StopString
             | Error::Constraint { .. }
             | Error::NoReceipt { .. }
+            | Error::Perplexity { .. }
             | Error::Token { .. }
             | Error::Synthetic { .. }
             | Error::Chat(

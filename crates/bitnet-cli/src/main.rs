@@ -16,6 +16,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod hub;
+mod input;
 mod inspect;
 mod interrupt;
 mod kernels;
@@ -23,6 +24,7 @@ mod logits;
 mod memory;
 mod model;
 mod output;
+mod perplexity;
 mod progress;
 mod run;
 mod sampling;
@@ -47,6 +49,9 @@ enum Command {
     /// Write the logits after each token, to compare with other engines.
     #[command(allow_negative_numbers = true)]
     Logits(logits::Args),
+    /// Measure how well a model predicts a text: its perplexity, as llama-perplexity does.
+    #[command(allow_negative_numbers = true)]
+    Perplexity(perplexity::Args),
     /// Print the chat template of a model, or what it makes of messages.
     Template(template::Args),
     /// Measure speed: prompts and generation, in tokens per second.
@@ -90,6 +95,7 @@ fn main() -> ExitCode {
     let result = match parsed.command {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),

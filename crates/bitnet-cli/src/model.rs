@@ -12,6 +12,7 @@ use bitnet_kernels::manager::Choice;
 use bitnet_kernels::{Device, Isa};
 use clap::builder::FalseyValueParser;
 use clap::value_parser;
+use serde::Serialize;
 
 use crate::exit::{self, Usage};
 use crate::hub;
@@ -27,9 +28,9 @@ pub(crate) struct Args {
     /// `bitnet pull`; the small demo model inside this program if not given.
     #[arg(short, long, value_name = "MODEL", env = "BITNET_MODEL")]
     model: Option<PathBuf>,
-    /// Tokens of context; 0 is what the model was trained for.
-    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNET_CTX_SIZE")]
-    ctx_size: usize,
+    /// Tokens of context; 0 or nothing is what the model was trained for.
+    #[arg(short, long, value_name = "N", env = "BITNET_CTX_SIZE")]
+    pub(crate) ctx_size: Option<usize>,
     /// Threads; -1 is one for each core that may be used.
     #[arg(short, long, value_name = "N", default_value_t = -1, env = "BITNET_THREADS",
         value_parser = value_parser!(i64).range(-1..))]
@@ -149,17 +150,42 @@ impl How {
 impl Args {
     /// Loads the model, and says on stderr what its user should know.
     pub(crate) fn load(&self) -> Result<Engine> {
-        let options = Options {
+        self.load_with(|_| {})
+    }
+
+    /// As [`Args::load`], with options changed.
+    pub(crate) fn load_with(&self, change: impl FnOnce(&mut Options)) -> Result<Engine> {
+        let mut options = Options {
             // Negative is automatic. Zero is passed on, and refused.
             threads: usize::try_from(self.threads).ok(),
             device: self.device,
             kv: self.cache.kv,
             dequantize: self.dequantize,
             read_as: self.read_as,
-            context: Some(self.ctx_size).filter(|&n| n > 0),
+            context: self.ctx_size.filter(|&n| n > 0),
             ..self.how.options()?
         };
+        change(&mut options);
         load(self.model.as_deref(), &options)
+    }
+}
+
+/// Which model it was, in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Identity {
+    sha256: String,
+    architecture: String,
+    #[serde(rename = "type")]
+    weights: String,
+}
+
+impl Identity {
+    pub(crate) fn new(engine: &Engine) -> Identity {
+        Identity {
+            sha256: engine.sha256().to_owned(),
+            architecture: engine.config().architecture.clone(),
+            weights: engine.weight_formats().join("+"),
+        }
     }
 }
 

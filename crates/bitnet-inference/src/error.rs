@@ -361,6 +361,12 @@ pub enum Error {
     /// Logits that are no numbers: the weights are damaged.
     #[error("the model gave logits that are not finite; its weights are damaged")]
     NotFinite,
+    /// A text that cannot be scored in the windows that were asked for.
+    #[error("no perplexity: {what}")]
+    Perplexity {
+        /// What does not fit, and what to do.
+        what: String,
+    },
     /// A sampling setting out of its range.
     #[error("sampling setting {name} = {value} is out of range: it must be {expected}")]
     Sampling {

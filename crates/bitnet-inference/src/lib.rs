@@ -20,6 +20,7 @@ mod kv;
 mod linear;
 pub mod machine;
 mod matrix;
+mod perplexity;
 pub mod receipt;
 mod sample;
 mod schedule;
@@ -45,6 +46,7 @@ pub use sample::{Dry, LogProbabilities, Sampler, Sampling, Stage};
 pub use schedule::{
     Capacity, End, Event, Finish, Request, RequestId, Scheduler, Timings, Token, Usage,
 };
+pub use perplexity::{Perplexity, Score, Windows};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
 pub use source::{

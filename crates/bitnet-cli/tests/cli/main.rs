@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod kernels;
 mod models;
+mod perplexity;
 mod receipt;
 mod run;
 mod template;
