@@ -14,6 +14,7 @@ mod chat;
 mod convert;
 mod diff;
 mod doctor;
+mod embed;
 mod exit;
 mod hub;
 mod input;
@@ -30,6 +31,7 @@ mod run;
 mod sampling;
 mod synth;
 mod template;
+mod tokenize;
 mod tune;
 mod verify;
 
@@ -52,6 +54,12 @@ enum Command {
     /// Measure how well a model predicts a text: its perplexity, as llama-perplexity does.
     #[command(allow_negative_numbers = true)]
     Perplexity(perplexity::Args),
+    /// Turn texts into embeddings: vectors that are alike where the texts are.
+    Embed(embed::Args),
+    /// Print the tokens of a text.
+    Tokenize(tokenize::Args),
+    /// Print the text of some tokens.
+    Detokenize(tokenize::BackArgs),
     /// Print the chat template of a model, or what it makes of messages.
     Template(template::Args),
     /// Measure speed: prompts and generation, in tokens per second.
@@ -96,6 +104,9 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Detokenize(args) => tokenize::back(&args),
         Command::Template(args) => template::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cache;
+mod embed;
 mod kernels;
 mod models;
 mod perplexity;
@@ -10,6 +11,7 @@ mod receipt;
 mod run;
 mod template;
 mod test_backend_selection;
+mod tokenize;
 
 use std::path::PathBuf;
 use std::process::Output;

@@ -352,6 +352,18 @@ impl Checkpoint {
         self.tokenizer(0)?.0.ok_or_else(none)
     }
 
+    /// Its tokenizer as [`Engine`](crate::Engine) has it, with an id for each row of the embedding table,
+    /// and what the user should know about it. No weights are read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::read_tokenizer`].
+    pub fn open_tokenizer(&self) -> Result<(Tokenizer, Vec<Notice>), Error> {
+        let none = || Error::NoTokenizer { file: self.name.clone() };
+        let (tokenizer, notices) = self.tokenizer(self.embedding_rows().unwrap_or(0))?;
+        Ok((tokenizer.ok_or_else(none)?, notices))
+    }
+
     /// The tokenizer of a model whose embedding table has so many rows, if it has one, and what the
     /// user should know about it.
     ///

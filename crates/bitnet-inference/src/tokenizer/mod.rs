@@ -233,6 +233,16 @@ impl Tokenizer {
         self.tokens.bytes(id)
     }
 
+    /// The bytes by which a token is shown: those it stands for, or those of the text of a control or
+    /// unknown token, which stands for none. An unused token has neither.
+    ///
+    /// `None` if there is no such id.
+    pub fn piece(&self, id: u32) -> Option<&[u8]> {
+        let bytes = self.bytes(id)?;
+        let special = || self.special.text(id).or_else(|| self.special_normalized.text(id));
+        Some(if bytes.is_empty() { special().map_or(bytes, str::as_bytes) } else { bytes })
+    }
+
     /// The text of some tokens. Bytes that are not UTF-8 when all are joined become U+FFFD, as in
     /// [`String::from_utf8_lossy`]; an id outside the vocabulary stands for no text. If encoding
     /// put a space before the text, decoding takes it away.

@@ -59,6 +59,11 @@ impl SpecialTokens {
         Ok(Self { sorted, begins })
     }
 
+    /// The text of a special token, if this id is one of them.
+    pub(super) fn text(&self, id: u32) -> Option<&str> {
+        self.sorted.iter().find(|token| token.id == id).map(|token| token.text.as_str())
+    }
+
     /// Calls `take` with the parts of `text`, in order: special tokens, and the text between them
     /// with whether it begins where `text` does. Without `control`, only user-defined tokens count.
     pub(super) fn parts(&self, text: &str, control: bool, mut take: impl FnMut(Part<'_>)) {

@@ -27,6 +27,10 @@ fn tokens_as_bytes() {
     assert_eq!(bytes(2049).unwrap(), " é ");
     assert_eq!([2050, 2051, 2052].map(|id| bytes(id).unwrap()), ["", "", ""]);
     assert_eq!(bytes(2054), None);
+    let pieces = |id| tokenizer.piece(id).map(String::from_utf8_lossy);
+    assert_eq!([2020, 2049, 2050].map(|id| pieces(id).unwrap()), [" dragon", " é ", "<unk>"]);
+    assert_eq!([2051, 2052].map(|id| pieces(id).unwrap()), ["", "<|im_end|>"]);
+    assert_eq!(pieces(2054), None);
     assert_eq!(tokenizer.len(), 2054);
     let text = tokenizer.encode("漢[PAD]<unk>", Special::TEXT);
     assert!(text.iter().all(|&id| id < 2040));
