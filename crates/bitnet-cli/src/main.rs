@@ -25,6 +25,7 @@ mod logits;
 mod memory;
 mod model;
 mod output;
+mod pages;
 mod perplexity;
 mod progress;
 mod run;
@@ -88,6 +89,10 @@ enum Command {
     List(hub::list::Args),
     /// Remove a model from the cache.
     Rm(hub::rm::Args),
+    /// Print completions for a shell.
+    Completions(pages::CompletionsArgs),
+    /// Print the manual page, or write those of all commands.
+    Man(pages::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -121,6 +126,8 @@ fn main() -> ExitCode {
         Command::Pull(args) => hub::pull::run(&args),
         Command::List(args) => hub::list::run(&args),
         Command::Rm(args) => hub::rm::run(&args),
+        Command::Completions(args) => pages::completions(&args, Cli::command()),
+        Command::Man(args) => pages::man(&args, Cli::command()),
     };
     exit::code(result)
 }

@@ -6,6 +6,7 @@ mod cache;
 mod embed;
 mod kernels;
 mod models;
+mod pages;
 mod perplexity;
 mod receipt;
 mod run;
