@@ -12,13 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bitnet_inference::{Engine, Error, Options, Session, Wanted};
+use bitnet_inference::{CHUNK, Engine, Error, Input, Options, Session, Wanted};
 use bitnet_kernels::{Pool, limits};
 
-use crate::exit::{End, Usage};
+use crate::exit::{self, End, Usage};
 use crate::model;
 use list::{List, Pair};
-use report::{Format, Limits, Report, Speed, Test};
+use report::{Format, Limits, Report, Speed, Test, To};
 
 /// Flags of `bitnet bench`. Names and defaults are those of llama-bench.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,12 @@ pub(crate) struct Args {
     /// Tokens in the context before each test.
     #[arg(short = 'd', long, value_name = "N,...", default_value = "0")]
     n_depth: Vec<List>,
+    /// Tokens of a prompt that are handed over at a time.
+    #[arg(short, long, value_name = "N,...", default_value = "2048")]
+    batch_size: Vec<List>,
+    /// Tokens of a forward pass; 128 at most, which more is too. -ub is the same.
+    #[arg(long, value_name = "N,...", default_value = "128")]
+    ubatch_size: Vec<List>,
     /// Threads; one for each core that may be used if not given.
     #[arg(short, long, value_name = "N,...")]
     threads: Vec<List>,
@@ -49,6 +55,15 @@ pub(crate) struct Args {
     /// What to print.
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Md)]
     output: Format,
+    /// What to print on stderr as well. -oe is the same.
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    output_err: Option<Format>,
+    /// Tell on stderr what is being measured.
+    #[arg(long)]
+    progress: bool,
+    /// Known from llama-bench; 0 is the only one here.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = priority)]
+    prio: u8,
     /// Do not run a test once before it is measured.
     #[arg(long)]
     no_warmup: bool,
@@ -65,12 +80,19 @@ pub(crate) struct Args {
     roofline: bool,
 }
 
+/// Priorities belong to whoever starts a process.
+fn priority(text: &str) -> Result<u8, String> {
+    let only = "the priority of a process is set where it is started: use `nice` or `chrt`, or 0";
+    text.parse().ok().filter(|&priority| priority == 0).ok_or_else(|| only.to_owned())
+}
+
 /// How often they are read before and after a test.
 const READS: usize = 5;
 /// How often the peak is measured before and after a test: a round takes milliseconds.
 const PEAKS: usize = 25;
 
 pub(crate) fn run(args: &Args) -> Result<End> {
+    args.check_batches()?;
     let tests = args.tests();
     if tests.is_empty() {
         return Err(Usage("no tests: give -p, -n or --pg more than 0 tokens".to_owned()).into());
@@ -83,31 +105,82 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     if threads.is_empty() {
         threads.push(None);
     }
-    let mut report = Report::new(args.output, args.roofline);
+    let columns = (args.shows_ubatch(), args.roofline);
+    let beside = args.output_err.map(|format| Report::new(format, To::Stderr, columns));
+    let mut reports: Vec<_> =
+        [Report::new(args.output, To::Stdout, columns)].into_iter().chain(beside).collect();
+    let mut progress = Progress { shown: args.progress, done: 0, all: 0 };
+    progress.all = models.len() * threads.len() * tests.len();
     for path in models {
         for &threads in &threads {
-            if !args.bench(path, threads, &tests, &mut report)? {
+            if !args.bench(path, threads, (&tests, &mut progress), &mut reports)? {
                 return Ok(End::Done);
             }
         }
     }
-    report.end()?;
+    for report in reports {
+        report.end()?;
+    }
     Ok(End::Done)
 }
 
+/// How far all of it is.
+struct Progress {
+    shown: bool,
+    /// Tests before this one.
+    done: usize,
+    all: usize,
+}
+
+impl Progress {
+    /// Tells what is being done for the test.
+    fn tell(&self, test: Test, what: &str) {
+        if self.shown {
+            exit::say(&format!("test {}/{}, {test}: {what}", self.done + 1, self.all));
+        }
+    }
+}
+
 impl Args {
-    /// Depth by depth: prompts, generations, then both together.
+    /// Batch by batch and depth by depth: prompts, generations, then both together.
     fn tests(&self) -> Vec<Test> {
         let prompts = List::join(&self.n_prompt).map(|n| (n, 0));
         let generations = List::join(&self.n_gen).map(|n| (0, n));
         let both = self.pg.iter().map(|&Pair(prompt, generate)| (prompt, generate));
         let kinds: Vec<_> =
             prompts.chain(generations).chain(both).filter(|&kind| kind != (0, 0)).collect();
-        List::join(&self.n_depth)
-            .flat_map(|depth| {
-                kinds.iter().map(move |&(prompt, generate)| Test { prompt, generate, depth })
-            })
-            .collect()
+        let mut tests = Vec::new();
+        for batch in List::join(&self.batch_size) {
+            for ubatch in List::join(&self.ubatch_size) {
+                for depth in List::join(&self.n_depth) {
+                    let ubatch = ubatch.min(batch).min(CHUNK);
+                    let test =
+                        |&(prompt, generate)| Test { prompt, generate, depth, batch, ubatch };
+                    tests.extend(kinds.iter().map(test));
+                }
+            }
+        }
+        tests
+    }
+
+    /// Whether the rows of a forward pass were asked for.
+    fn shows_ubatch(&self) -> bool {
+        let mut all = self.tests().into_iter().map(|test| test.ubatch);
+        all.any(|ubatch| ubatch != CHUNK)
+    }
+
+    /// Refuses batches of nothing, and says which are larger than there are.
+    fn check_batches(&self) -> Result<()> {
+        let mut all = List::join(&self.batch_size).chain(List::join(&self.ubatch_size));
+        if all.any(|n| n == 0) {
+            return Err(Usage("no tokens in a batch: give -b and -ub 1 or more".to_owned()).into());
+        }
+        for ubatch in List::join(&self.ubatch_size).filter(|&ubatch| ubatch > CHUNK) {
+            exit::say(&format!(
+                "note: a forward pass takes {CHUNK} tokens at most, which is what -ub {ubatch} gets"
+            ));
+        }
+        Ok(())
     }
 
     /// All tests of a model with some threads. False if nobody reads the results any more.
@@ -115,8 +188,8 @@ impl Args {
         &self,
         path: Option<&Path>,
         threads: Option<usize>,
-        tests: &[Test],
-        report: &mut Report,
+        (tests, progress): (&[Test], &mut Progress),
+        reports: &mut [Report],
     ) -> Result<bool> {
         let options = Options { threads, kv: self.cache.kv, ..self.how.options()? };
         let engine = model::load(path, &options)?;
@@ -126,27 +199,46 @@ impl Args {
         }
         let mut bench = Bench { session: engine.session(1)?, vocabulary: engine.vocabulary() };
         let machine = self.roofline.then(|| Machine::new(&engine)).transpose()?;
+        let model = path.map_or("the demo model".to_owned(), |path| path.display().to_string());
         for &test in tests {
             thread::sleep(Duration::from_secs(self.delay));
-            bench.fill(test.depth)?;
-            if !self.no_warmup {
-                bench.test(Test { generate: test.generate.min(1), ..test })?;
+            let (times, limits) = self.measure(&mut bench, test, machine.as_ref(), progress)?;
+            let speed = Speed::new(&engine, model.clone(), test, (&times, limits));
+            for report in &mut *reports {
+                if !report.add(&speed)? {
+                    return Ok(false);
+                }
             }
-            let before = machine.as_ref().map(Machine::measure).transpose()?;
-            let times = (0..self.repetitions.get())
-                .map(|_| bench.test(test))
-                .collect::<Result<Vec<_>, Error>>()?;
-            let limits = match (before, &machine) {
-                (Some(before), Some(machine)) => Some(before.and(machine.measure()?)),
-                _ => None,
-            };
-            let model = path.map_or("the demo model".to_owned(), |path| path.display().to_string());
-            let speed = Speed::new(&engine, model, test, (&times, limits));
-            if !report.add(&speed)? {
-                return Ok(false);
-            }
+            progress.done += 1;
         }
         Ok(true)
+    }
+
+    /// How long a test took each time, and what the machine did at best around it.
+    fn measure(
+        &self,
+        bench: &mut Bench,
+        test: Test,
+        machine: Option<&Machine<'_>>,
+        progress: &Progress,
+    ) -> Result<(Vec<Duration>, Option<Limits>)> {
+        bench.fill(test, test.depth)?;
+        if !self.no_warmup {
+            progress.tell(test, "warming up");
+            bench.test(Test { generate: test.generate.min(1), ..test })?;
+        }
+        let before = machine.map(Machine::measure).transpose()?;
+        let count = self.repetitions.get();
+        let mut times = Vec::with_capacity(count);
+        for run in 1..=count {
+            progress.tell(test, &format!("run {run}/{count}"));
+            times.push(bench.test(test)?);
+        }
+        let limits = match (before, machine) {
+            (Some(before), Some(machine)) => Some(before.and(machine.measure()?)),
+            _ => None,
+        };
+        Ok((times, limits))
     }
 }
 
@@ -165,22 +257,29 @@ impl Bench {
         (position.wrapping_mul(7919) % self.vocabulary) as u32
     }
 
-    /// Makes the sequence `length` tokens long.
-    fn fill(&mut self, length: usize) -> Result<(), Error> {
+    /// Makes the sequence `length` tokens long, in forward passes as the test has them.
+    fn fill(&mut self, test: Test, length: usize) -> Result<(), Error> {
         let there = self.session.len(0);
         if length <= there {
             self.session.truncate(0, length);
             return Ok(());
         }
         let tokens: Vec<_> = (there..length).map(|position| self.token(position)).collect();
-        self.session.extend(0, &tokens, WANTED, || false).map(|_| ())
+        let batches = tokens.chunks(test.batch);
+        let mut passes: Vec<_> = batches.flat_map(|batch| batch.chunks(test.ubatch)).collect();
+        let last = passes.pop().unwrap_or_default();
+        for pass in passes {
+            let input = |&token| Input { sequence: 0, token, logits: false };
+            self.session.run(&pass.iter().map(input).collect::<Vec<_>>())?;
+        }
+        self.session.extend(0, last, WANTED, || false).map(|_| ())
     }
 
     /// How long a test takes, without the tokens before it.
     fn test(&mut self, test: Test) -> Result<Duration, Error> {
-        self.fill(test.depth)?;
+        self.fill(test, test.depth)?;
         let start = Instant::now();
-        self.fill(test.depth + test.prompt)?;
+        self.fill(test, test.depth + test.prompt)?;
         for position in test.depth + test.prompt..test.tokens() {
             let token = self.token(position);
             self.session.extend(0, &[token], WANTED, || false)?;

@@ -132,11 +132,18 @@ fn main() -> ExitCode {
     exit::code(result)
 }
 
-/// The arguments, with `-pg` of llama-bench written as our parser takes it.
+/// The arguments, with the flags of llama-bench that have two letters written as our parser takes them.
 fn args() -> Vec<OsString> {
+    /// Theirs and ours.
+    const FLAGS: [(&str, &str); 3] =
+        [("-pg", "--pg"), ("-ub", "--ubatch-size"), ("-oe", "--output-err")];
     let mut args: Vec<_> = env::args_os().collect();
     if args.get(1).is_some_and(|command| command == "bench") {
-        args.iter_mut().filter(|arg| *arg == "-pg").for_each(|arg| *arg = "--pg".into());
+        for arg in &mut args {
+            if let Some((_, ours)) = FLAGS.iter().find(|(theirs, _)| arg == theirs) {
+                *arg = (*ours).into();
+            }
+        }
     }
     args
 }

@@ -1,13 +1,14 @@
 //! What `bitnet bench` found, as a table, as CSV or as JSON.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Result;
-use bitnet_inference::{CHUNK, Engine};
+use bitnet_inference::Engine;
 use bitnet_kernels::limits::median;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::output::print;
 
@@ -22,6 +23,8 @@ pub(crate) enum Format {
     Json,
     /// An object for each test, one to a line.
     Jsonl,
+    /// A table for a database, and a row for each test.
+    Sql,
 }
 
 /// What is measured: some tokens, after others.
@@ -33,6 +36,10 @@ pub(crate) struct Test {
     pub(crate) generate: usize,
     /// Tokens in the context before.
     pub(crate) depth: usize,
+    /// Tokens of the prompt that are handed over at a time.
+    pub(crate) batch: usize,
+    /// Tokens of a forward pass at most.
+    pub(crate) ubatch: usize,
 }
 
 impl Test {
@@ -90,8 +97,9 @@ pub(crate) struct Speed {
     /// Format of keys and values.
     cache_type: String,
     n_threads: usize,
-    /// Tokens of a prompt that are processed at a time.
+    /// Tokens of a prompt that are handed over at a time, and those of a forward pass.
     n_batch: usize,
+    n_ubatch: usize,
     test: String,
     n_prompt: usize,
     n_gen: usize,
@@ -137,7 +145,8 @@ impl Speed {
             layout: engine.layouts().join("+"),
             cache_type: engine.kv().to_string(),
             n_threads: engine.threads(),
-            n_batch: CHUNK,
+            n_batch: test.batch,
+            n_ubatch: test.ubatch,
             test: test.to_string(),
             n_prompt: test.prompt,
             n_gen: test.generate,
@@ -156,8 +165,8 @@ impl Speed {
         }
     }
 
-    /// The columns of a table. The last four are those of the roofline.
-    fn cells(&self) -> [String; 13] {
+    /// The columns of a table.
+    fn cells(&self) -> [String; COLUMNS.len()] {
         let or_nothing = |value: Option<f64>, digits: usize| {
             value.map_or(String::new(), |value| format!("{value:.digits$}"))
         };
@@ -174,6 +183,7 @@ impl Speed {
             self.layout.clone(),
             self.cache_type.clone(),
             self.n_threads.to_string(),
+            self.n_ubatch.to_string(),
             self.test.clone(),
             format!("{:.2} ± {:.2}", self.avg_ts, self.stddev_ts),
             or_nothing(self.bandwidth, 1),
@@ -185,7 +195,7 @@ impl Speed {
 }
 
 /// The columns of [`Speed::cells`].
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "model",
     "size",
     "params",
@@ -193,6 +203,7 @@ const COLUMNS: [&str; 13] = [
     "layout",
     "cache",
     "threads",
+    "n_ubatch",
     "test",
     "t/s",
     "GB/s",
@@ -200,13 +211,15 @@ const COLUMNS: [&str; 13] = [
     "t/s per GB/s",
     "% of peak",
 ];
-/// Those of the table without a roofline.
-const PLAIN: usize = 9;
+/// The one that is shown if it was asked for.
+const UBATCH: usize = 7;
+/// The first of the roofline.
+const ROOFLINE: usize = 10;
 /// Those that are text.
 const TEXT: [&str; 5] = ["model", "backend", "layout", "cache", "test"];
 
-/// The fields of [`Speed`] in CSV: all but the lists.
-const FIELDS: [&str; 21] = [
+/// The fields of [`Speed`] in CSV and SQL: all but the lists.
+const FIELDS: [&str; 22] = [
     "model_filename",
     "model_type",
     "model_size",
@@ -217,6 +230,7 @@ const FIELDS: [&str; 21] = [
     "cache_type",
     "n_threads",
     "n_batch",
+    "n_ubatch",
     "test",
     "n_prompt",
     "n_gen",
@@ -230,67 +244,122 @@ const FIELDS: [&str; 21] = [
     "share_of_peak",
 ];
 
+/// Where results go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// What was asked for.
+    Stdout,
+    /// Beside it. That nobody reads there is no failure.
+    Stderr,
+}
+
 /// Prints results as they come.
 #[derive(Debug)]
 pub(crate) struct Report {
     format: Format,
-    /// Columns of the table.
-    columns: usize,
+    to: To,
+    /// Columns of the table, as indices.
+    columns: Vec<usize>,
     /// Results printed so far.
     count: usize,
 }
 
 impl Report {
-    pub(crate) fn new(format: Format, roofline: bool) -> Report {
-        Report { format, columns: if roofline { COLUMNS.len() } else { PLAIN }, count: 0 }
+    /// With the column of rows in a forward pass, and those of the roofline, or without.
+    pub(crate) fn new(format: Format, to: To, (ubatch, roofline): (bool, bool)) -> Report {
+        let shown = |index: &usize| match *index {
+            UBATCH => ubatch,
+            index => roofline || index < ROOFLINE,
+        };
+        Report { format, to, columns: (0..COLUMNS.len()).filter(shown).collect(), count: 0 }
     }
 
     /// Prints a result. False if nobody reads any more.
     pub(crate) fn add(&mut self, speed: &Speed) -> Result<bool> {
         let first = self.count == 0;
         self.count += 1;
+        let object = serde_json::to_value(speed)?;
+        let fields = FIELDS.map(|field| &object[field]);
         let head = match self.format {
             Format::Md if first => self.table_head(),
             Format::Csv if first => csv(FIELDS.iter().copied()),
+            Format::Sql if first => sql_table(&fields),
             Format::Json if first => "[\n".to_owned(),
             Format::Json => ",\n".to_owned(),
             _ => String::new(),
         };
         let body = match self.format {
-            Format::Md => row(&speed.cells()[..self.columns]),
-            Format::Csv => {
-                let object = serde_json::to_value(speed)?;
-                let text = |field| match &object[field] {
-                    serde_json::Value::Null => String::new(),
-                    serde_json::Value::String(text) => text.clone(),
-                    value => value.to_string(),
-                };
-                csv(FIELDS.map(text).iter().map(String::as_str))
-            }
+            Format::Md => self.row(&speed.cells()),
+            Format::Csv => csv(fields.map(text).iter().map(String::as_str)),
             Format::Json => serde_json::to_string_pretty(speed)?,
             Format::Jsonl => serde_json::to_string(speed)? + "\n",
+            Format::Sql => sql_row(&fields),
         };
-        print(&mut io::stdout(), &(head + &body))
+        self.print(&(head + &body))
     }
 
     /// Ends the output.
     pub(crate) fn end(&self) -> Result<bool> {
         match self.format {
-            Format::Json => print(&mut io::stdout(), "\n]\n"),
+            Format::Json => self.print("\n]\n"),
             _ => Ok(true),
         }
     }
 
+    fn print(&self, text: &str) -> Result<bool> {
+        match self.to {
+            To::Stdout => print(&mut io::stdout(), text),
+            To::Stderr => {
+                let _ = io::stderr().write_all(text.as_bytes());
+                Ok(true)
+            }
+        }
+    }
+
     fn table_head(&self) -> String {
-        let names = &COLUMNS[..self.columns];
-        let rule = |name| if TEXT.contains(name) { "---" } else { "---:" };
-        row(names) + &row(&names.iter().map(rule).collect::<Vec<_>>())
+        let rule = |name| if TEXT.contains(&name) { "---" } else { "---:" };
+        self.row(&COLUMNS) + &self.row(&COLUMNS.map(rule))
+    }
+
+    /// A line of the table.
+    fn row<S: AsRef<str>>(&self, cells: &[S]) -> String {
+        let cells: Vec<_> = self.columns.iter().map(|&index| cells[index].as_ref()).collect();
+        format!("| {} |\n", cells.join(" | "))
     }
 }
 
-fn row<S: AsRef<str>>(cells: &[S]) -> String {
-    let cells: Vec<_> = cells.iter().map(AsRef::as_ref).collect();
-    format!("| {} |\n", cells.join(" | "))
+/// A value without quotes; nothing for null.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+/// The table for rows of such values.
+fn sql_table(values: &[&Value]) -> String {
+    let column = |(name, value): (&&str, &&Value)| {
+        let kind = match value {
+            Value::String(_) => "TEXT",
+            value if value.is_u64() => "INTEGER",
+            _ => "REAL",
+        };
+        format!("  {name} {kind}")
+    };
+    let columns: Vec<_> = FIELDS.iter().zip(values).map(column).collect();
+    format!("CREATE TABLE IF NOT EXISTS bitnet_bench (\n{}\n);\n\n", columns.join(",\n"))
+}
+
+/// A row of that table.
+fn sql_row(values: &[&Value]) -> String {
+    let value = |value: &&Value| match value {
+        Value::Null => "NULL".to_owned(),
+        Value::String(text) => format!("'{}'", text.replace('\'', "''")),
+        value => value.to_string(),
+    };
+    let values: Vec<_> = values.iter().map(value).collect();
+    format!("INSERT INTO bitnet_bench ({}) VALUES ({});\n", FIELDS.join(", "), values.join(", "))
 }
 
 /// A line of quoted values.
@@ -313,7 +382,9 @@ mod tests {
 
     #[test]
     fn tests_have_the_names_of_llama_bench() {
-        let name = |prompt, generate, depth| Test { prompt, generate, depth }.to_string();
+        let name = |prompt, generate, depth| {
+            Test { prompt, generate, depth, batch: 1, ubatch: 1 }.to_string()
+        };
         assert_eq!(name(512, 0, 0), "pp512");
         assert_eq!(name(0, 128, 0), "tg128");
         assert_eq!(name(512, 0, 1024), "pp512 @ d1024");
@@ -329,7 +400,13 @@ mod tests {
     }
 
     #[test]
-    fn quotes_in_csv_are_doubled() {
+    fn quotes_are_doubled() {
         assert_eq!(csv(["a", "b\"c", ""].into_iter()), "\"a\",\"b\"\"c\",\"\"\n");
+        let values = ["it's".into(), 7.into(), 0.5.into(), Value::Null];
+        let row = sql_row(&values.iter().collect::<Vec<_>>());
+        assert!(row.ends_with(") VALUES ('it''s', 7, 0.5, NULL);\n"), "{row}");
+        let table = sql_table(&values.iter().collect::<Vec<_>>());
+        assert!(table.contains("(\n  model_filename TEXT,\n  model_type INTEGER,\n"), "{table}");
+        assert!(table.contains("model_size REAL,\n  model_n_params REAL\n);"), "{table}");
     }
 }

@@ -114,6 +114,73 @@ fn csv_is_a_line_of_names_and_a_line_for_each_test() {
 }
 
 #[test]
+fn sql_is_a_table_and_a_row_for_each_test() {
+    let sql = bench(&["-o", "sql", "-r", "1"]);
+    let (table, rows) = sql.split_once(");\n\n").unwrap();
+    let columns: Vec<_> = table
+        .strip_prefix("CREATE TABLE IF NOT EXISTS bitnet_bench (\n  ")
+        .unwrap()
+        .trim()
+        .split(",\n  ")
+        .map(|column| column.split_once(' ').unwrap())
+        .collect();
+    for column in [("model_filename", "TEXT"), ("n_threads", "INTEGER"), ("avg_ts", "REAL")] {
+        assert!(columns.contains(&column), "{column:?} in {columns:?}");
+    }
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let rows: Vec<_> = rows.lines().collect();
+    assert_eq!(rows.len(), 2);
+    for (row, test) in rows.iter().zip(["pp4", "tg2"]) {
+        let into =
+            format!("INSERT INTO bitnet_bench ({}) VALUES ('the demo model', ", names.join(", "));
+        let values = row.strip_prefix(&into).unwrap().strip_suffix(");").unwrap();
+        assert_eq!(values.split(", ").count(), names.len() - 1);
+        assert!(values.contains(&format!("'{test}'")), "{row}");
+    }
+}
+
+#[test]
+fn results_can_go_to_stderr_too_with_what_is_being_done() {
+    let mut command = bitnet();
+    let args = ["bench", "-p", "4", "-n", "2", "-r", "2", "-o", "jsonl", "-oe", "md", "--progress"];
+    let output = command.args(args).args(["--prio", "0"]).unwrap();
+    let lines =
+        |text: &[u8]| str::from_utf8(text).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&output.stdout).len(), 2);
+    let said = lines(&output.stderr);
+    assert_eq!(
+        said[..3],
+        ["test 1/2, pp4: warming up", "test 1/2, pp4: run 1/2", "test 1/2, pp4: run 2/2"]
+    );
+    assert!(said[3].starts_with("| model |") && said[5].contains("| pp4 |"), "{said:?}");
+    assert_eq!(said[6], "test 2/2, tg2: warming up");
+    assert!(said.last().unwrap().contains("| tg2 |"), "{said:?}");
+}
+
+#[test]
+fn prompts_are_cut_as_asked() {
+    let lines = bench(&["-o", "jsonl", "-r", "1", "-b", "3,64", "-ub", "2,512"]);
+    let results: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let cuts: Vec<_> =
+        results.iter().map(|r| (r["n_batch"].as_u64(), r["n_ubatch"].as_u64())).collect();
+    let want = [(3, 2), (3, 3), (64, 2), (64, 64)].map(|(b, ub)| (Some(b), Some(ub)));
+    assert_eq!(cuts, want.iter().flat_map(|&cut| [cut, cut]).collect::<Vec<_>>());
+    for (result, test) in results.iter().zip(["pp4", "tg2"].iter().cycle()) {
+        check(result, test, 1);
+    }
+    let table = bench(&["-r", "1", "-ub", "2,128"]);
+    let rows: Vec<Vec<_>> =
+        table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+    let column: Vec<_> = rows.iter().map(|row| row[8]).collect();
+    assert_eq!(column, ["n_ubatch", "---:", "2", "2", "128", "128"]);
+    // There is no more than 128.
+    let output = bitnet().args(["bench", "-p", "4", "-n", "0", "-r", "1", "-ub", "512"]).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("128 tokens at most, which is what -ub 512 gets"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     for (args, code, words) in [
         (&["-p", "0", "-n", "0"][..], 2, "no tests"),
@@ -121,6 +188,10 @@ fn what_cannot_be_measured_is_refused() {
         (&["-d", "0-4*2"], 2, "no number or range"),
         (&["-pg", "512"], 2, "two numbers"),
         (&["-r", "0"], 2, "repetitions"),
+        (&["-ub", "0"], 2, "-ub 1 or more"),
+        (&["-b", "0"], 2, "-b and"),
+        (&["--prio", "1"], 2, "`nice`"),
+        (&["-oe", "xml"], 2, "sql"),
         (&["-p", "4", "-d", "509"], 4, "context of 512"),
         (&["-p", "4", "-t", "0"], 2, "0 threads"),
         (&["-p", "4", "-m", "missing.gguf"], 3, "missing.gguf"),
