@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use bitnet_inference::{CHUNK, Error, Input, sha256};
 use safetensors::tensor::{Dtype, TensorView};
+use serde::Serialize;
 
 use crate::exit::{self, End, Usage};
-use crate::model;
+use crate::{model, output};
 
 /// Flags of `bitnet logits`.
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,19 @@ pub(crate) struct Args {
     /// Where to write the tensor `logits`, f32 [tokens, vocabulary] (safetensors).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    /// Tokens, vocabulary.
+    shape: [usize; 2],
+    /// Of the numbers in the file.
+    sha256: String,
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
@@ -46,9 +60,15 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let file = safetensors::serialize([("logits", tensor)], None)?;
     // In place: the path may be a link or a device.
     fs::write(&args.out, file).with_context(|| format!("cannot write {}", args.out.display()))?;
-    let (out, [tokens, vocabulary]) = (args.out.display(), [shape[0], shape[1]]);
-    exit::say(&format!(
-        "{out}: logits f32 [{tokens}, {vocabulary}], sha256 of the numbers {digest}"
-    ));
+    let (file, shape) = (args.out.display().to_string(), [shape[0], shape[1]]);
+    let report = Report { file, shape, sha256: digest };
+    if args.json {
+        output::report(&report, true, String::new)?;
+    } else {
+        let Report { file, shape: [tokens, vocabulary], sha256 } = report;
+        exit::say(&format!(
+            "{file}: logits f32 [{tokens}, {vocabulary}], sha256 of the numbers {sha256}"
+        ));
+    }
     Ok(End::Done)
 }

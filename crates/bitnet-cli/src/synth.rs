@@ -8,8 +8,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use bitnet_inference::synth::{SHAPES, Shape, Synthetic};
 use bitnet_kernels::Format;
+use serde::Serialize;
 
 use crate::exit::{self, End, Usage};
+use crate::output;
 
 /// Flags of `bitnet synth`.
 #[derive(Debug, clap::Args)]
@@ -37,9 +39,26 @@ pub(crate) struct Args {
     /// Replace a file that is there.
     #[arg(long)]
     force: bool,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    json: bool,
     /// Where to write the model (GGUF).
     #[arg(value_name = "FILE")]
     out: PathBuf,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    shape: &'static str,
+    format: &'static str,
+    embedding: &'static str,
+    /// Tokens of context.
+    context: usize,
+    seed: u64,
+    bytes: u64,
+    seconds: f64,
 }
 
 /// The shape of this name, with or without `bitnet-`.
@@ -78,17 +97,33 @@ pub(crate) fn run(args: &Args) -> Result<End> {
             let _ = fs::remove_file(&args.out);
         }
     })?;
-    exit::say(&format!(
-        "{}: {}, {} with {} embeddings, seed {}, {:.1} MB in {:.1} s",
-        args.out.display(),
-        args.shape.name,
-        args.format.ggml_name(),
-        args.embedding.ggml_name(),
-        args.seed,
-        bytes as f64 / 1e6,
-        start.elapsed().as_secs_f64()
-    ));
+    let report = Report {
+        file: args.out.display().to_string(),
+        shape: args.shape.name,
+        format: args.format.ggml_name(),
+        embedding: args.embedding.ggml_name(),
+        context,
+        seed: args.seed,
+        bytes,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    match args.json {
+        true => output::report(&report, true, String::new)?,
+        false => exit::say(&report.text()),
+    }
     Ok(End::Done)
+}
+
+impl Report {
+    /// For people.
+    fn text(&self) -> String {
+        let Report { file, shape, format, embedding, seed, bytes, seconds, .. } = self;
+        let size = *bytes as f64 / 1e6;
+        format!(
+            "{file}: {shape}, {format} with {embedding} embeddings, seed {seed}, {size:.1} MB in \
+             {seconds:.1} s"
+        )
+    }
 }
 
 fn create(path: &Path, force: bool) -> Result<File> {

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use indicatif::BinaryBytes;
+use serde::Serialize;
 
 use super::Error;
 use super::cache::{Cache, Repository, entries};
 use super::choose;
 use super::name::Name;
 use crate::exit::{self, End, Usage};
+use crate::output;
 
 /// Flags of `bitnet rm`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,19 @@ pub(crate) struct Args {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
+    /// Print what was removed as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    /// Whether the answer was yes.
+    removed: bool,
+    /// Bytes that are free now.
+    bytes: u64,
 }
 
 /// What goes.
@@ -50,11 +65,22 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let size = BinaryBytes(removal.bytes);
     if !args.yes && !asked(&format!("remove {} from the cache and free {size}?", args.model))? {
         exit::say("nothing removed");
-        return Ok(End::Done);
+        return args.report(false, 0);
     }
     removal.carry_out(&repository)?;
     exit::say(&format!("removed {}: {size} freed", args.model));
-    Ok(End::Done)
+    args.report(true, removal.bytes)
+}
+
+impl Args {
+    /// What was done, for programs that ask.
+    fn report(&self, removed: bool, bytes: u64) -> Result<End> {
+        if self.json {
+            let report = Report { model: self.model.to_string(), removed, bytes };
+            output::report(&report, true, String::new)?;
+        }
+        Ok(End::Done)
+    }
 }
 
 /// Asks, where somebody can answer.

@@ -254,8 +254,10 @@ fn rm_takes_all_of_a_repository() {
     assert!(stderr(&output).contains("being downloaded"));
     drop(lock);
 
-    let output = cache.bitnet(&["rm", "tales/demo", "-y"]).unwrap();
+    let output = cache.bitnet(&["rm", "tales/demo", "-y", "--json"]).unwrap();
     assert!(stderr(&output).contains("11 B freed"), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(report, serde_json::json!({"model": "tales/demo", "removed": true, "bytes": 11}));
     assert!(!exists(&cache.repository("tales/demo")) && !exists(&locks));
     assert_eq!(cache.list().len(), 1);
     for (name, code) in [("tales/demo", 3), ("../x", 2), ("tales/..", 2), ("x", 2)] {

@@ -4,6 +4,7 @@
 mod bench;
 mod cache;
 mod embed;
+mod exit_codes;
 mod kernels;
 mod models;
 mod pages;
