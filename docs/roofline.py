@@ -35,7 +35,8 @@ def model_points(results):
     for r in results:
         if r["n_prompt"] and r["n_gen"]:
             continue
-        tokens = min(r["n_prompt"], r["n_batch"]) or 1  # that share a pass over the weights
+        # That share a pass over the weights. Older results have them as `n_batch`.
+        tokens = min(r["n_prompt"], r.get("n_ubatch", r["n_batch"])) or 1
         yield Point(
             PACKED[r["layout"]] * tokens,
             r["model_n_products"] * r["median_ts"] / 1e9,

@@ -135,30 +135,10 @@ impl Args {
         score: &Score,
         time: Duration,
     ) -> Result<End> {
-        let (ppl, error) = (score.perplexity(), score.standard_error());
         if self.json {
-            let report = Report {
-                ppl,
-                ppl_error: error.map(|error| error * ppl),
-                nats_per_token: score.nats_per_token(),
-                nats_per_token_error: error,
-                bits_per_byte: score.bits_per_byte(),
-                scored_tokens: score.tokens,
-                scored_bytes: score.bytes,
-                text_tokens: perplexity.tokens().len(),
-                chunks: score.windows,
-                n_ctx: perplexity.window(),
-                method: match self.windows() {
-                    Windows::Halves => "halves",
-                    Windows::Strided(_) => "strided",
-                    Windows::All => "all-tokens",
-                },
-                stride: Some(self.ppl_stride).filter(|&stride| stride > 0),
-                model: model::Identity::new(engine),
-                seconds: time.as_secs_f64(),
-            };
-            output::report(&report, true, String::new)?;
+            output::report(&self.figures((engine, perplexity), score, time), true, String::new)?;
         } else {
+            let (ppl, error) = (score.perplexity(), score.standard_error());
             let error = error.map_or(String::new(), |error| format!(" +/- {:.5}", error * ppl));
             print(&mut io::stdout(), &format!("Final estimate: PPL = {ppl:.4}{error}\n"))?;
         }
@@ -173,6 +153,36 @@ impl Args {
             time.as_secs_f64(),
         ));
         Ok(End::Done)
+    }
+
+    /// What was found, for programs.
+    fn figures(
+        &self,
+        (engine, perplexity): (&Engine, &Perplexity<'_>),
+        score: &Score,
+        time: Duration,
+    ) -> Report {
+        let (ppl, error) = (score.perplexity(), score.standard_error());
+        Report {
+            ppl,
+            ppl_error: error.map(|error| error * ppl),
+            nats_per_token: score.nats_per_token(),
+            nats_per_token_error: error,
+            bits_per_byte: score.bits_per_byte(),
+            scored_tokens: score.tokens,
+            scored_bytes: score.bytes,
+            text_tokens: perplexity.tokens().len(),
+            chunks: score.windows,
+            n_ctx: perplexity.window(),
+            method: match self.windows() {
+                Windows::Halves => "halves",
+                Windows::Strided(_) => "strided",
+                Windows::All => "all-tokens",
+            },
+            stride: Some(self.ppl_stride).filter(|&stride| stride > 0),
+            model: model::Identity::new(engine),
+            seconds: time.as_secs_f64(),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn help_and_the_readme_list_the_same() {
     let line = README.lines().find(|line| line.contains("exit codes")).unwrap();
     let (_, listed) = line.split_once("exit codes ").unwrap();
     let listed: Vec<i32> = listed
-        .split(|c: char| c == '(' || c == ')')
+        .split(['(', ')'])
         .step_by(2)
         .filter_map(|between| between.trim_matches([' ', ',', '.']).parse().ok())
         .collect();
