@@ -1,5 +1,7 @@
 //! `bitnet perplexity`: how well a model predicts a text.
 
+mod divergence;
+
 use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -26,8 +28,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: model::Args,
     /// Text to score; `-` is stdin. Control tokens in it are text.
-    #[arg(short, long, value_name = "FILE")]
-    file: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "kl_divergence")]
+    file: Option<PathBuf>,
     /// Tokens that are run at a time: 128 at most, which more is too. The result does not depend on it.
     #[arg(short, long, value_name = "N")]
     batch_size: Option<NonZeroUsize>,
@@ -41,6 +43,15 @@ pub(crate) struct Args {
     /// Score every token, in windows side by side.
     #[arg(long)]
     all_tokens: bool,
+    /// Write the log probabilities of all tokens here, for --kl-divergence; two bytes for each token of the
+    /// vocabulary at each position. Files of llama-perplexity are the same.
+    #[arg(long, alias = "save-all-logits", value_name = "FILE",
+        conflicts_with_all = ["all_tokens", "ppl_stride"])]
+    kl_divergence_base: Option<PathBuf>,
+    /// Compare the model with the one that wrote --kl-divergence-base, on its text: the Kullback-Leibler
+    /// divergence, and what else tells how far they are apart.
+    #[arg(long, requires = "kl_divergence_base", conflicts_with = "file")]
+    kl_divergence: bool,
     /// Print one JSON object instead.
     #[arg(long)]
     json: bool,
@@ -70,18 +81,27 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let windows = args.windows();
-    let mut text = input::file(&args.file)?;
+    let base = args.kl_divergence_base.as_deref();
+    let (file, windows) = match (&args.file, base) {
+        (Some(file), _) => (file, args.windows()),
+        (None, Some(base)) => return divergence::run(args, base),
+        (None, None) => return Err(Usage("no text: give one with -f FILE".to_owned()).into()),
+    };
+    let mut text = input::file(file)?;
     // As llama.cpp reads it.
     if windows != Windows::All && text.ends_with('\n') {
         text.pop();
     }
     let interrupt = Interrupt::listen()?;
     let engine = args.engine(windows)?;
-    let perplexity = args.perplexity(&engine, &text, windows)?;
+    let perplexity = args.some(Perplexity::new(&engine, &text, windows)?)?;
     let start = Instant::now();
     let mut shown = Shown::new(&perplexity, args.json);
-    let score = perplexity.score(|score| !interrupt.pressed() && shown.update(score));
+    let told = |score: &Score| !interrupt.pressed() && shown.update(score);
+    let score = match base {
+        Some(path) => perplexity.save(path, told),
+        None => perplexity.score(told),
+    };
     shown.bar.finish_and_clear();
     shown.line("\n");
     match score? {
@@ -114,16 +134,11 @@ impl Args {
         })
     }
 
-    fn perplexity<'a>(
-        &self,
-        engine: &'a Engine,
-        text: &str,
-        windows: Windows,
-    ) -> Result<Perplexity<'a>> {
+    /// As much of a text as is asked for, as it is to be run.
+    fn some<'a>(&self, all: Perplexity<'a>) -> Result<Perplexity<'a>> {
         if self.chunks == 0 {
             return Err(Usage("no windows to run: --chunks is 0".to_owned()).into());
         }
-        let all = Perplexity::new(engine, text, windows)?;
         let some = all.limit(usize::try_from(self.chunks).unwrap_or(usize::MAX));
         Ok(some.batch(self.batch_size.map_or(usize::MAX, NonZeroUsize::get)))
     }

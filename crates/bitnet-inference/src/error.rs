@@ -367,6 +367,14 @@ pub enum Error {
         /// What does not fit, and what to do.
         what: String,
     },
+    /// Log probabilities that a model cannot be compared with.
+    #[error("{file}: {what}")]
+    Base {
+        /// The file.
+        file: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// A sampling setting out of its range.
     #[error("sampling setting {name} = {value} is out of range: it must be {expected}")]
     Sampling {

@@ -47,6 +47,8 @@ pub use schedule::{
     Capacity, End, Event, Finish, Request, RequestId, Scheduler, Timings, Token, Usage,
 };
 pub use perplexity::{Perplexity, Score, Windows};
+pub use perplexity::{Base, Divergence, Estimate, Perplexity, Score, Windows, quantile};
+pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
 pub use source::{

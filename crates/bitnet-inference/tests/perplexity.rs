@@ -3,7 +3,9 @@
 
 mod common;
 
-use bitnet_inference::{Engine, Error, KvType, Options, Perplexity, Score, Windows};
+use bitnet_inference::{
+    Base, Divergence, Engine, Error, KvType, Options, Perplexity, Score, Windows, quantile,
+};
 use common::{DEMO, load, logits};
 
 /// Stories that the demo model was not trained with.
@@ -135,4 +137,106 @@ fn a_text_is_scored_in_part_or_not_at_all() {
     assert!(matches!(short, Err(Error::Perplexity { .. })), "{short:?}");
     let empty = Perplexity::new(&engine, "", Windows::All).unwrap_err().to_string();
     assert!(empty.contains("the text has 1 tokens"), "{empty}");
+}
+
+fn compared(engine: &Engine, path: &std::path::Path) -> Divergence {
+    let base = Base::open(path).unwrap();
+    let text = Perplexity::of_base(engine, &base).unwrap();
+    text.compare(base, |_| true).unwrap().unwrap()
+}
+
+#[test]
+fn a_model_does_not_diverge_from_itself_and_others_do_as_defined() {
+    let options = |kv| Options { context: Some(64), kv, ..Options::default() };
+    let [same, other] = [KvType::F32, KvType::Q8_0].map(|kv| load(DEMO, &options(kv)));
+    let text: String = HELDOUT.chars().take(700).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("base");
+    let saved = Perplexity::new(&same, &text, Windows::Halves).unwrap();
+    let score = saved.save(&path, |_| true).unwrap().unwrap();
+    assert_eq!(score, saved.score(|_| true).unwrap().unwrap());
+
+    let found = compared(&same, &path);
+    assert_eq!((found.windows, found.divergences.len()), (score.windows, score.tokens));
+    let [ours, theirs] = found.nats_per_token();
+    assert!((ours.value - score.nats_per_token()).abs() < 1e-9);
+    assert!((ours.error - score.standard_error().unwrap()).abs() < 1e-9);
+    // Files have steps of 16 / 65535.
+    assert!((ours.value - theirs.value).abs() < 1e-4, "{theirs:?}");
+    assert!(found.divergences.iter().all(|kld| kld.abs() < 1e-4), "{found:?}");
+    assert_eq!((found.same, found.same_top().error), (score.tokens, 0.0));
+    assert!(found.correlation() > 0.999_999);
+
+    let found = compared(&other, &path);
+    let (mut sum, mut same_top) = (0.0, 0);
+    let tokens = saved.tokens();
+    for start in (0..score.windows).map(|i| i * 64) {
+        let mut window = tokens[start..start + 63].to_vec();
+        window[0] = 2040;
+        let [p, q] = [&same, &other].map(|engine| logits(engine, &window));
+        for (p, q) in p.chunks(2048).zip(q.chunks(2048)).skip(32) {
+            let [log_p, log_q] = [p, q].map(|row| {
+                let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+                row.iter().map(|&x| f64::from(x) - sum.ln()).collect::<Vec<_>>()
+            });
+            sum += log_p.iter().zip(&log_q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+            let top = |row: &[f64]| {
+                row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|top| top.0)
+            };
+            same_top += usize::from(top(&log_p) == top(&log_q));
+        }
+    }
+    let mean = sum / found.divergences.len() as f64;
+    assert!(mean > 1e-6 && (found.divergence().value - mean).abs() < 1e-5, "{mean}");
+    assert_eq!(found.same, same_top);
+    assert!(found.log_ratio().error < 0.5 * found.nats_per_token()[0].error);
+    assert!(found.difference().value.abs() <= found.root_mean_square().value);
+}
+
+#[test]
+fn bases_that_cannot_be_are_refused() {
+    let engine = load(DEMO, &Options { context: Some(64), ..Options::default() });
+    let text: String = HELDOUT.chars().take(700).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("base");
+    let saved = Perplexity::new(&engine, &text, Windows::Halves).unwrap();
+    saved.save(&path, |_| true).unwrap().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let other = load(DEMO, &Options { context: Some(65), ..Options::default() });
+    let error = Perplexity::of_base(&other, &Base::open(&path).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("windows of 64 tokens"), "{error}");
+    let refused = |bytes: &[u8], words: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Base::open(&path).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(b"", "no log probabilities");
+    refused(&[0; 100], "no log probabilities");
+    refused(&whole[..whole.len() - 1], "not finished");
+    let with = |at: usize, number: i32| {
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        bytes
+    };
+    refused(&with(8, -1), "makes no sense");
+    refused(&with(8, 2), "makes no sense");
+    refused(&with(12, i32::MAX), "its header says");
+    refused(&with(24, 4096), "not in its vocabulary");
+    // A scale that is none, in the first row.
+    let tokens = saved.windows() * 64;
+    std::fs::write(&path, with(20 + 4 * tokens, f32::NAN.to_bits() as i32)).unwrap();
+    let base = Base::open(&path).unwrap();
+    let error = Perplexity::of_base(&engine, &base).unwrap().compare(base, |_| true).unwrap_err();
+    assert!(error.to_string().contains("not finite"), "{error}");
+}
+
+#[test]
+fn quantiles_lie_between_values() {
+    let sorted = [1.0, 2.0, 4.0];
+    for (share, want) in
+        [(-1.0, 1.0), (0.0, 1.0), (0.25, 1.5), (0.5, 2.0), (0.75, 3.0), (1.0, 4.0), (2.0, 4.0)]
+    {
+        assert_eq!(quantile(&sorted, share), want);
+    }
+    assert!(quantile(&[], 0.5).is_nan());
 }

@@ -129,6 +129,62 @@ fn what_cannot_be_scored_is_refused() {
     }
 }
 
+#[test]
+fn models_are_compared_as_llama_perplexity_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, base) = (text(folder.path()), folder.path().join("base"));
+    let base = base.to_str().unwrap();
+    let saved = json(&["-c", "64", "--kl-divergence-base", base], &file);
+    let compare = |args: &[&str]| {
+        let mut command = bitnet();
+        let given = ["perplexity", "--kl-divergence", "--kl-divergence-base", base];
+        command.args(given).args(args).unwrap()
+    };
+    let of = |args: &[&str]| -> Value {
+        serde_json::from_str(stdout(&compare(&[&["--json"], args].concat()))).unwrap()
+    };
+    let same = of(&[]);
+    let ppl = |report: &Value| report["ppl"].as_f64().unwrap();
+    assert!((ppl(&same) / ppl(&saved) - 1.0).abs() < 1e-9);
+    for field in ["chunks", "scored_tokens", "n_ctx"] {
+        assert_eq!(same[field], saved[field]);
+    }
+    assert_eq!(same["same_top"]["value"], 1.0);
+    assert!(same["kl_divergence"]["value"].as_f64().unwrap().abs() < 1e-4, "{same}");
+    assert_eq!(same["kl_divergence_quantiles"].as_array().unwrap().len(), 11);
+    let other = of(&["--cache-type", "q8_0"]);
+    let kld = |report: &Value| report["kl_divergence"]["value"].as_f64().unwrap();
+    assert!(kld(&other) > 10.0 * kld(&same).abs(), "{other}");
+
+    let output = compare(&["--cache-type", "q8_0", "--chunks", "3"]);
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert!(lines[0].starts_with("chunk             PPL "), "{lines:?}");
+    assert!(lines[3].starts_with("   3  ") && lines[3].matches(" ± ").count() == 5, "{lines:?}");
+    for words in ["Mean PPL(Q)", "Mean    KLD", "99.9%   KLD", "Median  Δp", "Same top p"] {
+        assert!(lines.iter().any(|line| line.starts_with(words)), "{words} in {lines:?}");
+    }
+
+    let other = bitnet()
+        .args(["perplexity", "-c", "80", "--kl-divergence", "--kl-divergence-base", base])
+        .assert()
+        .code(3);
+    let said = stderr(other.get_output());
+    assert!(said.contains("windows of 64 tokens, and the context is 80"), "{said}");
+    fs::write(base, "_logits_ but not really").unwrap();
+    let path = file.to_str().unwrap();
+    for (args, code, words) in [
+        (&["--kl-divergence-base", base][..], 3, "its header says more"),
+        (&["--kl-divergence-base", "missing"], 3, "missing"),
+        (&["--kl-divergence-base", base, "-f", path], 2, "cannot be used with"),
+        (&[], 2, "--kl-divergence-base"),
+    ] {
+        let mut command = bitnet();
+        let output = command.args(["perplexity", "--kl-divergence"]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_it() {

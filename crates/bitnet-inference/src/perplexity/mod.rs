@@ -1,4 +1,8 @@
-//! How well a model predicts a text: its perplexity, as llama.cpp measures it and over all tokens.
+//! How well a model predicts a text: its perplexity, as llama.cpp measures it and over all tokens; and how
+//! far its predictions are from those of another (`divergence.rs`).
+
+mod base;
+mod divergence;
 
 use std::ops::Range;
 
@@ -6,7 +10,10 @@ use bitnet_kernels::Pool;
 
 use crate::session::{CHUNK, Input};
 use crate::tokenizer::{Special, Tokenizer};
-use crate::{Engine, Error, Session};
+use crate::{Engine, Error};
+
+pub use base::Base;
+pub use divergence::{Divergence, Estimate, quantile};
 
 /// How a text is cut into windows of as many tokens as the context holds, and which of its tokens are
 /// scored. Each window is run by itself: what lies before it is not known in it.
@@ -19,7 +26,8 @@ pub enum Windows {
     Halves,
     /// Windows that begin so many tokens after each other, of which the last so many tokens are scored.
     /// The first token and the end of the text are as in [`Windows::Halves`]. The strided method of
-    /// llama.cpp, which for `-c n` has windows of `n + stride / 2`.
+    /// llama.cpp, which for `-c n` has windows of `n + stride / 2`; of late it runs the first token as it is
+    /// in the text.
     Strided(usize),
     /// Windows side by side in which every position predicts the token behind it, the last one that of the
     /// next window. The last window is shorter. So each token of the text is scored once.
@@ -127,9 +135,8 @@ impl<'a> Perplexity<'a> {
         let tokenizer = engine.tokenizer()?;
         let special = Special { bos: true, ..Special::TEXT };
         let tokens = tokenizer.encode(text, special);
-        let bos = tokenizer.encode("", special).first().copied();
-        let (count, context) = (count(&tokens, engine.context(), windows)?, engine.context());
-        let rows = (LOGITS / engine.vocabulary()).clamp(1, CHUNK.min(context));
+        let bos = bos(tokenizer);
+        let (count, rows) = (count(&tokens, engine.context(), windows)?, rows(engine));
         let lead = lead(tokenizer, &tokens, text);
         Ok(Perplexity { engine, windows, count, rows, tokens, bos, lead })
     }
@@ -178,7 +185,16 @@ impl<'a> Perplexity<'a> {
     /// # Errors
     ///
     /// [`Error::NotFinite`] where a logit is none, [`Error::Memory`].
-    pub fn score(&self, mut go_on: impl FnMut(&Score) -> bool) -> Result<Option<Score>, Error> {
+    pub fn score(&self, go_on: impl FnMut(&Score) -> bool) -> Result<Option<Score>, Error> {
+        self.run(go_on, |_, _| Ok(()))
+    }
+
+    /// As [`Perplexity::score`]. `seen` is given the logits of scored positions, and the tokens that follow.
+    fn run(
+        &self,
+        mut go_on: impl FnMut(&Score) -> bool,
+        mut seen: impl FnMut(&[f32], &[u32]) -> Result<(), Error>,
+    ) -> Result<Option<Score>, Error> {
         let mut session = self.engine.session(1)?;
         let bytes = self.lead.map(|_| 0);
         let mut score = Score { windows: 0, run: 0, tokens: 0, nats: 0.0, squares: 0.0, bytes };
@@ -192,7 +208,13 @@ impl<'a> Perplexity<'a> {
                 }
                 let next = if at < window.first { window.first } else { window.end };
                 let next = next.min(at + self.rows);
-                self.forward(&mut session, window, at..next, &mut score)?;
+                let logits = session.run(&self.inputs(window, at..next))?;
+                score.run += next - at;
+                if at >= window.first {
+                    let targets = at + 1..next + 1;
+                    self.add(logits, targets.clone(), &mut score)?;
+                    seen(logits, &self.tokens[targets])?;
+                }
                 at = next;
             }
             score.windows += 1;
@@ -200,6 +222,7 @@ impl<'a> Perplexity<'a> {
         Ok(go_on(&score).then_some(score))
     }
 
+    /// The window of this number.
     fn place(&self, index: usize) -> Place {
         let n = self.engine.context();
         let start = match self.windows {
@@ -215,34 +238,27 @@ impl<'a> Perplexity<'a> {
         Place { start, first, end }
     }
 
-    /// Runs some tokens of a window, and adds what they predict. All are scored, or none.
-    fn forward(
-        &self,
-        session: &mut Session,
-        window: Place,
-        range: Range<usize>,
-        score: &mut Score,
-    ) -> Result<(), Error> {
-        let scored = range.start >= window.first;
-        let mut inputs = [Input { sequence: 0, token: 0, logits: scored }; CHUNK];
-        let inputs = &mut inputs[..range.len()];
-        for (input, position) in inputs.iter_mut().zip(range.clone()) {
+    /// The inputs of some tokens of a window. All are scored, or none.
+    fn inputs(&self, window: Place, range: Range<usize>) -> Vec<Input> {
+        let logits = range.start >= window.first;
+        let input = |position| {
             let begins = position == window.start && self.windows != Windows::All;
-            input.token = self.bos.filter(|_| begins).unwrap_or(self.tokens[position]);
+            let token = self.bos.filter(|_| begins).unwrap_or(self.tokens[position]);
+            Input { sequence: 0, token, logits }
+        };
+        range.map(input).collect()
+    }
+
+    /// Adds what some tokens got.
+    fn add(&self, logits: &[f32], targets: Range<usize>, score: &mut Score) -> Result<(), Error> {
+        let nats = losses(self.engine.pool(), logits, &self.tokens[targets.clone()]);
+        if !nats.iter().all(|nats| nats.is_finite()) {
+            return Err(Error::NotFinite);
         }
-        let logits = session.run(inputs)?;
-        score.run += inputs.len();
-        if scored {
-            let targets = range.start + 1..range.end + 1;
-            let nats = losses(self.engine.pool(), logits, &self.tokens[targets.clone()]);
-            if !nats.iter().all(|nats| nats.is_finite()) {
-                return Err(Error::NotFinite);
-            }
-            score.tokens += nats.len();
-            score.nats += nats.iter().sum::<f64>();
-            score.squares += nats.iter().map(|nats| nats * nats).sum::<f64>();
-            score.bytes = score.bytes.zip(self.bytes(targets)).map(|(all, these)| all + these);
-        }
+        score.tokens += nats.len();
+        score.nats += nats.iter().sum::<f64>();
+        score.squares += nats.iter().map(|nats| nats * nats).sum::<f64>();
+        score.bytes = score.bytes.zip(self.bytes(targets)).map(|(all, these)| all + these);
         Ok(())
     }
 
@@ -254,6 +270,16 @@ impl<'a> Perplexity<'a> {
         let of = |&token| tokenizer.bytes(token).map_or(0, <[u8]>::len);
         Some(self.tokens[range].iter().map(of).sum::<usize>() - if begins { lead } else { 0 })
     }
+}
+
+/// The token that a model wants before a text.
+fn bos(tokenizer: &Tokenizer) -> Option<u32> {
+    tokenizer.encode("", Special { bos: true, ..Special::TEXT }).first().copied()
+}
+
+/// Tokens to run at a time.
+fn rows(engine: &Engine) -> usize {
+    (LOGITS / engine.vocabulary()).clamp(1, CHUNK)
 }
 
 /// How many windows a text has.
@@ -309,9 +335,15 @@ fn loss(logits: &[f32], target: usize) -> f64 {
     if !logits.iter().all(|logit| logit.is_finite()) {
         return f64::NAN;
     }
+    let (most, log) = log_sum(logits);
+    log + (most - f64::from(logits[target]))
+}
+
+/// The greatest logit, and the logarithm of the sum of the exponentials of what all are above it.
+fn log_sum(logits: &[f32]) -> (f64, f64) {
     let most = f64::from(logits.iter().copied().fold(f32::MIN, f32::max));
     let sum: f64 = logits.iter().map(|&logit| libm::exp(f64::from(logit) - most)).sum();
-    libm::log(sum) + (most - f64::from(logits[target]))
+    (most, libm::log(sum))
 }
 
 #[cfg(test)]
