@@ -42,7 +42,7 @@ pub(crate) struct Args {
         conflicts_with_all = ["json", "raw"])]
     format: Format,
     /// How vectors are scaled: 2 to length 1, 1 to a sum of absolute values of 1, other numbers to a p-norm
-    /// of 1, 0 to whole numbers up to 32760.
+    /// of 1, 0 to whole numbers up to 32760. As they are (-1 of llama-embedding) is not to be had.
     #[arg(long, value_name = "P", default_value_t = 2, value_parser = clap::value_parser!(i32).range(-1..),
         allow_negative_numbers = true)]
     embd_normalize: i32,
@@ -65,8 +65,8 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let engine = args.model.load()?;
     if !trained_for_it(engine.checkpoint()) {
         exit::say(
-            "note: this model was not trained for embeddings: they are its last states, which other models \
-             of text are better at",
+            "note: this model was trained to continue text, not for embeddings: these are its states after the \
+             last token",
         );
     }
     let rows = args.tokens(&engine, &texts)?;

@@ -56,6 +56,9 @@ enum Command {
     #[command(allow_negative_numbers = true)]
     Perplexity(perplexity::Args),
     /// Turn texts into embeddings: vectors that are alike where the texts are.
+    ///
+    /// The models for it are those of BitNet on Qwen3 and Gemma 3. Others give their state after the last
+    /// token, and it is said.
     Embed(embed::Args),
     /// Print the tokens of a text.
     Tokenize(tokenize::Args),

@@ -98,7 +98,7 @@ fn norms_are_those_asked_for() {
 
 #[test]
 fn models_for_it_and_others_are_told_apart() {
-    let note = "note: this model was not trained for embeddings";
+    let note = "note: this model was trained to continue text, not for embeddings";
     assert!(stderr(&bitnet().args(["embed", "x"]).unwrap()).contains(note));
     for (name, width) in [("qwen3-embedding", 64), ("gemma3-embedding", 48)] {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../bitnet-inference/tests/references/");

@@ -349,6 +349,7 @@ fn log_sum(logits: &[f32]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::{Model, samples};
 
     #[test]
     fn a_loss_is_the_logarithm_of_a_softmax() {
@@ -384,6 +385,24 @@ mod tests {
             let error = of(len, context, windows).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn bytes_before_a_text_and_tokens_that_do_not_spell_it() {
+        let special = Special { bos: true, ..Special::TEXT };
+        for vocabulary in samples::sentence_piece().into_iter().chain(samples::byte_level()) {
+            let space = matches!(&vocabulary.model, Model::SentencePiece(model) if model.strip);
+            let nfc = matches!(&vocabulary.model, Model::ByteLevel(model) if model.nfc);
+            let tokenizer = Tokenizer::new(vocabulary).unwrap();
+            let of = |text| lead(&tokenizer, &tokenizer.encode(text, special), text);
+            assert_eq!(of("the \u{65e5} in 12"), Some(usize::from(space)));
+            // Another character in normalisation form C.
+            assert_eq!(of("e\u{301}").is_none(), nfc);
+        }
+        // No token is this character, nor its bytes.
+        let tokenizer = Tokenizer::new(samples::scored(&[0.0; 6])).unwrap();
+        let of = |text| lead(&tokenizer, &tokenizer.encode(text, special), text);
+        assert_eq!((of("abc"), of("abd")), (Some(0), None));
     }
 
     #[test]
