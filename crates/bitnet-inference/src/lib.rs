@@ -42,13 +42,11 @@ pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};
 pub use generate::Generation;
 pub use linear::QuantizedLinear;
+pub use perplexity::{Base, Divergence, Estimate, Perplexity, Score, Windows, quantile};
 pub use sample::{Dry, LogProbabilities, Sampler, Sampling, Stage};
 pub use schedule::{
     Capacity, End, Event, Finish, Request, RequestId, Scheduler, Timings, Token, Usage,
 };
-pub use perplexity::{Perplexity, Score, Windows};
-pub use perplexity::{Base, Divergence, Estimate, Perplexity, Score, Windows, quantile};
-pub use sample::{Sampler, Sampling};
 pub use session::{CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
 pub use source::{
