@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The kernels' tests, and those of the whole model, with AVX-512: on this processor if it has it,
-# else on an emulated one.
+# AVX-512: on this processor if it has it, where it is only made sure that `cargo test --workspace`
+# has tested it; else the kernels' tests, and those of the whole model, on an emulated one.
 #   avx512.sh [--bochs]    --bochs: emulate in any case
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,8 +13,9 @@ if [ "${1:-}" != --bochs ] && grep -qw avx512_vnni /proc/cpuinfo; then
     if grep -qw avx_vnni /proc/cpuinfo; then
         BITNET_REQUIRE_ISA+=,avxvnni
     fi
-    cargo test -p bitnet-kernels -- --nocapture
-    cargo test -p bitnet-inference --test goldens --test identity -- --nocapture
+    # All other tests of this processor are those of `cargo test --workspace`, of which nothing is
+    # built again here.
+    cargo test --workspace --test conformance --test goldens --test identity -- --nocapture
     exit
 fi
 
@@ -26,7 +27,7 @@ mkdir -p "$work/root" "$work/iso"
 
 # Debian's kernel for virtual machines, unpacked only.
 if [ ! -d "$toolchain/linux" ]; then
-    apt-get update -qq
+    apt_get update
     apt_unpack "$toolchain/linux" "$(apt-cache depends linux-image-cloud-amd64 |
         sed -n 's/.*Depends: \(linux-image-.*\)/\1/p')"
 fi

@@ -13,7 +13,8 @@ apt_install g++
 
 tool=$toolchain/cargo-fuzz
 if [ ! -x "$tool/bin/cargo-fuzz" ]; then
-    cargo install --quiet --locked --root "$tool" cargo-fuzz@0.13.2
+    # It only calls cargo: not worth the time to optimise it.
+    cargo install --quiet --debug --locked --root "$tool" cargo-fuzz@0.13.2
 fi
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 # The options are for nightly compilers, which RUSTC_BOOTSTRAP=1 makes of a stable one.

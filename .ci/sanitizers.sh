@@ -19,7 +19,8 @@ done <"$target/valgrind-tests"
 
 # The option is for nightly compilers, which RUSTC_BOOTSTRAP=1 makes of a stable one.
 echo "--- AddressSanitizer"
-# Leaks are no errors here: tests leak what must live as long as the process.
+# Leaks are no errors here: tests leak what must live as long as the process. Reports name lines.
 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 \
+    CARGO_PROFILE_DEV_DEBUG=line-tables-only \
     CARGO_TARGET_DIR=$target/asan cargo test -p bitnet-kernels -p bitnet-gguf --lib --tests \
     --target x86_64-unknown-linux-gnu

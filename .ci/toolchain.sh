@@ -7,6 +7,11 @@ toolchain=${BITNET_TOOLCHAIN:-$HOME/.cache/bitnet-toolchain}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 mkdir -p "$toolchain"
 
+# apt_get ARGUMENT...: waits for other scripts that run it, which it would refuse to by itself.
+apt_get() {
+    DEBIAN_FRONTEND=noninteractive flock "$toolchain/lock" apt-get -qq "$@"
+}
+
 # apt_install PACKAGE...: installs those that are missing.
 apt_install() {
     local package missing=()
@@ -16,9 +21,8 @@ apt_install() {
         fi
     done
     if [ ${#missing[@]} -gt 0 ]; then
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            "${missing[@]}" >>"$toolchain/apt.log"
+        apt_get update
+        apt_get install -y --no-install-recommends "${missing[@]}" >>"$toolchain/apt.log"
     fi
 }
 
@@ -29,7 +33,7 @@ apt_unpack() {
     shift
     rm -rf "$folder.part"
     mkdir -p "$folder.part/debs"
-    (cd "$folder.part/debs" && apt-get download -qq "$@")
+    (cd "$folder.part/debs" && apt_get download "$@")
     for deb in "$folder.part"/debs/*.deb; do
         dpkg -x "$deb" "$folder.part"
     done
@@ -43,7 +47,7 @@ rust_web() {
     local rust=$toolchain/rust-web version llvm tool
     if [ ! -d "$rust" ]; then
         dpkg --add-architecture arm64
-        apt-get update -qq
+        apt_get update
         version=$(apt-cache show --no-all-versions rustc-web |
             sed -n 's/^Version: \([0-9]*\.[0-9]*\).*/\1/p')
         llvm=$(apt-cache depends "libstd-rust-web-$version" |
