@@ -8,10 +8,11 @@ source .ci/toolchain.sh
 apt_install valgrind
 
 # As it is shipped: without the checks of debug builds, which would stop a test before valgrind
-# sees anything.
+# sees anything. Only LTO is left out: it would compile all kernels once more for each file of tests.
 echo "--- valgrind, without AVX-512"
-CARGO_TARGET_DIR=$target cargo test --release -p bitnet-kernels --tests --no-run \
-    --message-format json | sed -n 's|.*"executable":"\([^"]*\)".*|\1|p' >"$target/valgrind-tests"
+CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=$target \
+    cargo test --release -p bitnet-kernels --tests --no-run --message-format json |
+    sed -n 's|.*"executable":"\([^"]*\)".*|\1|p' >"$target/valgrind-tests"
 while read -r test; do
     (cd crates/bitnet-kernels &&
         BITNET_REQUIRE_ISA=avx2 valgrind -q --error-exitcode=9 "$test" </dev/null)
