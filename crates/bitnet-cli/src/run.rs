@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitnet_inference::receipt::{self, Around, Receipt};
-use bitnet_inference::{Engine, Finish, Generation, Request, Usage, read_text};
+use bitnet_inference::{
+    Capacity, Engine, Finish, Generation, Request, Scheduler, Usage, read_text,
+};
 use serde::Serialize;
 
 use crate::exit::{self, End};
@@ -41,6 +43,15 @@ pub(crate) struct Args {
     /// Print one JSON object instead of the text.
     #[arg(long)]
     json: bool,
+    /// Keep what was computed of the prompt in this file, and take from it what was computed before.
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
+    /// Keep what was computed of the text behind the prompt, too.
+    #[arg(long, requires = "prompt_cache")]
+    prompt_cache_all: bool,
+    /// Only read the file of --prompt-cache.
+    #[arg(long, requires = "prompt_cache", conflicts_with = "prompt_cache_all")]
+    prompt_cache_ro: bool,
     /// Write a receipt: what computed the text, for `bitnet verify`.
     #[arg(long, value_name = "FILE", env = "BITNET_RECEIPT")]
     receipt: Option<PathBuf>,
@@ -70,6 +81,7 @@ struct ModelReport {
 /// Durations in milliseconds, speeds in tokens per second, memory in bytes.
 #[derive(Debug, Serialize)]
 struct Figures {
+    cached_tokens: usize,
     load_ms: f64,
     prompt_ms: f64,
     first_token_ms: f64,
@@ -93,7 +105,11 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         None => engine.encode(&prompt)?,
     };
     let seed = request.sampling.seed;
-    let mut generation = Generation::new(&engine, Request { prompt, ..request })?;
+    let request = Request { prompt, ..request };
+    let mut generation = match &args.prompt_cache {
+        None => Generation::new(&engine, request)?,
+        Some(path) => Generation::with(args.restore(&engine, path)?, request)?,
+    };
     let Some(text) = write_text(&mut generation, &interrupt, args.json)? else {
         return Ok(End::Done);
     };
@@ -109,6 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         fs::write(path, json).with_context(failed)?;
     }
     let finish = generation.finish().unwrap_or(Finish::Cancelled);
+    let usage = generation.usage();
     if args.json {
         let report = Report {
             text: &text,
@@ -124,14 +141,38 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         if !print(&mut io::stdout(), &format!("{json}\n"))? {
             return Ok(End::Done);
         }
-        show(&report.timings, generation.usage(), seed);
+        show(&report.timings, usage, seed);
     } else {
-        show(&figures, generation.usage(), seed);
+        show(&figures, usage, seed);
     }
+    args.save(generation)?;
     Ok(if finish == Finish::Cancelled { End::Interrupted } else { End::Done })
 }
 
 impl Args {
+    /// A scheduler with what the file has, if there is one.
+    fn restore<'a>(&self, engine: &'a Engine, path: &Path) -> Result<Scheduler<'a>> {
+        let capacity = Capacity { sequences: 1, ..Capacity::default() };
+        let mut scheduler = Scheduler::new(engine, capacity)?;
+        if path.exists() {
+            scheduler.restore(path)?;
+        }
+        Ok(scheduler)
+    }
+
+    /// Keeps what was computed, if that was asked for.
+    fn save(&self, generation: Generation<'_>) -> Result<()> {
+        let Some(path) = self.prompt_cache.as_deref().filter(|_| !self.prompt_cache_ro) else {
+            return Ok(());
+        };
+        let mut tokens = generation.request().prompt.clone();
+        if self.prompt_cache_all {
+            tokens.extend(generation.generated());
+        }
+        generation.into_scheduler().save(path, &tokens)?;
+        Ok(())
+    }
+
     /// The text to continue, from wherever it comes.
     fn read_prompt(&self) -> Result<String> {
         if let Some(prompt) = &self.prompt {
@@ -213,6 +254,7 @@ impl Figures {
             (tokens > 0 && !duration.is_zero()).then(|| tokens as f64 / duration.as_secs_f64())
         };
         Figures {
+            cached_tokens: usage.cached,
             load_ms: milliseconds(load),
             prompt_ms: milliseconds(timings.prompt),
             first_token_ms: milliseconds(timings.first_token),
@@ -232,8 +274,16 @@ fn show(figures: &Figures, usage: Usage, seed: u64) {
     let memory = figures.peak_memory_bytes.map_or("unknown".to_owned(), |bytes| {
         format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
     });
+    let cached = match usage.cached {
+        0 => String::new(),
+        cached => format!(" ({cached} cached)"),
+    };
+    let guessed = match usage.drafted {
+        0 => String::new(),
+        drafted => format!(", {} of {drafted} guesses right", usage.accepted),
+    };
     exit::say(&format!(
-        "prompt {prompt} tok {}, generated {generated} tok {}, first token {:.1} ms, \
+        "prompt {prompt} tok{cached} {}, generated {generated} tok {}{guessed}, first token {:.1} ms, \
          peak memory {memory}, seed {seed}",
         speed(figures.prompt_per_second),
         speed(figures.decode_per_second),

@@ -325,6 +325,14 @@ pub enum Error {
         /// The most it can be.
         most: usize,
     },
+    /// Keys and values in a file that are of no use.
+    #[error("{file}: {what}")]
+    PromptCache {
+        /// The file.
+        file: String,
+        /// What is wrong with it, and what to do.
+        what: String,
+    },
     /// A run that a receipt could not be checked of.
     #[error("there are no receipts of runs with {what}: leave that out, or the receipt")]
     NoReceipt {

@@ -18,6 +18,7 @@ use crate::{Engine, Error, Session, WeightsRead};
 mod draft;
 mod request;
 mod sequence;
+mod store;
 mod text;
 
 pub use request::{Capacity, End, Event, Finish, Request, RequestId, Timings, Token, Usage};
@@ -67,7 +68,8 @@ impl<'a> Scheduler<'a> {
         }
         Ok(Scheduler {
             engine,
-            session: Session::new(engine, sequences, blocks)?,
+            // One more, through which what is in the cache is read and written.
+            session: Session::new(engine, sequences + 1, blocks)?,
             capacity,
             context: engine.context().min(blocks * KV_BLOCK),
             running: Vec::with_capacity(sequences),
@@ -239,6 +241,11 @@ impl<'a> Scheduler<'a> {
             let at = self.waiting.partition_point(|other| other.id < last.id);
             self.waiting.insert(at, last);
         }
+    }
+
+    /// A sequence that no request has.
+    fn spare(&self) -> usize {
+        self.capacity.sequences
     }
 
     fn release(&mut self, slot: usize) {

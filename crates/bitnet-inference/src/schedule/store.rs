@@ -1,0 +1,170 @@
+//! Keys and values on disk, so that a prompt need not be run again in another process.
+//!
+//! A file (safetensors) has the tokens, a tensor for each block of keys and values, and what they were
+//! computed with: they are of use for that model and that format only.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use bitnet_kernels::op::KV_BLOCK;
+use safetensors::{Dtype, SafeTensors, View};
+use sha2::{Digest, Sha256};
+
+use super::Scheduler;
+use crate::Error;
+use crate::kv::{KvCache, Parent};
+use crate::sha256::finish;
+
+/// The version of the files.
+const VERSION: &str = "bitnet prompt cache 1";
+
+/// What a file says of itself: the version, the model, the format of keys and values, and the hash of all
+/// that follows.
+const FIELDS: [&str; 4] = ["format", "model_sha256", "kv", "sha256"];
+
+/// A tensor of a file.
+struct Part<'a>(Dtype, Vec<usize>, &'a [u8]);
+
+impl View for Part<'_> {
+    fn dtype(&self) -> Dtype {
+        self.0
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.1
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.2)
+    }
+
+    fn data_len(&self) -> usize {
+        self.2.len()
+    }
+}
+
+impl Scheduler<'_> {
+    /// Writes the keys and values of these tokens to a file, as far as they are in the cache in whole
+    /// blocks. Gives the number of tokens. The file has its name only when it is whole; one that is there
+    /// is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Output`].
+    pub fn save(&mut self, path: &Path, tokens: &[u32]) -> Result<usize, Error> {
+        let slot = self.spare();
+        let cache = self.session.cache();
+        let (_, blocks) = cache.share(slot, tokens);
+        let saved = blocks * KV_BLOCK;
+        let written = self.write(path, &tokens[..saved]);
+        self.session.cache().release(slot);
+        written.map(|()| saved)
+    }
+
+    fn write(&mut self, path: &Path, tokens: &[u32]) -> Result<(), Error> {
+        let fail = |source| Error::Output { file: path.display().to_string(), source };
+        let (slot, model, kv) =
+            (self.spare(), self.engine.sha256().to_owned(), self.engine.kv().to_string());
+        let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let cache = self.session.cache();
+        let mut parts = vec![("tokens".to_owned(), Part(Dtype::U32, vec![tokens.len()], &bytes))];
+        parts.extend(cache.bytes(slot).enumerate().map(|(i, block)| {
+            (block_name(i), Part(Dtype::U8, vec![block.len()], block))
+        }));
+        let hash = hash(parts.iter().map(|(_, part)| part.2));
+        let values = [VERSION.to_owned(), model, kv, hash];
+        let fields = FIELDS.into_iter().map(str::to_owned).zip(values).collect::<HashMap<_, _>>();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let temporary = tempfile::Builder::new()
+            .prefix(".prompt-cache.")
+            .suffix(".part")
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .map_err(fail)?;
+        safetensors::serialize_to_file(parts, Some(fields), temporary.path())
+            .map_err(|error| fail(std::io::Error::other(error)))?;
+        temporary.persist(path).map_err(|error| fail(error.error))?;
+        Ok(())
+    }
+
+    /// Takes the keys and values of a file into the cache, for requests that begin with the same tokens.
+    /// Gives the number of tokens, which is less than those of the file where there is no room for all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PromptCache`] where the file is damaged, or of another model or format;
+    /// [`Error::File`] where it cannot be read.
+    pub fn restore(&mut self, path: &Path) -> Result<usize, Error> {
+        let file = path.display().to_string();
+        let bytes = fs::read(path).map_err(|source| Error::File { file: file.clone(), source })?;
+        let wrong = |what: String| Error::PromptCache { file: file.clone(), what };
+        let tokens = self.check(&bytes).map_err(wrong)?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|why| wrong(why.to_string()))?;
+        let slot = self.spare();
+        let mut parent = Parent::default();
+        let mut restored = 0;
+        for (index, tokens) in tokens.as_chunks::<KV_BLOCK>().0.iter().enumerate() {
+            let cache: &mut KvCache = self.session.cache();
+            // Not at the cost of what is in use.
+            if cache.available() == 0 || !cache.reserve(slot, restored + KV_BLOCK)? {
+                break;
+            }
+            if let Ok(tensor) = tensors.tensor(&block_name(index)) {
+                cache.block_mut(slot, index).copy_from_slice(tensor.data());
+            }
+            parent = cache.publish((slot, index), parent, tokens);
+            restored += KV_BLOCK;
+        }
+        self.session.cache().release(slot);
+        Ok(restored)
+    }
+
+    /// The tokens of a file, if all of it is as it must be.
+    fn check(&mut self, bytes: &[u8]) -> Result<Vec<u32>, String> {
+        let damaged = "it is no prompt cache, or damaged: delete it, or give another file";
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|_| damaged)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|_| damaged)?;
+        let fields = header.metadata().as_ref().ok_or(damaged)?;
+        let [version, model, kv, expected] = FIELDS.map(|field| fields.get(field));
+        if version.map(String::as_str) != Some(VERSION) {
+            return Err(damaged.to_owned());
+        }
+        if model.map(String::as_str) != Some(self.engine.sha256()) {
+            return Err("it is of another model: give another file".to_owned());
+        }
+        let here = self.engine.kv().to_string();
+        let found = kv.ok_or(damaged)?;
+        if *found != here {
+            return Err(format!(
+                "its keys and values are {found}, and here they are {here}: run with --cache-type \
+                 {found}, or give another file"
+            ));
+        }
+        let tokens = tensors.tensor("tokens").map_err(|_| damaged)?;
+        let ids: Vec<_> =
+            tokens.data().as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+        let (size, vocabulary) = (self.session.cache().block_bytes(), self.engine.vocabulary());
+        let blocks = (0..ids.len() / KV_BLOCK).map(|index| {
+            tensors.tensor(&block_name(index)).ok().filter(|block| block.data().len() == size)
+        });
+        let blocks: Option<Vec<_>> = blocks.collect();
+        let blocks = blocks.ok_or(damaged)?;
+        let data = [tokens.data()].into_iter().chain(blocks.iter().map(|block| block.data()));
+        let whole = tensors.len() == blocks.len() + 1
+            && ids.len().is_multiple_of(KV_BLOCK)
+            && ids.iter().all(|&id| (id as usize) < vocabulary)
+            && Some(&hash(data)) == expected;
+        whole.then_some(ids).ok_or_else(|| damaged.to_owned())
+    }
+}
+
+fn block_name(index: usize) -> String {
+    format!("block.{index}")
+}
+
+fn hash<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut sha256 = Sha256::new();
+    parts.for_each(|part| sha256.update(part));
+    finish(sha256)
+}
