@@ -1,53 +1,223 @@
-//! A prompt as one message of a chat.
+//! `bitnet chat`: a conversation with a model.
+//!
+//! stdout has the answers alone; what is asked, figures and all else goes to the terminal or to stderr.
+
+mod command;
+mod editor;
+mod log;
+pub(crate) mod message;
+mod talk;
+
+use std::io::{self, IsTerminal};
 
 use anyhow::Result;
-use bitnet_inference::chat::{ChatTemplate, Conversation, Moment};
-use bitnet_inference::{Checkpoint, Engine, Error};
+use bitnet_inference::{Engine, Error};
 
-use crate::exit;
+use crate::exit::{self, End};
+use crate::interrupt::Interrupt;
+use crate::{model, output, sampling};
+use command::Command;
+use editor::{Editor, Line};
+use talk::Talk;
 
-/// Flags of chats.
-#[derive(Clone, Debug, clap::Args)]
+pub(crate) use message::template;
+
+/// Flags of `bitnet chat`. Names and defaults are those of llama.cpp.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
-    /// Take the prompt as a message of a user, by the chat template of the model.
-    #[arg(long)]
-    chat: bool,
-    /// What the model is told before the message.
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[command(flatten)]
+    model: model::Args,
+    /// The first message.
+    #[arg(value_name = "MESSAGE")]
+    text: Option<String>,
+    /// The first message.
+    #[arg(
+        short,
+        long,
+        value_name = "MESSAGE",
+        conflicts_with = "text",
+        allow_hyphen_values = true
+    )]
+    prompt: Option<String>,
+    /// What the model is told before all messages; -sys is the same.
+    #[arg(long, alias = "system-prompt", value_name = "TEXT", env = "BITNET_SYSTEM")]
     system: Option<String>,
-    /// Chat template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3 and
-    /// llama3.
-    #[arg(long, value_name = "TEMPLATE", requires = "chat")]
+    /// Chat template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3, llama3
+    /// and plain.
+    #[arg(long, value_name = "TEMPLATE")]
     chat_template: Option<String>,
+    /// End after one answer; -st is the same.
+    #[arg(long)]
+    single_turn: bool,
+    /// Go on with the conversation of this name, if there is one, and keep it after each answer.
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+    /// Neither read nor keep what was typed.
+    #[arg(long)]
+    no_history: bool,
+    /// No figures after answers.
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    sampling: sampling::Args,
 }
 
-/// The chat template of a model, or the one that is asked for. Says on stderr what the user should know
-/// about it.
-pub(crate) fn template(
-    checkpoint: &Checkpoint,
-    asked: Option<&str>,
-) -> Result<ChatTemplate, Error> {
-    let template = checkpoint.chat_template(asked)?;
-    if let Some(notice) = template.notice() {
-        exit::say(&format!("note: {notice}"));
+pub(crate) fn run(args: &Args) -> Result<End> {
+    if let Some(name) = &args.session {
+        log::path(name)?;
     }
-    Ok(template)
+    // Asked once, so that what is wrong with a flag is said before the model is loaded.
+    args.sampling.request(Vec::new())?;
+    let engine = args.model.load()?;
+    let interrupt = Interrupt::listen()?;
+    let mut talk = Talk::new(&engine, args)?;
+    let terminal = io::stdin().is_terminal();
+    let mut editor = match terminal {
+        true => Editor::terminal(!args.no_history)?,
+        false => Editor::pipe(),
+    };
+    if terminal && args.first().is_none() {
+        exit::say(&greeting(&engine, &talk));
+    }
+    let mut next = args.first().map(|text| Line::Text(text.to_owned()));
+    let mut chat = Chat { talk: &mut talk, interrupt: &interrupt, args, terminal };
+    loop {
+        let line = match next.take() {
+            Some(line) => line,
+            None => editor.read()?,
+        };
+        let text = match line {
+            Line::Text(text) => text,
+            Line::End => return Ok(End::Done),
+        };
+        if text.trim().is_empty() {
+            continue;
+        }
+        match chat.take(&text) {
+            Ok(After::Answered) if args.single_turn => return Ok(End::Done),
+            Ok(After::Answered | After::Ask) => {}
+            Ok(After::Edit(draft)) => next = editor.edit(&draft)?,
+            Ok(After::End) => return Ok(End::Done),
+            Ok(After::Interrupted) if !terminal || args.single_turn => {
+                return Ok(End::Interrupted);
+            }
+            Ok(After::Interrupted) => {}
+            // People can say it otherwise, programs must know.
+            Err(error) if terminal && is_of_message(&error) => {
+                exit::say(&format!("error: {error:#}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 impl Args {
-    /// The tokens of a prompt for this message; nothing if it is no message.
-    pub(crate) fn prompt(&self, engine: &Engine, message: &str) -> Result<Option<Vec<u32>>> {
-        if !self.chat {
-            return Ok(None);
-        }
-        if message.is_empty() {
-            return Err(Error::EmptyPrompt.into());
-        }
-        let tokenizer = engine.tokenizer()?;
-        let template = self::template(engine.checkpoint(), self.chat_template.as_deref())?;
-        let system = self.system.iter().map(|text| Conversation::message("system", text));
-        let messages = system.chain([Conversation::message("user", message)]).collect();
-        let prompt = template.render(&Conversation::new(messages, Moment::now()), tokenizer);
-        Ok(Some(prompt.map_err(Error::from)?.tokens(tokenizer)))
+    /// The first message, if it is given.
+    fn first(&self) -> Option<&str> {
+        self.text.as_deref().or(self.prompt.as_deref())
     }
+}
+
+/// A conversation, and where it is held.
+struct Chat<'c, 'a> {
+    talk: &'c mut Talk<'a>,
+    interrupt: &'c Interrupt,
+    args: &'c Args,
+    terminal: bool,
+}
+
+/// What comes after a line.
+enum After {
+    /// The next line.
+    Ask,
+    /// The next line, after an answer.
+    Answered,
+    /// The same after part of one.
+    Interrupted,
+    /// A line to begin with.
+    Edit(String),
+    /// Nothing.
+    End,
+}
+
+impl Chat<'_, '_> {
+    /// Does what a line says.
+    fn take(&mut self, line: &str) -> Result<After> {
+        // A program that asks may begin with a slash: commands are for people, and for those who know.
+        let Some(command) = Command::parse(line)? else {
+            self.talk.say("user", line);
+            return self.answer(true);
+        };
+        match command {
+            Command::Exit => return Ok(After::End),
+            Command::Edit => return Ok(After::Edit(String::new())),
+            Command::Regenerate => {
+                self.talk.forget_answer()?;
+                return self.answer(false);
+            }
+            Command::Read { path, message } => {
+                let text = self.talk.read(&path, &message)?;
+                self.talk.say("user", &text);
+                return self.answer(true);
+            }
+            other => {
+                let said = self.talk.command(other)?;
+                if !said.is_empty() {
+                    exit::say(said.trim_end());
+                }
+            }
+        }
+        Ok(After::Ask)
+    }
+
+    /// Prints an answer to what was said last. `new` says that this is not kept where there is none.
+    fn answer(&mut self, new: bool) -> Result<After> {
+        let mut out = io::stdout().lock();
+        let answered = self.talk.answer(self.interrupt, |text| output::print(&mut out, text));
+        match answered {
+            Ok(answer) => {
+                if !answer.read_on || !output::print(&mut out, "\n")? {
+                    return Ok(After::End);
+                }
+                if !self.args.quiet && self.talk.is_verbose() {
+                    exit::dim(&answer.figures);
+                }
+                if let Some(note) = &answer.note {
+                    exit::say(&format!("note: {note}"));
+                }
+                if let Some(name) = &self.args.session {
+                    self.talk.save(name)?;
+                }
+                Ok(if answer.interrupted { After::Interrupted } else { After::Answered })
+            }
+            Err(error) => {
+                if new && self.terminal {
+                    self.talk.forget_question();
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether an error is of what was said, and not of the model or the machine.
+fn is_of_message(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<Error>() {
+        Some(Error::NotFinite | Error::Memory { .. } | Error::Threads { .. }) => false,
+        Some(_) => true,
+        None => error.is::<exit::Usage>() || error.downcast_ref::<io::Error>().is_none(),
+    }
+}
+
+fn greeting(engine: &Engine, talk: &Talk<'_>) -> String {
+    format!(
+        "{}, {} tokens of context{}. /help tells what else can be typed; Ctrl-D ends.",
+        engine.checkpoint().name(),
+        engine.context(),
+        match talk.turns() {
+            0 => String::new(),
+            turns => format!(", {turns} messages so far"),
+        },
+    )
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anstyle::Style;
 use bitnet_inference::Error;
 use bitnet_inference::chat::ChatError;
 
@@ -62,6 +63,12 @@ pub(crate) fn code(result: anyhow::Result<End>) -> ExitCode {
 /// A line on stderr. That nobody reads it is no failure.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{}", output::plain(line));
+}
+
+/// A line on stderr that is less important than others: dim, where that can be shown.
+pub(crate) fn dim(line: &str) {
+    const DIM: Style = Style::new().dimmed();
+    let _ = writeln!(anstream::stderr(), "{DIM}{}{DIM:#}", output::plain(line));
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

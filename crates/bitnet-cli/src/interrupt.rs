@@ -24,6 +24,11 @@ impl Interrupt {
         Ok(Interrupt(pressed))
     }
 
+    /// Whether it was pressed since this was asked last.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether it was pressed.
     pub(crate) fn pressed(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -49,6 +49,9 @@ enum Command {
     /// Continue a text. The continuation goes to stdout, figures to stderr.
     #[command(allow_negative_numbers = true)]
     Run(Box<run::Args>),
+    /// Talk with a model. Answers go to stdout, all else to the terminal and stderr.
+    #[command(allow_negative_numbers = true)]
+    Chat(Box<chat::Args>),
     /// Write the logits after each token, to compare with other engines.
     #[command(allow_negative_numbers = true)]
     Logits(logits::Args),
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
     let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match parsed.command {
         Command::Run(args) => run::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Embed(args) => embed::run(&args),
@@ -135,17 +139,23 @@ fn main() -> ExitCode {
     exit::code(result)
 }
 
-/// The arguments, with the flags of llama-bench that have two letters written as our parser takes them.
+/// The arguments, with the flags of llama.cpp that have one dash and several letters written as our parser
+/// takes them.
 fn args() -> Vec<OsString> {
     /// Theirs and ours.
-    const FLAGS: [(&str, &str); 3] =
-        [("-pg", "--pg"), ("-ub", "--ubatch-size"), ("-oe", "--output-err")];
+    type Flags = &'static [(&'static str, &'static str)];
+    const BENCH: Flags = &[("-pg", "--pg"), ("-ub", "--ubatch-size"), ("-oe", "--output-err")];
+    const TALK: Flags = &[("-sys", "--system"), ("-st", "--single-turn"), ("-temp", "--temp")];
     let mut args: Vec<_> = env::args_os().collect();
-    if args.get(1).is_some_and(|command| command == "bench") {
-        for arg in &mut args {
-            if let Some((_, ours)) = FLAGS.iter().find(|(theirs, _)| arg == theirs) {
-                *arg = (*ours).into();
-            }
+    let flags = match args.get(1).and_then(|command| command.to_str()) {
+        Some("bench") => BENCH,
+        Some("chat" | "run") => TALK,
+        _ => &[],
+    };
+    // What comes behind two dashes is no flag.
+    for arg in args.iter_mut().take_while(|arg| *arg != "--") {
+        if let Some((_, ours)) = flags.iter().find(|(theirs, _)| arg == theirs) {
+            *arg = (*ours).into();
         }
     }
     args

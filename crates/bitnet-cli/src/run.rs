@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     sampling: sampling::Args,
     #[command(flatten)]
-    chat: chat::Args,
+    chat: chat::message::Args,
     /// Known from llama.cpp; the prompt is never part of the output.
     #[arg(long)]
     no_display_prompt: bool,

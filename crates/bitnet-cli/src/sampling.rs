@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use bitnet_inference::{Constraint, Dry, Request, Sampling, Stage, read_text};
@@ -162,6 +163,35 @@ impl Args {
             constraint: self.constraint()?,
             ..Request::new(prompt, self.sampling()?, limit)
         })
+    }
+
+    /// Changes a setting, by the name that it has in ollama, or as a flag.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
+            value
+                .parse()
+                .map_err(|_| Usage(format!("{name} {value}: that is no such number")).into())
+        }
+        let mut changed = self.clone();
+        match name.replace('-', "_").as_str() {
+            "temperature" | "temp" => changed.temperature = number(name, value)?,
+            "top_k" => changed.top_k = number(name, value)?,
+            "top_p" => changed.top_p = number(name, value)?,
+            "min_p" => changed.min_p = number(name, value)?,
+            "typical_p" | "typical" => changed.typical_p = number(name, value)?,
+            "repeat_penalty" => changed.repeat_penalty = number(name, value)?,
+            "repeat_last_n" => changed.repeat_last_n = number(name, value)?,
+            "presence_penalty" => changed.presence_penalty = number(name, value)?,
+            "frequency_penalty" => changed.frequency_penalty = number(name, value)?,
+            "num_predict" | "predict" | "n_predict" => changed.predict = number(name, value)?,
+            "seed" => changed.seed = number(name, value)?,
+            "stop" => changed.stop.push(value.to_owned()),
+            _ => return Err(Usage(format!("there is no parameter {name}: see /help")).into()),
+        }
+        // What does not fit leaves all as it was.
+        changed.sampling()?;
+        *self = changed;
+        Ok(())
     }
 
     fn sampling(&self) -> Result<Sampling> {

@@ -7,11 +7,12 @@ use super::{ChatError, ChatTemplate};
 use crate::{Checkpoint, Engine, Error, Notice, read_text};
 
 /// Templates by their names.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 5] = [
     ("bitnet", include_str!("templates/bitnet.jinja")),
     ("chatml", include_str!("templates/chatml.jinja")),
     ("falcon3", include_str!("templates/falcon3.jinja")),
     ("llama3", include_str!("templates/llama3.jinja")),
+    ("plain", include_str!("templates/plain.jinja")),
 ];
 
 /// What the template has that is in the GGUF file of BitNet b1.58 2B-4T, and which the model was not
@@ -34,7 +35,7 @@ impl Engine {
 
 impl Checkpoint {
     /// The chat template that is `asked` for: one of those built in (`bitnet`, `chatml`, `falcon3`,
-    /// `llama3`), the text of one, or a file. If none is, that of the model: in GGUF the one in its
+    /// `llama3`, and `plain` for models that only go on with a text), the text of one, or a file. If none is, that of the model: in GGUF the one in its
     /// metadata, in a folder `chat_template.jinja`, or the one in `tokenizer_config.json`.
     ///
     /// # Errors

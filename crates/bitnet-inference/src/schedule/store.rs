@@ -70,9 +70,12 @@ impl Scheduler<'_> {
         let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
         let cache = self.session.cache();
         let mut parts = vec![("tokens".to_owned(), Part(Dtype::U32, vec![tokens.len()], &bytes))];
-        parts.extend(cache.bytes(slot).enumerate().map(|(i, block)| {
-            (block_name(i), Part(Dtype::U8, vec![block.len()], block))
-        }));
+        parts.extend(
+            cache
+                .bytes(slot)
+                .enumerate()
+                .map(|(i, block)| (block_name(i), Part(Dtype::U8, vec![block.len()], block))),
+        );
         let hash = hash(parts.iter().map(|(_, part)| part.2));
         let values = [VERSION.to_owned(), model, kv, hash];
         let fields = FIELDS.into_iter().map(str::to_owned).zip(values).collect::<HashMap<_, _>>();

@@ -1,0 +1,70 @@
+//! A prompt as one message of a chat.
+
+use anyhow::Result;
+use bitnet_inference::chat::{ChatError, ChatTemplate, Conversation, Moment};
+use bitnet_inference::{Checkpoint, Engine, Error};
+
+use crate::exit;
+
+/// Flags of chats.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Take the prompt as a message of a user, by the chat template of the model.
+    #[arg(long)]
+    chat: bool,
+    /// What the model is told before the message.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// Chat template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3,
+    /// llama3 and plain.
+    #[arg(long, value_name = "TEMPLATE", requires = "chat")]
+    chat_template: Option<String>,
+}
+
+/// The chat template of a model, or the one that is asked for. Says on stderr what the user should know
+/// about it.
+pub(crate) fn template(
+    checkpoint: &Checkpoint,
+    asked: Option<&str>,
+) -> Result<ChatTemplate, Error> {
+    let template = checkpoint.chat_template(asked)?;
+    if let Some(notice) = template.notice() {
+        exit::say(&format!("note: {notice}"));
+    }
+    Ok(template)
+}
+
+/// As [`template`]; where the model has none, messages are taken one after another, and that is said.
+pub(super) fn template_or_plain(
+    engine: &Engine,
+    asked: Option<&str>,
+) -> Result<ChatTemplate, Error> {
+    match template(engine.checkpoint(), asked) {
+        Err(Error::Chat(ChatError::Missing { .. })) => {
+            exit::say(
+                "note: the model has no chat template: it goes on with what you write. --chat-template \
+                 gives one.",
+            );
+            engine.chat_template(Some("plain"))
+        }
+        found => found,
+    }
+}
+
+impl Args {
+    /// The tokens of a prompt for this message; nothing if it is no message.
+    pub(crate) fn prompt(&self, engine: &Engine, message: &str) -> Result<Option<Vec<u32>>> {
+        if !self.chat {
+            return Ok(None);
+        }
+        if message.is_empty() {
+            return Err(Error::EmptyPrompt.into());
+        }
+        let tokenizer = engine.tokenizer()?;
+        let template = self::template(engine.checkpoint(), self.chat_template.as_deref())?;
+        let system = self.system.iter().map(|text| Conversation::message("system", text));
+        let messages = system.chain([Conversation::message("user", message)]).collect();
+        let prompt = template.render(&Conversation::new(messages, Moment::now()), tokenizer);
+        Ok(Some(prompt.map_err(Error::from)?.tokens(tokenizer)))
+    }
+}
