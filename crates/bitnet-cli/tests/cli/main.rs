@@ -3,6 +3,7 @@
 
 mod bench;
 mod cache;
+mod chat;
 mod embed;
 mod exit_codes;
 mod kernels;
