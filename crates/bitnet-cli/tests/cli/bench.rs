@@ -49,7 +49,7 @@ fn a_table_has_the_columns_of_llama_bench() {
     for (row, test) in rows[2..].iter().zip(["pp4", "tg2"]) {
         assert_eq!(row.len(), rows[0].len());
         assert_eq!((row[1], row[7], row[8]), ("bitnet-b1.58 I2_S", "1", test));
-        assert_eq!((row[5], row[6]), ("i2s_r32", "f32"));
+        assert_eq!((row[5], row[6]), ("i2s_r32", "f16"));
         assert!(row[2].ends_with("GiB") && row[3].ends_with(" M"), "{row:?}");
         assert!(row[9].ends_with("± 0.00"), "{row:?}");
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{bitnet, stderr, stdout};
 
-fn demo() -> PathBuf {
+pub(crate) fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bitnet-tales-i2_s.gguf")
 }
 

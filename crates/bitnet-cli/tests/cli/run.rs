@@ -65,7 +65,7 @@ fn json_is_one_object_with_everything_in_it() {
     let kernels = &json["kernels"];
     assert_eq!(kernels["gemm_i2s_r32_q8_scalar"], 4 * 7);
     assert_eq!(kernels["gemv_i2s_r32_q8_scalar"], 7 * 4 * 7);
-    assert_eq!(kernels["attend_f32_scalar"], 13 * 4 * 4);
+    assert_eq!(kernels["attend_f16_scalar"], 13 * 4 * 4);
     assert_eq!(kernels["norm_f32_scalar"], 13 * 4 * 4 + 8);
     assert_eq!(kernels["head_f16_f32_scalar"], 8);
     assert!(kernels.as_object().unwrap().keys().all(|id| id.ends_with("_scalar")), "{kernels}");
@@ -263,4 +263,131 @@ fn a_synthetic_model_on_a_full_disk_is_an_error() {
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(stderr(&output).contains("cannot be written"), "{}", stderr(&output));
     assert!(fs::exists("/dev/full").unwrap(), "a device is not ours to remove");
+}
+
+#[test]
+fn samplers_are_those_of_llama_cpp() {
+    let run = |args: &[&str]| {
+        let output = bitnet().args(["run", "Once upon a time", "-n", "8"]).args(args).output();
+        let output = output.unwrap();
+        (output.status.code(), stdout(&output).to_owned(), stderr(&output).to_owned())
+    };
+    let greedy = format!("{GREEDY}\n");
+    // Each leaves the likeliest tokens alone.
+    for args in [
+        &["--top-k", "1"][..],
+        &["--top-n-sigma", "0.01"],
+        &["--samplers", "top_k;temperature", "--top-k", "1"],
+        &["--temp", "0", "--dry-multiplier", "0"],
+    ] {
+        assert_eq!(run(args).1, greedy, "{args:?}");
+    }
+    // The second token is " lived": it is made unlikely, or never drawn.
+    for args in [
+        &["--logit-bias", "1024-100"][..],
+        &["-l", "1024-inf"],
+        &["-l", "437+0", "-l", "1024-inf"],
+        &["--xtc-probability", "1", "--xtc-threshold", "0.01"],
+        &["--typical", "0.05"],
+    ] {
+        let (code, text, _) = run(&[args, &["--temp", "0"]].concat());
+        assert_eq!(code, Some(0), "{args:?}");
+        assert_ne!(text, greedy, "{args:?}");
+    }
+    for (args, what) in [
+        (&["--samplers", "top_k;best"][..], "no sampler best"),
+        (&["-l", "1024"], "ID+BIAS"),
+        (&["-l", "4000+1"], "4000 is not in the vocabulary of 2048"),
+        (&["--xtc-probability", "2"], "xtc-probability"),
+        (&["--dry-base", "0"], "dry-base"),
+        (&["--stop", ""], "stop string is empty"),
+        (&["--json-schema", "{"], "is not JSON"),
+        (&["--json-schema", "{\"enum\":[]}"], "JSON schema"),
+        (&["--regex", "("], "regular expression"),
+        (&["--grammar", "root ::= missing"], "missing"),
+        (&["--grammar", "root ::= root"], "grammar"),
+        (&["--grammar-file", "no/such/file"], "no/such/file"),
+    ] {
+        let (code, text, said) = run(args);
+        let expected = if args[0] == "--grammar-file" { Some(1) } else { Some(2) };
+        assert_eq!((code, text.as_str()), (expected, ""), "{args:?}: {said}");
+        assert!(said.contains(what), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn texts_end_at_stop_strings_and_are_what_they_must_be() {
+    let run = |args: &[&str]| {
+        let output = bitnet().args(["run", "Once upon a time", "--temp", "0"]).args(args).unwrap();
+        stdout(&output).to_owned()
+    };
+    assert_eq!(run(&["-n", "20", "-r", "king who"]), " there lived a \n");
+    assert_eq!(run(&["-n", "20", "--stop", "three", "--stop", "a king"]), " there lived \n");
+    assert_eq!(run(&["--regex", "[A-Z]{3}-[0-9]{2}"]).trim_end().len(), 6);
+    let schema = r#"{"type":"object","properties":{"n":{"type":"integer","minimum":3,"maximum":9}},
+        "required":["n"],"additionalProperties":false}"#;
+    let json: Value = serde_json::from_str(&run(&["-j", schema])).unwrap();
+    assert!((3..=9).contains(&json["n"].as_i64().unwrap()), "{json}");
+    let yes = run(&["--grammar", "root ::= (\"yes\" | \"no\") \"!\""]);
+    assert!(["yes!\n", "no!\n"].contains(&yes.as_str()), "{yes}");
+}
+
+#[test]
+fn guesses_change_no_text() {
+    let run = |args: &[&str]| {
+        let args = [&["run", "the king and the king and the king", "-n", "60", "-s", "4"], args];
+        let output = bitnet().args(args.concat()).unwrap();
+        (stdout(&output).to_owned(), stderr(&output).to_owned())
+    };
+    let (plain, said) = run(&[]);
+    assert!(!said.contains("guesses"));
+    let (guessed, said) = run(&["--spec", "ngram", "--draft-max", "8"]);
+    assert_eq!(plain, guessed);
+    assert!(said.contains("guesses right"), "{said}");
+}
+
+#[test]
+fn prompts_are_kept_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let file = path.to_str().unwrap();
+    let prompt =
+        "Once upon a time there was a king who had a daughter, and she was so beautiful that ";
+    let run = |args: &[&str]| {
+        let all = [&["run", prompt, "-n", "20", "--temp", "0", "--prompt-cache", file], args];
+        let output = bitnet().args(all.concat()).output().unwrap();
+        (output.status.code(), stdout(&output).to_owned(), stderr(&output).to_owned())
+    };
+    let (_, first, said) = run(&["--prompt-cache-ro"]);
+    assert!(!said.contains("cached") && !path.exists());
+    assert_eq!(run(&[]).1, first);
+    let (_, again, said) = run(&[]);
+    assert!(said.contains("(16 cached)"), "{said}");
+    assert_eq!(again, first);
+    run(&["--prompt-cache-all"]);
+    let longer = format!("{prompt}{first}");
+    let all = ["run", &longer, "-n", "4", "--prompt-cache", file];
+    let said = stderr(&bitnet().args(all).unwrap()).to_owned();
+    assert!(said.contains("(32 cached)"), "{said}");
+    // Of another format, of another model, and damaged.
+    let (code, text, said) = run(&["--cache-type", "q8_0"]);
+    assert_eq!((code, text.as_str()), (Some(3), ""));
+    assert!(said.contains("--cache-type f16"), "{said}");
+    let other = folder.path().join("other.gguf");
+    let demo = crate::models::demo();
+    bitnet().arg("convert").args([&demo, &other]).args(["--to", "tq2_0"]).unwrap();
+    let (code, text, said) = run(&["-m", other.to_str().unwrap()]);
+    assert_eq!((code, text.as_str()), (Some(3), ""));
+    assert!(said.contains("another model"), "{said}");
+    let whole = fs::read(&path).unwrap();
+    for (at, damage) in [(whole.len() - 9, "a bit"), (30, "the header"), (0, "the length")] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let (code, text, said) = run(&[]);
+        assert_eq!((code, text.as_str()), (Some(3), ""), "{damage}: {said}");
+        assert!(said.contains(file), "{damage}: {said}");
+    }
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(run(&[]).0, Some(3));
 }
