@@ -5,6 +5,8 @@ use anyhow::Result;
 use clap::Parser;
 
 mod matrix;
+#[cfg(unix)]
+mod picture;
 
 /// Tasks for those who change the project.
 #[derive(Debug, Parser)]
@@ -12,10 +14,15 @@ mod matrix;
 enum Task {
     /// Write docs/reference/backend-compatibility-matrix.md from the table of kernels.
     Matrix(matrix::Args),
+    /// Draw docs/chat.svg: a terminal with a conversation.
+    #[cfg(unix)]
+    Picture(picture::Args),
 }
 
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Matrix(args) => matrix::run(&args),
+        #[cfg(unix)]
+        Task::Picture(args) => picture::run(&args),
     }
 }
