@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
@@ -49,8 +49,8 @@ impl Constraint {
         Error::Constraint { what: self.what(), why }
     }
 
-    fn grammar(&self) -> Result<TopLevelGrammar, Error> {
-        match self {
+    fn grammar(&self, limits: &ParserLimits) -> Result<GrammarInit, Error> {
+        let grammar = match self {
             Constraint::JsonSchema(schema) => {
                 let mut schema = schema.clone();
                 if let Value::Object(fields) = &mut schema {
@@ -58,15 +58,15 @@ impl Constraint {
                     let space = json!({ "whitespace_pattern": r"( |\n{1,2}[ \t]{0,20})?" });
                     fields.entry("x-guidance").or_insert(space);
                 }
-                Ok(TopLevelGrammar::from_json_schema(schema))
+                TopLevelGrammar::from_json_schema(schema)
             }
-            Constraint::Regex(regex) => Ok(TopLevelGrammar::from_regex(regex)),
+            Constraint::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Constraint::Gbnf(grammar) => {
-                let lark = gbnf::to_lark(grammar).map_err(|why| self.error(why))?;
-                Ok(TopLevelGrammar::from_lark(lark))
+                return gbnf::compile(grammar, limits).map_err(|why| self.error(why));
             }
-            Constraint::Lark(grammar) => Ok(TopLevelGrammar::from_lark(grammar.clone())),
-        }
+            Constraint::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
+        };
+        Ok(GrammarInit::Serialized(grammar))
     }
 }
 
@@ -110,7 +110,8 @@ impl Grammars {
     ///
     /// [`Error::Constraint`] where it is damaged, asks for too much, or cannot be met.
     pub(crate) fn constrain(&self, constraint: &Constraint) -> Result<Constrained, Error> {
-        let parser = self.0.create_parser(constraint.grammar()?);
+        let grammar = constraint.grammar(self.0.limits())?;
+        let parser = self.0.create_parser_from_init_default(grammar);
         let mut matcher = Matcher::new(parser);
         if let Some(why) = matcher.get_error() {
             return Err(constraint.error(why));

@@ -1,3 +1,0 @@
-pub(super) fn to_lark(_: &str) -> Result<String, String> {
-    Err("x".into())
-}
