@@ -44,8 +44,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     command.env("XDG_STATE_HOME", home.path()).env("TERM", "xterm-256color");
     command.env("COLUMNS", COLUMNS.to_string()).env("BITNET_TUNING", "none").env_remove("NO_COLOR");
     let started = spawn_command(command, Some(PATIENCE));
-    let mut session = started
-        .with_context(|| format!("{}: build it first: cargo build --release", args.program.display()))?;
+    let mut session = started.with_context(|| {
+        format!("{}: build it first: cargo build --release", args.program.display())
+    })?;
     let mut all = String::from("$ bitnet chat\r\n");
     let mut wait = |session: &mut rexpect::session::PtySession, what: &str| -> Result<()> {
         all.push_str(&session.exp_string(what)?);

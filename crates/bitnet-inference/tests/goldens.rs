@@ -8,11 +8,13 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
+mod exact;
 #[path = "common/reference.rs"]
 mod models;
 
-use bitnet_inference::{Engine, Finish, Generation, Options, Request, Sampling};
-use common::{DEMO, exact, load, logits};
+use bitnet_inference::{Engine, Finish, Generation, Request, Sampling};
+use common::{DEMO, load, logits};
+use exact::exact;
 use models::folder;
 use safetensors::SafeTensors;
 use serde_json::Value;

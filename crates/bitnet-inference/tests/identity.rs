@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
+mod exact;
 #[path = "common/reference.rs"]
 mod models;
 #[path = "common/tiny.rs"]
@@ -11,7 +12,8 @@ mod tiny;
 use bitnet_inference::{CHUNK, Engine, Error, Input, KvType, Layout, Logits, Options, Wanted};
 use bitnet_kernels::manager::KernelBackend;
 use bitnet_kernels::{Cpu, Isa};
-use common::{DEMO, exact, load, logits};
+use common::{DEMO, load, logits};
+use exact::exact;
 use sha2::{Digest, Sha256};
 use tiny::long_tiny;
 

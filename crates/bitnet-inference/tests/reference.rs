@@ -3,13 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod common;
+mod exact;
 #[path = "common/tiny.rs"]
 mod tiny;
 
 use bitnet_gguf::{Gguf, TensorType};
-use bitnet_inference::{Config, Options};
+use bitnet_inference::Config;
 use bitnet_kernels::{Format, format};
-use common::{DEMO, exact, load, logits};
+use common::{DEMO, load, logits};
+use exact::exact;
 use tiny::{TINY, long_tiny};
 
 /// A model whose weights are numbers.

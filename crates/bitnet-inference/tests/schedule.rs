@@ -6,10 +6,10 @@ mod common;
 use std::collections::HashMap;
 
 use bitnet_inference::{
-    CHUNK, Capacity, Constraint, Engine, Error, Event, Finish, Generation, KvType, Logits, Options,
-    Request, RequestId, Sampling, Scheduler, Usage, Wanted,
+    CHUNK, Capacity, Constraint, Engine, Error, Event, Finish, Generation, KvType, Options,
+    Request, RequestId, Sampling, Scheduler, Usage,
 };
-use common::{DEMO, load};
+use common::{DEMO, load, logits};
 use proptest::prelude::*;
 
 fn engine(kv: KvType) -> Engine {
@@ -323,9 +323,7 @@ fn log_probabilities_are_those_of_the_logits() {
     let mut generation = Generation::new(&engine, request.clone()).unwrap();
     let token = generation.next(|| false).unwrap().unwrap();
     let logprobs = token.logprobs.unwrap();
-    let mut session = engine.session(1).unwrap();
-    let logits = session.extend(0, &request.prompt, Wanted::All, || false).unwrap().unwrap();
-    let Logits::All(logits) = logits else { panic!("all were asked for") };
+    let logits = &logits(&engine, &request.prompt)[engine.vocabulary()..];
     let sum: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
     let expected = f64::from(logits[token.token as usize]) - sum.ln();
     assert!((f64::from(logprobs.token) - expected).abs() < 1e-5);

@@ -157,8 +157,6 @@ fn topic(rest: &str) -> Result<Topic> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
-
     use super::*;
 
     #[test]

@@ -205,8 +205,6 @@ impl Helper for Commands {}
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
-
     use super::*;
 
     /// All messages of an input.

@@ -1,15 +1,10 @@
 //! What all tests of models use. Models are compiled in, so that test programs run alone.
 
 use bitnet_gguf::Gguf;
-use bitnet_inference::{CHUNK, Engine, Input, KvType, Options};
+use bitnet_inference::{CHUNK, Engine, Input, Options};
 
 /// The trained demo model.
 pub(crate) static DEMO: &[u8] = include_bytes!("../../../../models/bitnet-tales-i2_s.gguf");
-
-/// Options under which keys and values are kept as they are computed, to compare with references.
-pub(crate) fn exact() -> Options {
-    Options { kv: KvType::F32, ..Options::default() }
-}
 
 /// A model loaded from bytes.
 pub(crate) fn load(bytes: &'static [u8], options: &Options) -> Engine {

@@ -10,7 +10,8 @@ use bitnet_kernels::format::{self, Encoding, FormatError, Tiling};
 use half::bf16;
 use safetensors::Dtype;
 
-use crate::common::{DEMO, exact, load, logits};
+use crate::common::{DEMO, load, logits};
+use crate::exact::exact;
 use crate::folders::stored_name;
 use crate::parts::{Parts, Tensor};
 

@@ -4,6 +4,8 @@
 mod bad_input;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../exact/mod.rs"]
+mod exact;
 mod folders;
 mod formats;
 mod found;

@@ -5,7 +5,8 @@ use bitnet_inference::{Engine, Error};
 use bitnet_kernels::{Format, format};
 use half::f16;
 
-use crate::common::{DEMO, exact};
+use crate::common::DEMO;
+use crate::exact::exact;
 
 /// A tensor to write.
 pub(crate) struct Tensor {
