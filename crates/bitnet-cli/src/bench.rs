@@ -1,6 +1,6 @@
 //! `bitnet bench`: how fast a model runs, in the tests, options and columns of llama-bench.
 //!
-//! Measured is [`Session`] alone: neither tokenising nor sampling. The token at each place of a
+//! Measured is [`Session`] alone: neither tokenising nor sampling. The token at each place of each
 //! sequence is fixed, so every run computes the same.
 
 mod list;
@@ -40,7 +40,11 @@ pub(crate) struct Args {
     /// Tokens in the context before each test.
     #[arg(short = 'd', long, value_name = "N,...", default_value = "0")]
     n_depth: Vec<List>,
-    /// Tokens of a prompt that are handed over at a time.
+    /// Sequences that generate at the same time, each with a prompt of its own; speeds count the tokens of
+    /// all. -npl is the same, from llama-batched-bench.
+    #[arg(long, value_name = "N,...", default_value = "1")]
+    n_parallel: Vec<List>,
+    /// Tokens of prompts that are handed over at a time.
     #[arg(short, long, value_name = "N,...", default_value = "2048")]
     batch_size: Vec<List>,
     /// Tokens of a forward pass; 128 at most, which more is too. -ub is the same.
@@ -142,7 +146,8 @@ impl Progress {
 }
 
 impl Args {
-    /// Batch by batch and depth by depth: prompts, generations, then both together.
+    /// Batch by batch, depth by depth, number of sequences by number: prompts, generations, then both
+    /// together.
     fn tests(&self) -> Vec<Test> {
         let prompts = List::join(&self.n_prompt).map(|n| (n, 0));
         let generations = List::join(&self.n_gen).map(|n| (0, n));
@@ -152,11 +157,19 @@ impl Args {
         let mut tests = Vec::new();
         for batch in List::join(&self.batch_size) {
             for ubatch in List::join(&self.ubatch_size) {
+                let ubatch = ubatch.min(batch).min(CHUNK);
                 for depth in List::join(&self.n_depth) {
-                    let ubatch = ubatch.min(batch).min(CHUNK);
-                    let test =
-                        |&(prompt, generate)| Test { prompt, generate, depth, batch, ubatch };
-                    tests.extend(kinds.iter().map(test));
+                    for parallel in List::join(&self.n_parallel) {
+                        let test = |&(prompt, generate)| Test {
+                            prompt,
+                            generate,
+                            depth,
+                            parallel,
+                            batch,
+                            ubatch,
+                        };
+                        tests.extend(kinds.iter().map(test));
+                    }
                 }
             }
         }
@@ -169,11 +182,16 @@ impl Args {
         all.any(|ubatch| ubatch != CHUNK)
     }
 
-    /// Refuses batches of nothing, and says which are larger than there are.
+    /// Refuses batches of nothing and more sequences than there can be, and says which batches are larger than
+    /// there are.
     fn check_batches(&self) -> Result<()> {
         let mut all = List::join(&self.batch_size).chain(List::join(&self.ubatch_size));
         if all.any(|n| n == 0) {
             return Err(Usage("no tokens in a batch: give -b and -ub 1 or more".to_owned()).into());
+        }
+        if let Some(n) = List::join(&self.n_parallel).find(|n| !(1..=CHUNK).contains(n)) {
+            let range = format!("{n} sequences at the same time: give -npl from 1 to {CHUNK}");
+            return Err(Usage(range).into());
         }
         for ubatch in List::join(&self.ubatch_size).filter(|&ubatch| ubatch > CHUNK) {
             exit::say(&format!(
@@ -197,7 +215,9 @@ impl Args {
         if longest > engine.context() {
             return Err(Error::Context { tokens: longest, context: engine.context() }.into());
         }
-        let mut bench = Bench { session: engine.session(1)?, vocabulary: engine.vocabulary() };
+        let sequences = tests.iter().map(|test| test.parallel).max().unwrap_or(1);
+        let (session, vocabulary) = (engine.session(sequences)?, engine.vocabulary());
+        let mut bench = Bench { session, sequences, vocabulary };
         let machine = self.roofline.then(|| Machine::new(&engine)).transpose()?;
         let model = path.map_or("the demo model".to_owned(), |path| path.display().to_string());
         for &test in tests {
@@ -245,44 +265,46 @@ impl Args {
 /// What sampling with the defaults asks for.
 const WANTED: Wanted<'_> = Wanted::Best { count: 40, also: &[] };
 
-/// A sequence to run tests on.
+/// Sequences to run tests on.
 struct Bench {
     session: Session,
+    sequences: usize,
     vocabulary: usize,
 }
 
 impl Bench {
-    /// The token at a place of the sequence: a different one at each, the same in every run.
-    fn token(&self, position: usize) -> u32 {
-        (position.wrapping_mul(7919) % self.vocabulary) as u32
+    /// The token at a place of a sequence: a different one at each, the same in every run.
+    fn token(&self, sequence: usize, position: usize) -> u32 {
+        let place = position.wrapping_mul(7919).wrapping_add(sequence.wrapping_mul(104_729));
+        (place % self.vocabulary) as u32
     }
 
-    /// Makes the sequence `length` tokens long, in forward passes as the test has them.
+    /// Makes the sequences of the test `length` tokens long, in forward passes as the test has them, and
+    /// the others empty.
     fn fill(&mut self, test: Test, length: usize) -> Result<(), Error> {
-        let there = self.session.len(0);
-        if length <= there {
-            self.session.truncate(0, length);
-            return Ok(());
+        let mut inputs = Vec::new();
+        for sequence in 0..self.sequences {
+            let length = if sequence < test.parallel { length } else { 0 };
+            self.session.truncate(sequence, length);
+            inputs.extend((self.session.len(sequence)..length).map(|position| Input {
+                sequence,
+                token: self.token(sequence, position),
+                logits: position + 1 == length,
+            }));
         }
-        let tokens: Vec<_> = (there..length).map(|position| self.token(position)).collect();
-        let batches = tokens.chunks(test.batch);
-        let mut passes: Vec<_> = batches.flat_map(|batch| batch.chunks(test.ubatch)).collect();
-        let last = passes.pop().unwrap_or_default();
-        for pass in passes {
-            let input = |&token| Input { sequence: 0, token, logits: false };
-            self.session.run(&pass.iter().map(input).collect::<Vec<_>>())?;
+        for pass in inputs.chunks(test.batch).flat_map(|batch| batch.chunks(test.ubatch)) {
+            let ends = pass.iter().filter(|input| input.logits).count();
+            self.session.step(pass, &vec![WANTED; ends])?;
         }
-        self.session.extend(0, last, WANTED, || false).map(|_| ())
+        Ok(())
     }
 
     /// How long a test takes, without the tokens before it.
     fn test(&mut self, test: Test) -> Result<Duration, Error> {
         self.fill(test, test.depth)?;
         let start = Instant::now();
-        self.fill(test, test.depth + test.prompt)?;
-        for position in test.depth + test.prompt..test.tokens() {
-            let token = self.token(position);
-            self.session.extend(0, &[token], WANTED, || false)?;
+        for length in test.depth + test.prompt..=test.tokens() {
+            self.fill(test, length)?;
         }
         Ok(start.elapsed())
     }

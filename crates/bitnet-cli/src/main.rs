@@ -144,7 +144,12 @@ fn main() -> ExitCode {
 fn args() -> Vec<OsString> {
     /// Theirs and ours.
     type Flags = &'static [(&'static str, &'static str)];
-    const BENCH: Flags = &[("-pg", "--pg"), ("-ub", "--ubatch-size"), ("-oe", "--output-err")];
+    const BENCH: Flags = &[
+        ("-pg", "--pg"),
+        ("-ub", "--ubatch-size"),
+        ("-npl", "--n-parallel"),
+        ("-oe", "--output-err"),
+    ];
     const TALK: Flags = &[("-sys", "--system"), ("-st", "--single-turn"), ("-temp", "--temp")];
     let mut args: Vec<_> = env::args_os().collect();
     let flags = match args.get(1).and_then(|command| command.to_str()) {

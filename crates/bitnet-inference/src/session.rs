@@ -208,19 +208,34 @@ impl Session {
         Ok(Some(self.found(0)))
     }
 
-    /// Runs some tokens, as [`Session::run`], and finds what is wanted of the logits of each input that
-    /// asks for them. [`Session::found`] gives it.
-    pub(crate) fn step(&mut self, inputs: &[Input], wanted: &[Wanted<'_>]) -> Result<(), Error> {
+    /// Runs some tokens, at most [`CHUNK`], in one forward pass, as [`Session::run`], and finds the logits
+    /// that are `wanted`: one entry for each input that asks for logits, in order. [`Session::found`]
+    /// gives them. So a token of each of many sequences costs one pass.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Session::run`], and if `wanted` has not as many entries.
+    pub fn step(&mut self, inputs: &[Input], wanted: &[Wanted<'_>]) -> Result<(), Error> {
+        let asked = inputs.iter().filter(|input| input.logits).count();
+        assert_eq!(wanted.len(), asked, "an entry for each input with logits");
         self.forward(inputs)?;
-        debug_assert_eq!(wanted.len(), self.outputs.len());
         if !wanted.is_empty() {
             self.find(wanted);
         }
         Ok(())
     }
 
-    /// What was wanted of the logits of output `index` of the last step.
-    pub(crate) fn found(&self, index: usize) -> Logits<'_> {
+    /// The logits that entry `index` of the last [`Session::step`] wanted.
+    ///
+    /// # Panics
+    ///
+    /// If there was no such entry.
+    #[must_use]
+    pub fn found(&self, index: usize) -> Logits<'_> {
         let rows = self.model.output().rows;
         match self.logits.is_empty() {
             true => Logits::Best(self.backend.found(index)),

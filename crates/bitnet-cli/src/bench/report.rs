@@ -36,6 +36,8 @@ pub(crate) struct Test {
     pub(crate) generate: usize,
     /// Tokens in the context before.
     pub(crate) depth: usize,
+    /// Sequences of so many tokens, at the same time.
+    pub(crate) parallel: usize,
     /// Tokens of the prompt that are handed over at a time.
     pub(crate) batch: usize,
     /// Tokens of a forward pass at most.
@@ -43,7 +45,7 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    /// All tokens.
+    /// All tokens of a sequence.
     pub(crate) fn tokens(&self) -> usize {
         [self.prompt, self.generate].iter().fold(self.depth, |sum, n| sum.saturating_add(*n))
     }
@@ -55,6 +57,9 @@ impl fmt::Display for Test {
             (prompt, 0) => write!(f, "pp{prompt}")?,
             (0, generate) => write!(f, "tg{generate}")?,
             (prompt, generate) => write!(f, "pp{prompt}+tg{generate}")?,
+        }
+        if self.parallel > 1 {
+            write!(f, " x{}", self.parallel)?;
         }
         match self.depth {
             0 => Ok(()),
@@ -104,6 +109,8 @@ pub(crate) struct Speed {
     n_prompt: usize,
     n_gen: usize,
     n_depth: usize,
+    /// Sequences at the same time, each of so many tokens; speeds count those of all.
+    n_parallel: usize,
     avg_ts: f64,
     stddev_ts: f64,
     median_ts: f64,
@@ -126,7 +133,7 @@ impl Speed {
         test: Test,
         (times, limits): (&[Duration], Option<Limits>),
     ) -> Speed {
-        let tokens = (test.prompt + test.generate) as f64;
+        let tokens = (test.parallel * (test.prompt + test.generate)) as f64;
         let samples: Vec<f64> = times.iter().map(|time| tokens / time.as_secs_f64()).collect();
         let (average, deviation) = mean(&samples);
         let middle = median(&samples);
@@ -151,6 +158,7 @@ impl Speed {
             n_prompt: test.prompt,
             n_gen: test.generate,
             n_depth: test.depth,
+            n_parallel: test.parallel,
             avg_ts: average,
             stddev_ts: deviation,
             median_ts: middle,
@@ -219,7 +227,7 @@ const ROOFLINE: usize = 10;
 const TEXT: [&str; 5] = ["model", "backend", "layout", "cache", "test"];
 
 /// The fields of [`Speed`] in CSV and SQL: all but the lists.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 23] = [
     "model_filename",
     "model_type",
     "model_size",
@@ -235,6 +243,7 @@ const FIELDS: [&str; 22] = [
     "n_prompt",
     "n_gen",
     "n_depth",
+    "n_parallel",
     "avg_ts",
     "stddev_ts",
     "median_ts",

@@ -21,7 +21,8 @@ fn check(result: &Value, test: &str, samples: usize) {
     let speeds: Vec<_> =
         result["samples_ts"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
     assert_eq!(speeds.len(), samples);
-    let tokens = result["n_prompt"].as_u64().unwrap() + result["n_gen"].as_u64().unwrap();
+    let number = |field: &str| result[field].as_u64().unwrap();
+    let tokens = number("n_parallel") * (number("n_prompt") + number("n_gen"));
     for (speed, time) in speeds.iter().zip(result["samples_ns"].as_array().unwrap()) {
         let product = speed * time.as_f64().unwrap() / 1e9;
         assert!((product - tokens as f64).abs() < 1e-6, "{product} of {tokens} tokens");
@@ -181,6 +182,28 @@ fn prompts_are_cut_as_asked() {
 }
 
 #[test]
+fn speeds_count_the_tokens_of_all_sequences() {
+    let args = ["-o", "jsonl", "-r", "1", "-npl", "3,1", "-pg", "4,2", "-d", "0,5", "-ub", "2"];
+    let lines = bench(&args);
+    let results: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let at = |depth: &'static str| {
+        ["pp4 x3", "tg2 x3", "pp4+tg2 x3", "pp4", "tg2", "pp4+tg2"]
+            .map(|test| format!("{test}{depth}"))
+    };
+    let tests = [at(""), at(" @ d5")].concat();
+    assert_eq!(results.len(), tests.len());
+    for (index, (result, test)) in results.iter().zip(&tests).enumerate() {
+        check(result, test, 1);
+        assert_eq!(result["n_parallel"], if index % 6 < 3 { 3 } else { 1 });
+    }
+    let table = bench(&["-r", "1", "-npl", "2"]);
+    assert!(table.lines().last().unwrap().contains("| tg2 x2 |"), "{table}");
+    let csv = bench(&["-r", "1", "-npl", "2", "-o", "csv"]);
+    assert!(csv.lines().next().unwrap().contains("\"n_depth\",\"n_parallel\""), "{csv}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     for (args, code, words) in [
         (&["-p", "0", "-n", "0"][..], 2, "no tests"),
@@ -190,6 +213,8 @@ fn what_cannot_be_measured_is_refused() {
         (&["-r", "0"], 2, "repetitions"),
         (&["-ub", "0"], 2, "-ub 1 or more"),
         (&["-b", "0"], 2, "-b and"),
+        (&["-npl", "0"], 2, "-npl from 1 to 128"),
+        (&["-npl", "4,129"], 2, "129 sequences"),
         (&["--prio", "1"], 2, "`nice`"),
         (&["-oe", "xml"], 2, "sql"),
         (&["-p", "4", "-d", "509"], 4, "context of 512"),
