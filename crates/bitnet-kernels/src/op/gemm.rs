@@ -214,12 +214,100 @@ struct Lines<T>(T);
 pub(super) type Codes = [Group; 2];
 
 #[inline(always)]
-fn gemm<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, mut args: GemmArgs<'_>) {
+fn gemm<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, args: GemmArgs<'_>) {
+    match args.x_scales.len() {
+        0 => {}
+        tokens if tokens <= S::FEW => few::<S, L, G, F>(s, args),
+        _ => many::<S, L, G, F>(s, args),
+    }
+}
+
+/// Few tokens: codes are used as they are unpacked, by up to four tokens whose sums stay in registers.
+#[inline(always)]
+fn few<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, mut args: GemmArgs<'_>) {
+    let rows = args.y.cols().len();
+    let cols = args.x.len() / args.x_scales.len().div_ceil(4);
+    for (p, panel) in args.panels.each(cols.div_ceil(F) * G).enumerate() {
+        let panel = panel.as_chunks().0;
+        for (four, (x, x_scales)) in args.x.chunks(cols).zip(args.x_scales.chunks(4)).enumerate() {
+            let mut sums = [[0; PANEL]; 4];
+            match x_scales.len() {
+                1 | 2 => four_sums::<S, L, G, F, 2>(s, panel, x, &mut sums),
+                3 => four_sums::<S, L, G, F, 3>(s, panel, x, &mut sums),
+                _ => four_sums::<S, L, G, F, 4>(s, panel, x, &mut sums),
+            }
+            for (n, x_scale) in x_scales.iter().enumerate() {
+                let y = args.y.row(args.y.rows().start + 4 * four + n);
+                let y = &mut y[p * PANEL..rows.min((p + 1) * PANEL)];
+                x_scale.dequantize_all(&sums[n], args.scale, S::FUSED, y);
+            }
+        }
+    }
+}
+
+/// Sums of codes times activations for the rows of a panel and the first `T` of four tokens.
+#[inline(always)]
+fn four_sums<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize, const T: usize>(
+    s: S,
+    panel: &[[Group; G]],
+    x: &[Fours],
+    out: &mut [[i32; PANEL]; 4],
+) {
+    // Zeros for the columns that the last block has too many.
+    let (whole, rest) = x.as_chunks::<F>();
+    let mut last = [[[[0; 4]; 4]; F]];
+    last[0][..rest.len()].copy_from_slice(rest);
+    let last = if rest.is_empty() { &[] } else { &last[..] };
+    match PANEL / S::ROWS {
+        2 | 4 => tokens_sums::<S, L, G, F, T, 2>(s, panel, (whole, last), out),
+        _ => tokens_sums::<S, L, G, F, T, 4>(s, panel, (whole, last), out),
+    }
+}
+
+/// [`four_sums`], `R` registers of rows at a time.
+#[inline(always)]
+fn tokens_sums<
+    S: Bytes,
+    L: Layout<G, F>,
+    const G: usize,
+    const F: usize,
+    const T: usize,
+    const R: usize,
+>(
+    s: S,
+    panel: &[[Group; G]],
+    (whole, last): (&[[Fours; F]], &[[Fours; F]]),
+    out: &mut [[i32; PANEL]; 4],
+) {
+    // As in `sums`.
+    let full = (S::FULL / F).max(1);
+    for first in (0..PANEL / S::ROWS).step_by(R) {
+        let mut sums = [[s.sums(); T]; R];
+        let mut blocks = panel.iter();
+        for x in whole.chunks(full).chain(last.chunks(1)) {
+            let mut narrow = [[s.narrow(); T]; R];
+            for (x, block) in x.iter().zip(&mut blocks) {
+                L::dots_of(s, block, first, x, &mut narrow);
+            }
+            for (sums, narrow) in sums.iter_mut().zip(narrow) {
+                for (sums, narrow) in sums.iter_mut().zip(narrow) {
+                    *sums = s.widen(*sums, narrow);
+                }
+            }
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (sums, out) in sums.into_iter().zip(&mut *out) {
+                s.add_to(sums, out, first + r);
+            }
+        }
+    }
+}
+
+/// Any number of tokens, which share the codes of a part of a panel that are unpacked in memory.
+#[inline(always)]
+fn many<S: Bytes, L: Layout<G, F>, const G: usize, const F: usize>(s: S, mut args: GemmArgs<'_>) {
     let rows = args.y.cols().len();
     let fours = args.x_scales.len().div_ceil(4);
-    if fours == 0 {
-        return;
-    }
     let cols = args.x.len() / fours;
     assert!(cols.is_multiple_of(2), "activations of padded columns");
     let width = cols.div_ceil(F);

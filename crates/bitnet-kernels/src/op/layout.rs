@@ -1,6 +1,8 @@
 //! How kernels read the layouts of [packed](crate::packed) matrices.
 
-use super::gemm::{AHEAD, Codes};
+use std::array;
+
+use super::gemm::{AHEAD, Codes, Fours};
 use crate::packed::Group;
 use crate::simd::prefetch::prefetch_behind;
 use crate::simd::{Bytes, PANEL};
@@ -13,6 +15,16 @@ pub(crate) trait Layout<const GROUPS: usize, const FOURS: usize>: 'static {
         block: &[Group; GROUPS],
         x: &[[i8; 4]; FOURS],
         sums: &mut [S::Crumbs; R],
+    );
+
+    /// Adds the products of a block with the first `T` of four tokens to sums of codes, of `R` registers
+    /// of rows from `first` on.
+    fn dots_of<S: Bytes, const R: usize, const T: usize>(
+        s: S,
+        block: &[Group; GROUPS],
+        first: usize,
+        x: &[Fours; FOURS],
+        sums: &mut [[S::Narrow; T]; R],
     );
 
     /// The codes of a block in the order of its columns, of register `r` of the rows.
@@ -35,6 +47,23 @@ impl Layout<8, 32> for I2SR32 {
             let x = [&x[q], &x[8 + q], &x[16 + q], &x[24 + q]];
             for (r, sums) in sums.iter_mut().enumerate() {
                 *sums = s.dot_crumbs(*sums, s.load(group, r), x);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn dots_of<S: Bytes, const R: usize, const T: usize>(
+        s: S,
+        block: &[Group; 8],
+        first: usize,
+        x: &[Fours; 32],
+        sums: &mut [[S::Narrow; T]; R],
+    ) {
+        for (q, group) in block.iter().enumerate() {
+            prefetch_behind(group, AHEAD);
+            let groups: [_; R] = array::from_fn(|r| s.load(group, first + r));
+            for (g, shift) in [6, 4, 2, 0].into_iter().enumerate() {
+                meet(s, groups.map(|group| s.crumbs(group, shift)), &x[8 * g + q], sums);
             }
         }
     }
@@ -86,6 +115,26 @@ impl Layout<5, 24> for Tl2R32 {
     }
 
     #[inline(always)]
+    fn dots_of<S: Bytes, const R: usize, const T: usize>(
+        s: S,
+        block: &[Group; 5],
+        first: usize,
+        x: &[Fours; 24],
+        sums: &mut [[S::Narrow; T]; R],
+    ) {
+        prefetch_behind(&block[4], AHEAD);
+        for j in 0..4 {
+            prefetch_behind(&block[j], AHEAD);
+            let triples: [_; R] = array::from_fn(|r| Self::triples(s, block, j, first + r));
+            for (half, x) in x[6 * j..6 * j + 6].as_chunks::<3>().0.iter().enumerate() {
+                for (x, shift) in x.iter().zip([4, 2, 0]) {
+                    meet(s, triples.map(|triples| s.crumbs(triples[half], shift)), x, sums);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn codes<S: Bytes>(s: S, block: &[Group; 5], r: usize, codes: &mut [Codes]) {
         for j in 0..4 {
             let [low, high] = Self::triples(s, block, j, r);
@@ -93,6 +142,22 @@ impl Layout<5, 24> for Tl2R32 {
             put(s, [s.crumbs(low, 4), s.crumbs(low, 2)], r, &mut codes[0]);
             put(s, [s.crumbs(low, 0), s.crumbs(high, 4)], r, &mut codes[1]);
             put(s, [s.crumbs(high, 2), s.crumbs(high, 0)], r, &mut codes[2]);
+        }
+    }
+}
+
+/// Adds the products of four columns of `R` registers of rows with the first `T` tokens.
+#[inline(always)]
+fn meet<S: Bytes, const R: usize, const T: usize>(
+    s: S,
+    codes: [S::Vec; R],
+    x: &Fours,
+    sums: &mut [[S::Narrow; T]; R],
+) {
+    for (t, x) in x[..T].iter().enumerate() {
+        let x = s.splat(x);
+        for (r, sums) in sums.iter_mut().enumerate() {
+            sums[t] = s.dot(sums[t], codes[r], x);
         }
     }
 }

@@ -185,6 +185,7 @@ impl Bytes for Avx2 {
     const TILE_REGISTERS: usize = 2;
     const TOGETHER: bool = true;
     const TILE_FOURS: usize = 1;
+    const FEW: usize = 4;
 
     #[inline(always)]
     fn load(self, group: &[u8; 4 * PANEL], r: usize) -> __m256i {

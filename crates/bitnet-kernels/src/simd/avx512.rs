@@ -161,6 +161,7 @@ impl Bytes for Avx512 {
     const TILE_REGISTERS: usize = 2;
     const TOGETHER: bool = true;
     const TILE_FOURS: usize = 3;
+    const FEW: usize = 8;
 
     #[inline(always)]
     fn load(self, group: &[u8; 4 * PANEL], r: usize) -> __m512i {

@@ -124,6 +124,8 @@ pub(crate) trait Bytes: Token {
     const TILE_REGISTERS: usize;
     /// Fours of tokens in a gemm tile.
     const TILE_FOURS: usize;
+    /// Tokens up to which gemm uses codes as it unpacks them, and does not put them down for all.
+    const FEW: usize = 2;
     /// Whether gemv takes two panels together: their sums must fit into the registers.
     const TOGETHER: bool;
     /// Whether there are fused multiply-adds of floats.

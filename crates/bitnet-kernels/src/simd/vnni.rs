@@ -49,6 +49,7 @@ macro_rules! vnni {
             const TILE_REGISTERS: usize = $registers;
             const TOGETHER: bool = $registers == 2;
             const TILE_FOURS: usize = 3;
+            const FEW: usize = 4 * $registers;
 
             #[inline(always)]
             fn load(self, group: &[u8; 4 * PANEL], r: usize) -> $vec {
