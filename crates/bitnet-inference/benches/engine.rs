@@ -10,8 +10,8 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bitnet_inference::{
-    CHUNK, Capacity, Constraint, Dry, Engine, Event, Generation, Input, Logits, Options, Request,
-    Sampler, Sampling, Scheduler, Usage, Wanted,
+    CHUNK, Capacity, Constraint, Dry, Engine, Event, Generation, Input, Options, Request, Sampler,
+    Sampling, Scheduler, Usage, Wanted,
 };
 use bitnet_kernels::limits::median;
 use serde_json::json;
@@ -33,7 +33,7 @@ const SMOKE: Effort = Effort { rounds: 1, steps: 2, prompt: 40, draws: 1 };
 /// Sequences that generate at the same time.
 const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
 /// Tokens in the context of each of them before.
-const DEPTH: usize = 64;
+const DEPTH: usize = 32;
 /// Tokens that samplers look back at.
 const HISTORY: usize = 2048;
 /// Tokens to guess at most.
@@ -169,9 +169,7 @@ impl Bench {
         }
         // Until the last of them generates.
         while scheduler.step()?.len() < batch {}
-        let seconds = time(|| {
-            (0..self.effort.steps).try_for_each(|_| scheduler.step().map(|events| drop(events)))
-        })?;
+        let seconds = time(|| (0..self.effort.steps).try_for_each(|_| scheduler.step().map(drop)))?;
         Ok(seconds / self.effort.steps as f64)
     }
 
@@ -248,7 +246,7 @@ impl Bench {
         let seconds = time(|| {
             (0..draws).try_for_each(|_| {
                 black_box(sampler.wanted(history, 0));
-                sampler.sample(black_box(logits), history).map(|token| drop(black_box(token)))
+                sampler.sample(black_box(logits), history).map(|token| _ = black_box(token))
             })
         })?;
         Ok(seconds / draws as f64)
@@ -289,7 +287,8 @@ impl Bench {
         // Hot enough for any model to say something new.
         let hot = |seed| Sampling { temperature: 3.0, ..sampling(seed) };
         let loops = |_| Sampling::greedy();
-        let texts: [(&str, &dyn Fn(usize) -> Sampling, bool); 3] = [
+        type Text<'a> = (&'a str, &'a dyn Fn(usize) -> Sampling, bool);
+        let texts: [Text<'_>; 3] = [
             ("one token over and over", &|_| biased.clone(), false),
             ("greedy, after a prompt that repeats", &loops, true),
             ("temperature 3", &hot, false),

@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn tests_have_the_names_of_llama_bench() {
         let name = |prompt, generate, depth| {
-            Test { prompt, generate, depth, batch: 1, ubatch: 1 }.to_string()
+            Test { prompt, generate, depth, batch: 1, ubatch: 1, parallel: 1 }.to_string()
         };
         assert_eq!(name(512, 0, 0), "pp512");
         assert_eq!(name(0, 128, 0), "tg128");
