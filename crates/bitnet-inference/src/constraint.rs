@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokRxInfo, TokTrie};
@@ -12,6 +13,20 @@ use crate::Error;
 use crate::tokenizer::Tokenizer;
 
 mod gbnf;
+mod limits;
+mod regex;
+mod watch;
+
+use watch::Watch;
+
+/// Bytes of stack for what llguidance does one within the other, of which there may be
+/// [`limits::LEVELS`].
+const STACK: usize = 128 << 20;
+
+/// Why a constraint that no text meets is refused.
+const NOTHING: &str = "there is no text that it describes";
+/// Characters of a reason at most.
+const REASON: usize = 300;
 
 /// What a text must be.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,15 +58,13 @@ impl Constraint {
     }
 
     fn error(&self, why: impl fmt::Display) -> Error {
-        // The first lines say what is wrong; what follows is the state of a parser.
-        let why = why.to_string();
-        let why = why.split("\n<state>").next().unwrap_or_default().trim().to_owned();
-        Error::Constraint { what: self.what(), why }
+        Error::Constraint { what: self.what(), why: reason(&why.to_string()) }
     }
 
-    fn grammar(&self, limits: &ParserLimits) -> Result<GrammarInit, Error> {
-        let grammar = match self {
+    fn grammar(&self, limits: &ParserLimits) -> Result<GrammarInit, String> {
+        Ok(GrammarInit::Serialized(match self {
             Constraint::JsonSchema(schema) => {
+                limits::check_schema(schema)?;
                 let mut schema = schema.clone();
                 if let Value::Object(fields) = &mut schema {
                     // As much space as people put between things, but not without end.
@@ -60,18 +73,39 @@ impl Constraint {
                 }
                 TopLevelGrammar::from_json_schema(schema)
             }
-            Constraint::Regex(regex) => TopLevelGrammar::from_regex(regex),
-            Constraint::Gbnf(grammar) => {
-                return gbnf::compile(grammar, limits).map_err(|why| self.error(why));
+            Constraint::Lark(grammar) => {
+                limits::check_lark(grammar)?;
+                TopLevelGrammar::from_lark(grammar.clone())
             }
-            Constraint::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
-        };
-        Ok(GrammarInit::Serialized(grammar))
+            Constraint::Regex(regex) => return regex::compile(regex, limits),
+            Constraint::Gbnf(grammar) => return gbnf::compile(grammar, limits),
+        }))
+    }
+}
+
+/// The reason in what llguidance says: its first line, and the one behind it that says more.
+fn reason(said: &str) -> String {
+    let mut lines = said.trim().lines();
+    let first = lines.next().unwrap_or_default();
+    let more = lines.find_map(|line| line.strip_prefix("error: "));
+    let why = match first {
+        "NoExtensionBias" => NOTHING.to_owned(),
+        "operation cancelled" => "it takes too long to find out how a text can go on".to_owned(),
+        // Numbers that it does not calculate with, or more of something than it can count.
+        _ if first.starts_with("panic: ") => "it asks for more than can be worked out".to_owned(),
+        _ => [first].into_iter().chain(more).collect::<Vec<_>>().join(" "),
+    };
+    match why.char_indices().nth(REASON) {
+        Some((end, _)) => format!("{}…", &why[..end]),
+        None => why,
     }
 }
 
 /// What constraints need to know of a vocabulary.
-pub(crate) struct Grammars(ParserFactory);
+pub(crate) struct Grammars {
+    factory: ParserFactory,
+    watch: Watch,
+}
 
 impl fmt::Debug for Grammars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,7 +135,10 @@ impl Grammars {
         let mut factory = ParserFactory::new_simple(&environment).map_err(|e| e.to_string())?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Grammars(factory))
+        // Done when it is needed, it can be ended.
+        factory.limits_mut().precompute_large_lexemes = false;
+        let watch = Watch::new().map_err(|e| e.to_string())?;
+        Ok(Grammars { factory, watch })
     }
 
     /// A constraint at the beginning of a text.
@@ -110,14 +147,26 @@ impl Grammars {
     ///
     /// [`Error::Constraint`] where it is damaged, asks for too much, or cannot be met.
     pub(crate) fn constrain(&self, constraint: &Constraint) -> Result<Constrained, Error> {
-        let grammar = constraint.grammar(self.0.limits())?;
-        let parser = self.0.create_parser_from_init_default(grammar);
-        let mut matcher = Matcher::new(parser);
-        if let Some(why) = matcher.get_error() {
-            return Err(constraint.error(why));
-        }
-        matcher.compute_mask_or_eos().map_err(|why| constraint.error(why))?;
-        Ok(Constrained { constraint: constraint.clone(), matcher })
+        let matcher = self.matcher(constraint).map_err(|why| constraint.error(why))?;
+        let watch = self.watch.clone();
+        let mut constrained = Constrained { constraint: constraint.clone(), matcher, watch };
+        constrained.allowed()?;
+        Ok(constrained)
+    }
+
+    fn matcher(&self, constraint: &Constraint) -> Result<Matcher, String> {
+        let create = || {
+            let grammar = constraint.grammar(self.factory.limits())?;
+            let parser = self.factory.create_parser_from_init_default(grammar);
+            parser.map_err(|why| why.to_string())
+        };
+        let parser = thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, create);
+            let result = thread.map_err(|why| format!("there can be no thread for it: {why}"))?;
+            result.join().unwrap_or_else(|_| Err("panic: ".into()))
+        })?;
+        let matcher = Matcher::new(Ok(parser)).into_cancellable();
+        matcher.get_error().map_or(Ok(matcher), Err)
     }
 }
 
@@ -125,6 +174,7 @@ impl Grammars {
 pub(crate) struct Constrained {
     constraint: Constraint,
     matcher: Matcher,
+    watch: Watch,
 }
 
 impl fmt::Debug for Constrained {
@@ -140,7 +190,8 @@ impl Constrained {
     ///
     /// [`Error::Constraint`] where finding out takes too much.
     pub(crate) fn allowed(&mut self) -> Result<SimpleVob, Error> {
-        self.matcher.compute_mask_or_eos().map_err(|why| self.constraint.error(why))
+        let mask = self.watch.run(&mut self.matcher, Matcher::compute_mask_or_eos);
+        mask.map_err(|why| self.constraint.error(why))
     }
 
     /// Goes on behind a token that is allowed. True where nothing can come after it.
@@ -149,7 +200,8 @@ impl Constrained {
     ///
     /// As [`Constrained::allowed`].
     pub(crate) fn push(&mut self, token: u32) -> Result<bool, Error> {
-        self.matcher.consume_token(token).map_err(|why| self.constraint.error(why))?;
+        let pushed = self.watch.run(&mut self.matcher, |matcher| matcher.consume_token(token));
+        pushed.map_err(|why| self.constraint.error(why))?;
         Ok(self.matcher.is_stopped())
     }
 }

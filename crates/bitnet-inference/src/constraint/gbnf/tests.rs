@@ -178,7 +178,7 @@ fn texts_without_end() {
     for grammar in ["root ::= root", "root ::= \"a\" root", "root ::= a\na ::= b+\nb ::= a \"x\""] {
         assert_eq!(
             compile(grammar, &ParserLimits::default()).err().unwrap(),
-            "the rule \"root\" has no end: no text is what it describes"
+            "the rule \"root\" has no end: there is no text that it describes"
         );
     }
 }
@@ -255,19 +255,19 @@ fn grammars_that_are_too_large() {
     let double = |i| format!("r{i} ::= r{} r{} \"x\"\n", i + 1, i + 1);
     let doubled: String = (0..40).map(double).collect();
     let why = refused(&format!("root ::= r0\n{doubled}r40 ::= \"a\""));
-    assert_eq!(why, "the rule \"r25\" is too large to be matched as a whole");
+    assert_eq!(why, "the rule \"r23\" is too large to be matched as a whole");
     let many = |n| (0..n).map(|i| format!("| \"{i}\" root ")).collect::<String>();
     assert!(refused(&format!("root ::= {}", many(6000))).contains("5000 regular expressions"));
     let class: String = (0..1001).map(|i| char::from_u32(0x4e00 + 2 * i).unwrap()).collect();
     assert!(refused(&format!("root ::= [{class}]")).contains("1001 ranges"));
     let symbols = |n| format!("root ::= \"a\" {} | \"b\"", "(root | root)".repeat(n));
-    assert!(refused(&symbols(31_000)).contains("30000 symbols"));
+    assert!(refused(&symbols(11_000)).contains("10000 symbols"));
 }
 
 /// Rules that each name the next one.
 #[test]
 fn long_chains() {
-    for n in [1000, 20_000] {
+    for n in [1000, 5000] {
         for last in ["\"y\"", "\"y\" | \"(\" r0 \")\""] {
             let next = |i| format!("r{i} ::= \"x\" r{} | \"z\"\n", i + 1);
             let chain: String = (0..n).map(next).collect();

@@ -7,14 +7,15 @@ use llguidance::derivre::{ExprRef, RegexAst};
 use llguidance::earley::lexerspec::{LexemeClass, LexerSpec};
 use llguidance::earley::{Grammar, SymIdx, SymbolProps};
 
+use super::super::NOTHING;
 use super::{Expression, Rules};
 
 /// Symbols of a grammar at most: llguidance numbers them with 16 bits.
-const SYMBOLS: usize = 30_000;
+const SYMBOLS: usize = 10_000;
 /// Regular expressions of a grammar at most: each is compared with all others.
 const LEXEMES: usize = 5000;
 /// The size of a regular expression at most, with all that it refers to.
-const SIZE: usize = 200_000;
+const SIZE: usize = 500_000;
 
 /// Makes a grammar of rules.
 ///
@@ -53,7 +54,7 @@ pub(super) fn write(rules: &Rules, limits: &ParserLimits) -> Result<GrammarInit,
     }
     match writer.sequence(&Expression::Rule(rules.root))? {
         Some(symbols) => writer.add(start, symbols)?,
-        None => return Err("the rule \"root\" has no end: no text is what it describes".into()),
+        None => return Err(format!("the rule \"root\" has no end: {NOTHING}")),
     }
     Ok(GrammarInit::Internal(writer.grammar, writer.spec))
 }
@@ -100,19 +101,30 @@ impl Order {
                 regular.extend((left[other] == 0).then_some(other));
             }
         }
-        // A regular rule always has a text.
-        let mut ends: Vec<bool> = left.iter().map(|&left| left == 0).collect();
-        let mut others = Vec::new();
-        let mut todo: VecDeque<usize> = needed().filter(|&rule| !ends[rule]).collect();
-        while let Some(rule) = todo.pop_front() {
-            if !ends[rule] && can_end(&rules.rules[rule].body, &ends) {
-                ends[rule] = true;
-                others.push(rule);
-                todo.extend(&naming[rule]);
-            }
-        }
+        let is_regular = left.iter().map(|&left| left == 0).collect();
+        let others = with_texts(rules, &naming, &is_needed, is_regular);
         Order { regular, others }
     }
+}
+
+/// The rules that are needed and not regular, and of which there are texts. Regular ones always have one.
+fn with_texts(
+    rules: &Rules,
+    naming: &[Vec<usize>],
+    is_needed: &[bool],
+    mut ends: Vec<bool>,
+) -> Vec<usize> {
+    let mut found = Vec::new();
+    let needed = (0..rules.rules.len()).filter(|&rule| is_needed[rule]);
+    let mut todo: VecDeque<usize> = needed.filter(|&rule| !ends[rule]).collect();
+    while let Some(rule) = todo.pop_front() {
+        if !ends[rule] && can_end(&rules.rules[rule].body, &ends) {
+            ends[rule] = true;
+            found.push(rule);
+            todo.extend(&naming[rule]);
+        }
+    }
+    found
 }
 
 /// Whether there is a text of this, with only the rules of which there is one.
