@@ -330,3 +330,14 @@ fn log_probabilities_are_those_of_the_logits() {
     assert_eq!(logprobs.top[0], (token.token, logprobs.token));
     assert_eq!(logprobs.top.len(), 3);
 }
+
+#[test]
+fn where_nothing_can_come_the_text_ends() {
+    let engine = engine(KvType::F16);
+    for ignore_end in [false, true] {
+        let constraint = Some(Constraint::Regex(String::new()));
+        let plain = Request::new(vec![2040, 1450], Sampling::greedy(), 5);
+        let outcome = alone(&engine, &Request { constraint, ignore_end, ..plain });
+        assert_eq!((outcome.tokens, outcome.finish), (vec![], Finish::Stop));
+    }
+}

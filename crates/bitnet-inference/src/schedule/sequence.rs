@@ -200,7 +200,8 @@ impl<'a> Sequence<'a> {
                 self.sampler.sample_of(logits, &self.tokens, is_allowed)?
             }
         };
-        if self.engine.is_end(token) && !self.ignore_end {
+        // Where ends are to be ignored, a constraint can leave nothing else.
+        if self.engine.is_end(token) && (!self.ignore_end || self.constrained.is_some()) {
             return Ok(Some(Finish::Stop));
         }
         let complete = match &mut self.constrained {
