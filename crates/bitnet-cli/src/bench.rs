@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bitnet_inference::{CHUNK, Engine, Error, Input, Options, Session, Wanted};
+use bitnet_inference::{Best, CHUNK, Engine, Error, Input, Options, Session, Wanted};
 use bitnet_kernels::{Pool, limits};
 
 use crate::exit::{self, End, Usage};
@@ -263,7 +263,7 @@ impl Args {
 }
 
 /// What sampling with the defaults asks for.
-const WANTED: Wanted<'_> = Wanted::Best { count: 40, also: &[] };
+const WANTED: Wanted<'_> = Wanted::Best(Best { count: 40, also: &[], only: None });
 
 /// Sequences to run tests on.
 struct Bench {

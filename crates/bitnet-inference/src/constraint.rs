@@ -149,7 +149,8 @@ impl Grammars {
     pub(crate) fn constrain(&self, constraint: &Constraint) -> Result<Constrained, Error> {
         let matcher = self.matcher(constraint).map_err(|why| constraint.error(why))?;
         let watch = self.watch.clone();
-        let mut constrained = Constrained { constraint: constraint.clone(), matcher, watch };
+        let constraint = constraint.clone();
+        let mut constrained = Constrained { constraint, matcher, watch, allowed: None };
         constrained.allowed()?;
         Ok(constrained)
     }
@@ -175,6 +176,8 @@ pub(crate) struct Constrained {
     constraint: Constraint,
     matcher: Matcher,
     watch: Watch,
+    /// The tokens that may come next, once they are known.
+    allowed: Option<SimpleVob>,
 }
 
 impl fmt::Debug for Constrained {
@@ -189,9 +192,15 @@ impl Constrained {
     /// # Errors
     ///
     /// [`Error::Constraint`] where finding out takes too much.
-    pub(crate) fn allowed(&mut self) -> Result<SimpleVob, Error> {
-        let mask = self.watch.run(&mut self.matcher, Matcher::compute_mask_or_eos);
-        mask.map_err(|why| self.constraint.error(why))
+    pub(crate) fn allowed(&mut self) -> Result<&SimpleVob, Error> {
+        let allowed = match self.allowed.take() {
+            Some(allowed) => allowed,
+            None => {
+                let found = self.watch.run(&mut self.matcher, Matcher::compute_mask_or_eos);
+                found.map_err(|why| self.constraint.error(why))?
+            }
+        };
+        Ok(self.allowed.insert(allowed))
     }
 
     /// Goes on behind a token that is allowed. True where nothing can come after it.
@@ -200,6 +209,7 @@ impl Constrained {
     ///
     /// As [`Constrained::allowed`].
     pub(crate) fn push(&mut self, token: u32) -> Result<bool, Error> {
+        self.allowed = None;
         let pushed = self.watch.run(&mut self.matcher, |matcher| matcher.consume_token(token));
         pushed.map_err(|why| self.constraint.error(why))?;
         Ok(self.matcher.is_stopped())

@@ -47,7 +47,7 @@ pub use sample::{Dry, LogProbabilities, Sampler, Sampling, Stage};
 pub use schedule::{
     Capacity, End, Event, Finish, Request, RequestId, Scheduler, Timings, Token, Usage,
 };
-pub use session::{CHUNK, Input, Logits, Session, Wanted};
+pub use session::{Best, CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;
 pub use source::{
     Checkpoint, Contents, Metadata, ReadAs, StoredTensor, TernaryMatrix, ternary_sha256,

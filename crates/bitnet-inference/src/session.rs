@@ -248,8 +248,12 @@ impl Session {
         let head = self.model.output();
         self.logits.clear();
         // Who wants all of some rows reads the whole output layer in any case.
-        if let Some(all) = wanted.iter().map(Wanted::best).collect::<Option<Vec<_>>>()
-            && self.backend.best(head, &self.scratch.last, &all)
+        let best = wanted.iter().map(|wanted| match wanted {
+            Wanted::All => None,
+            Wanted::Best(best) => Some(*best),
+        });
+        if let Some(best) = best.collect::<Option<Vec<_>>>()
+            && self.backend.best(head, &self.scratch.last, &best)
         {
             return;
         }
@@ -310,22 +314,18 @@ pub enum Wanted<'a> {
     /// Those of all tokens.
     All,
     /// Enough for the greatest, which costs less in a large vocabulary. All may come all the same.
-    Best {
-        /// So many of the greatest, the tokens in `also` not counted.
-        count: usize,
-        /// Those of these tokens.
-        also: &'a [u32],
-    },
+    Best(Best<'a>),
 }
 
-impl<'a> Wanted<'a> {
-    /// How many of the greatest, and which others, if not all.
-    fn best(&self) -> Option<(usize, &'a [u32])> {
-        match *self {
-            Wanted::All => None,
-            Wanted::Best { count, also } => Some((count, also)),
-        }
-    }
+/// The greatest logits, and some others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Best<'a> {
+    /// So many of the greatest, the tokens in `also` not counted.
+    pub count: usize,
+    /// Those of these tokens.
+    pub also: &'a [u32],
+    /// Of these tokens only: token `i` where bit `i % 32` of word `i / 32` is set.
+    pub only: Option<&'a [u32]>,
 }
 
 /// Logits after a token. They are the same bits in either form.
@@ -333,7 +333,7 @@ impl<'a> Wanted<'a> {
 pub enum Logits<'a> {
     /// Those of all tokens `[vocabulary]`.
     All(&'a [f32]),
-    /// Those of some tokens, each once, in no order; all others are less than the least of those
-    /// that were asked for.
+    /// Those of some tokens, each once, in no order; all others of which one could be asked for are less
+    /// than the least of those that were.
     Best(&'a [Candidate]),
 }

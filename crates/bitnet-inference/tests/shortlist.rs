@@ -2,7 +2,9 @@
 
 use bitnet_gguf::Gguf;
 use bitnet_inference::synth::{Shape, Synthetic};
-use bitnet_inference::{Engine, Logits, Options, Sampler, Sampling, Wanted};
+use bitnet_inference::{
+    Constraint, Engine, Generation, Logits, Options, Request, Sampler, Sampling, Wanted,
+};
 use bitnet_kernels::Format;
 
 /// A vocabulary that has a shortlist.
@@ -68,4 +70,35 @@ fn all_tokens_take_part_where_sampling_asks_for_all() {
     let settings = Sampling { top_k: 0, ..Sampling::default() };
     let mut sampler = Sampler::new(settings.clone(), &engine).expect("settings");
     assert_eq!(sampler.wanted(&[1, 2], 0), Wanted::All);
+}
+
+/// What a constraint leaves is looked for among the condensed rows, and multiplied at once where it is
+/// little.
+#[test]
+fn what_a_constraint_allows_gives_the_same_tokens() {
+    let engine = engine();
+    let plain = Sampling { seed: 5, ..Sampling::default() };
+    let samplings = [
+        Sampling { temperature: 0.0, ..plain.clone() },
+        Sampling { repeat_penalty: 1.5, logit_bias: [(97, 2.0)].into(), ..plain.clone() },
+        plain,
+    ];
+    for regex in ["[a-z ]{60,90}", "([ab]c)+", "[^x]{1,40}"] {
+        for sampling in &samplings {
+            let request = Request {
+                constraint: Some(Constraint::Regex(regex.to_owned())),
+                ..Request::new(vec![1, 4000, 77], sampling.clone(), 30)
+            };
+            // Log-probabilities need all logits.
+            let all = Request { logprobs: Some(1), ..request.clone() };
+            let [(some, read), (all, read_all)] = [request, all].map(|request| {
+                let mut text = Generation::new(&engine, request).expect("a sound request");
+                while text.next(|| false).expect("a forward pass").is_some() {}
+                let [_, read] = text.read();
+                (text.generated().to_vec(), read.head)
+            });
+            assert_eq!(some, all, "{regex} {sampling:?}");
+            assert!(some.len() > 1 && read < read_all, "{regex}: {read} of {read_all} bytes");
+        }
+    }
 }

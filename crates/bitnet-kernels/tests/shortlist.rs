@@ -4,7 +4,7 @@
 use bitnet_kernels::op::{HeadArgs, HeadFn};
 use bitnet_kernels::pool::Tile;
 use bitnet_kernels::shortlist::{Candidate, Layer, Query, Search, Shortlist, ShortlistError};
-use bitnet_kernels::{Bound, Calls, Cpu, Format, Isa, KernelManager, Pool, format};
+use bitnet_kernels::{Bound, Calls, Cpu, Format, Isa, KernelManager, Operation, Pool, format};
 use proptest::prelude::*;
 
 const COLS: usize = 256;
@@ -52,11 +52,19 @@ impl Case {
     /// Checks the `k` greatest, and gives the number of rows multiplied exactly. Searches for others at
     /// the same time.
     fn check(&self, x: &[f32], k: usize, also: &[u32]) -> usize {
+        self.check_only(x, k, also, None)
+    }
+
+    /// As [`Case::check`], of some rows.
+    fn check_only(&self, x: &[f32], k: usize, also: &[u32], only: Option<&[u32]>) -> usize {
         let (mut search, mut calls) = (Search::default(), Calls::default());
         let layer = Layer { weights: &self.weights, head: &self.head };
         let (other, opposite) = (noise(97, COLS), x.iter().map(|x| -x).collect::<Vec<_>>());
-        let queries = [(&other[..], 3, &[][..]), (x, k, also), (&opposite, 1, &[])]
-            .map(|(x, k, also)| Query { x, k, also });
+        let queries = [
+            Query { x: &other, k: 3, also: &[], only: None },
+            Query { x, k, also, only },
+            Query { x: &opposite, k: 1, also: &[], only: None },
+        ];
         assert!(self.list.best(layer, &queries, (&self.pool, &mut search, &mut calls)));
         self.check_found(queries[0], search.found(0));
         self.check_found(queries[2], search.found(2));
@@ -68,18 +76,29 @@ impl Case {
     }
 
     /// Checks what a query found, and gives the number of rows.
-    fn check_found(&self, Query { x, k, also }: Query<'_>, found: &[Candidate]) -> usize {
+    fn check_found(&self, query: Query<'_>, found: &[Candidate]) -> usize {
+        let Query { x, k, also, only } = query;
         let all = self.all(x);
+        let can_be = |id: u32| {
+            let word = |words: &[u32]| words.get(id as usize / 32).copied().unwrap_or(0);
+            only.is_none_or(|words| word(words) >> (id % 32) & 1 == 1)
+        };
+        let also: Vec<_> = also.iter().copied().filter(|&id| can_be(id)).collect();
         let mut ids: Vec<_> = found.iter().map(|found| found.id).collect();
         ids.sort_unstable();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "a row twice");
         assert!(also.iter().all(|id| ids.binary_search(id).is_ok()), "a row asked for is missing");
+        assert!(ids.iter().all(|&id| can_be(id)), "a row that cannot be");
         for found in found {
             let want = all[found.id as usize];
             let same = found.logit.to_bits() == want.to_bits();
             assert!(same || found.logit.is_nan() && want.is_nan(), "{found:?}, not {want}");
         }
-        let mut others: Vec<_> = (0..self.rows as u32).filter(|id| !also.contains(id)).collect();
+        let others = (0..self.rows as u32).filter(|&id| can_be(id) && !also.contains(&id));
+        let mut others: Vec<_> = others.collect();
+        if others.is_empty() {
+            return found.len();
+        }
         others.sort_by(|&a, &b| all[b as usize].total_cmp(&all[a as usize]));
         let least = all[others[k.min(others.len()) - 1] as usize];
         for id in others {
@@ -128,6 +147,30 @@ fn greatest_logits_are_found_in_every_format_and_on_every_instruction_set() {
             }
         }
     }
+}
+
+#[test]
+fn only_some_rows_are_looked_for() {
+    let case = Case::new(Format::F16, &noise(1, 4100 * COLS), &KernelManager::new());
+    let x = noise(2, COLS);
+    // Every second row; those of a few panels; two rows; rows there are not; as many as are wanted.
+    let half = vec![0x5555_5555; 129];
+    let panels = [&[0; 70][..], &[u32::MAX; 9], &[0; 50]].concat();
+    let two = [vec![1], vec![0; 100], vec![1 << 31]].concat();
+    let beyond = [vec![0; 128], vec![!0b1111]].concat();
+    for (only, most) in [(half, 600), (panels, 9 * 32), (two, 2), (beyond, 0), (vec![0b111], 3)] {
+        for (k, also) in [(1, &[][..]), (3, &[70 * 32 + 1, 0, 33]), (40, &[4099])] {
+            let exact = case.check_only(&x, k, also, Some(&only));
+            assert!(exact <= most, "{exact} rows, not {most}");
+        }
+    }
+    // Where there are few, nothing is scanned, and hidden states can be of any size.
+    let (mut search, mut calls) = (Search::default(), Calls::default());
+    let layer = Layer { weights: &case.weights, head: &case.head };
+    let query = Query { x: &[1e34; COLS], k: 1, also: &[], only: Some(&[0b1010]) };
+    assert!(case.list.best(layer, &[query], (&case.pool, &mut search, &mut calls)));
+    assert_eq!(search.read(), 2 * 2 * COLS as u64);
+    assert!(calls.iter().all(|(kernel, _)| kernel.operation() == Operation::Head), "{calls:?}");
 }
 
 #[test]
@@ -199,7 +242,7 @@ fn hidden_states_that_are_too_great_or_small_are_left_to_the_whole_layer() {
     let layer = Layer { weights: &case.weights, head: &case.head };
     for (x, looked) in [(1e-45, false), (1e-20, false), (1.0, true), (1e20, false), (1e34, false)] {
         let work = (&case.pool, &mut search, &mut calls);
-        let query = Query { x: &[x; COLS], k: 1, also: &[] };
+        let query = Query { x: &[x; COLS], k: 1, also: &[], only: None };
         assert_eq!(case.list.best(layer, &[query], work), looked, "{x}");
     }
 }
@@ -237,7 +280,7 @@ fn what_is_not_finite_is_not_hidden() {
     let (mut search, mut calls) = (Search::default(), Calls::default());
     let layer = Layer { weights: &case.weights, head: &case.head };
     let x = noise(13, COLS);
-    let query = |x| Query { x, k: 1, also: &[] };
+    let query = |x| Query { x, k: 1, also: &[], only: None };
     assert!(case.list.best(layer, &[query(&x[..])], (&case.pool, &mut search, &mut calls)));
     let not_finite = search.found(0).iter().filter(|found| !found.logit.is_finite());
     assert_eq!(not_finite.count(), 2);
@@ -269,6 +312,7 @@ proptest! {
         k in 1..50_usize,
         power in -8..8_i32,
         also in proptest::collection::vec(0..300_u32, 0..5),
+        only in proptest::option::of(proptest::collection::vec(any::<u32>(), 0..11)),
     ) {
         let mut numbers = noise(seed, rows * COLS);
         // Rows of different sizes.
@@ -280,6 +324,6 @@ proptest! {
         let mut also: Vec<_> = also.into_iter().filter(|&id| (id as usize) < rows).collect();
         also.dedup();
         prop_assume!(also.len() < rows);
-        case.check(&noise(seed ^ 1, COLS), k, &also);
+        case.check_only(&noise(seed ^ 1, COLS), k, &also, only.as_deref());
     }
 }

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::kernels::Kernels;
 use super::{Backend, Heads, Norm, Row};
-use crate::Error;
 use crate::kv::KvCache;
 use crate::linear::{Linear, Tiles};
 use crate::matrix::FloatMatrix;
 use crate::state::{Floats, Quantized};
+use crate::{Best, Error};
 
 /// Attention by rows is shared out well if it makes so many tiles for each thread.
 const SHARES: usize = 8;
@@ -443,14 +443,14 @@ impl Backend for CpuBackend {
         self.read.head += head.weights(0..head.rows).len() as u64;
     }
 
-    fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: &[(usize, &[u32])]) -> bool {
+    fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: &[Best<'_>]) -> bool {
         let Some(shortlist) = &head.shortlist else {
             return false;
         };
         let weights = head.weights(0..head.rows);
         let layer = Layer { weights, head: &head.head };
         let work = (&*self.pool, &mut self.search, &mut self.calls);
-        let query = |(row, &(k, also)): (usize, &(usize, _))| Query { x: x.row(row), k, also };
+        let query = |(row, &Best { count: k, also, only })| Query { x: x.row(row), k, also, only };
         let queries: Vec<_> = wanted.iter().enumerate().map(query).collect();
         let found = shortlist.best(layer, &queries, work);
         if found {

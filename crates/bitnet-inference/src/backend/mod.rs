@@ -2,9 +2,9 @@
 
 use bitnet_kernels::shortlist::Candidate;
 
-use crate::Error;
 use crate::linear::Linear;
 use crate::matrix::FloatMatrix;
+use crate::{Best, Error};
 
 pub(crate) mod cpu;
 pub(crate) mod kernels;
@@ -125,9 +125,9 @@ pub(crate) trait Backend {
     /// Logits of the first rows of `x`, as many as `logits` has: `[rows, vocabulary]`.
     fn head(&mut self, head: &FloatMatrix, x: &Self::Floats, logits: &mut [f32]);
 
-    /// Finds the logits of the first rows of `x` that [`Wanted::Best`](crate::Wanted) asks for, for
-    /// each row, and says whether it could.
-    fn best(&mut self, head: &FloatMatrix, x: &Self::Floats, wanted: &[(usize, &[u32])]) -> bool;
+    /// Finds what is wanted of the logits of the first rows of `x`, for each row, and says whether it
+    /// could.
+    fn best(&mut self, head: &FloatMatrix, x: &Self::Floats, wanted: &[Best<'_>]) -> bool;
 
     /// What [`Backend::best`] found for a row.
     fn found(&self, row: usize) -> &[Candidate];

@@ -23,13 +23,13 @@ impl Candidates {
 
     /// The likeliest.
     pub(super) fn likeliest(&self) -> u32 {
-        self.list.iter().min_by(|a, b| likelier(a, b)).map_or(0, |c| c.id)
+        self.list.iter().min_by_key(|c| place(c)).map_or(0, |c| c.id)
     }
 
     /// The `k` likeliest.
     pub(super) fn top_k(&mut self, k: usize) {
         if k < self.list.len() {
-            self.list.select_nth_unstable_by(k - 1, likelier);
+            self.list.select_nth_unstable_by_key(k - 1, place);
             self.list.truncate(k);
         }
     }
@@ -134,7 +134,7 @@ impl Candidates {
 
     /// Sorts the candidates and takes their probabilities.
     fn soften(&mut self) {
-        self.list.sort_unstable_by(likelier);
+        self.list.sort_unstable_by_key(place);
         self.probabilities.clear();
         let greatest = self.list.first().map_or(0.0, |c| c.logit);
         let relative = self.list.iter().map(|c| (c.logit - greatest).max(-1e9));
@@ -150,7 +150,11 @@ impl Candidates {
     }
 }
 
-/// Sorts by logit, greatest first, and equal ones by id: the order is total.
-fn likelier(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
-    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+/// Sorts by logit, greatest first, and equal ones by id: the order is total. It is a number because a
+/// whole vocabulary is sorted several times as fast by numbers.
+fn place(candidate: &Candidate) -> u64 {
+    // Bits of floats are in order as they are, or backwards where the sign is set.
+    let bits = candidate.logit.to_bits();
+    let descending = if bits >> 31 == 0 { !bits & (u32::MAX >> 1) } else { bits };
+    u64::from(descending) << 32 | u64::from(candidate.id)
 }

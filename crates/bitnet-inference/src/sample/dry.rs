@@ -34,33 +34,21 @@ impl Dry {
 
     /// How many of the last tokens come after the last breaker.
     fn unbroken(&self, recent: &[u32], tokenizer: &Tokenizer) -> usize {
-        let bytes = |id: u32| tokenizer.bytes(id).unwrap_or_default();
-        let longest = self.breakers.iter().map(String::len).max().unwrap_or(0);
-        for start in (0..recent.len()).rev() {
-            // A breaker may begin in this token and end in one behind it.
-            let mut text = bytes(recent[start]).to_vec();
-            let (here, mut ends) = (text.len(), vec![text.len()]);
-            for &id in &recent[start + 1..] {
-                if text.len() >= here + longest {
-                    break;
-                }
-                text.extend_from_slice(bytes(id));
-                ends.push(text.len());
-            }
-            let found = self.breakers.iter().filter(|breaker| !breaker.is_empty());
-            let last = found
-                .filter_map(|breaker| {
-                    let windows = text.windows(breaker.len()).take(here);
-                    let at = { windows }.rposition(|window| window == breaker.as_bytes())?;
-                    Some(at + breaker.len())
-                })
-                .max();
-            if let Some(end) = last {
-                let taken = ends.iter().position(|&at| at >= end).unwrap_or(0);
-                return recent.len() - start - taken - 1;
-            }
+        let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(recent.len()));
+        for &id in recent {
+            text.extend_from_slice(tokenizer.bytes(id).unwrap_or_default());
+            ends.push(text.len());
         }
-        recent.len()
+        // A breaker may begin in one token and end in another.
+        let breakers = self.breakers.iter().filter(|breaker| !breaker.is_empty());
+        let ends_of_breakers = breakers.filter_map(|breaker| {
+            let at = text.windows(breaker.len()).rposition(|it| it == breaker.as_bytes())?;
+            Some(at + breaker.len())
+        });
+        ends_of_breakers.max().map_or(recent.len(), |end| {
+            let whole = ends.partition_point(|&at| at < end);
+            recent.len() - whole - 1
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::tokenizer::Tokenizer;
-use crate::{Candidate, Engine, Error, Logits, Wanted};
+use crate::{Best, Candidate, Engine, Error, Logits, Wanted};
 
 mod candidates;
 mod dry;
@@ -77,7 +77,7 @@ impl<'a> Sampler<'a> {
     pub fn wanted<'s>(&'s mut self, history: &[u32], less: usize) -> Wanted<'s> {
         self.note_changed(history, less);
         match self.settings.needed() {
-            Some(count) => Wanted::Best { count, also: &self.changed },
+            Some(count) => Wanted::Best(Best { count, also: &self.changed, only: None }),
             None => Wanted::All,
         }
     }

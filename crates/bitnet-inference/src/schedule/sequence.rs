@@ -10,7 +10,7 @@ use super::text::Text;
 use crate::constraint::Constrained;
 use crate::kv::{KvCache, Parent};
 use crate::sample::{LogProbabilities, Sampler};
-use crate::{Engine, Error, Logits, Wanted};
+use crate::{Best, Engine, Error, Logits, Wanted};
 
 /// A request on its way.
 #[derive(Debug)]
@@ -145,7 +145,9 @@ impl<'a> Sequence<'a> {
 
     /// What it wants of the logits after its last token, and after each guess.
     pub(super) fn wanted(&mut self) -> Wanted<'_> {
-        if self.constrained.is_some() || self.logprobs.is_some() {
+        // What may come after a guess is not known yet.
+        let is_open = self.constrained.is_some() && !self.drafts.is_empty();
+        if is_open || self.logprobs.is_some() {
             return Wanted::All;
         }
         let end = self.tokens.len();
@@ -153,7 +155,14 @@ impl<'a> Sequence<'a> {
         // The tokens are as before when it returns; what is wanted is the sampler's.
         let wanted = self.sampler.wanted(&self.tokens, self.drafts.len());
         self.tokens.truncate(end);
-        wanted
+        match (wanted, &mut self.constrained) {
+            (Wanted::Best(best), Some(constrained)) => match constrained.allowed() {
+                Ok(allowed) => Wanted::Best(Best { only: Some(allowed.as_slice()), ..best }),
+                // Drawing from the logits meets the same error.
+                Err(_) => Wanted::All,
+            },
+            (wanted, _) => wanted,
+        }
     }
 
     /// Draws tokens from the logits after the last token and after each guess, as long as guesses are
