@@ -25,7 +25,7 @@ use crate::registry::{Bound, Calls, Kernel};
 mod search;
 mod state;
 
-use search::{FEW, Only, Panels, exact};
+use search::{FEW, Hunt, Only, Panels};
 pub(crate) use state::fine_activations;
 use state::{HiddenState, PanelNorms, Scanned};
 
@@ -237,10 +237,9 @@ impl Shortlist {
             .collect()
     }
 
-    /// Finds what the queries ask for. The copy is not looked at for those that only few rows are for.
-    /// False where a hidden state is not finite, or so great or small
-    /// that products with it might not be normal numbers: then no row can be ruled out, and nothing was
-    /// looked for.
+    /// Finds what the queries ask for; for those of few rows without the copy. False where a hidden state
+    /// is not finite, or so great or small that products with it might not be normal numbers: then no row
+    /// can be ruled out, and nothing was looked for.
     ///
     /// `layer` must be what the shortlist was made of. Adds the kernels that ran to `calls`.
     ///
@@ -270,18 +269,16 @@ impl Shortlist {
             search.read += (coarse + size_of_val(&self.norms[..])) as u64;
         }
         search.found.resize_with(queries.len(), Vec::new);
-        let (of, mut states) = (states.len(), states.iter().enumerate());
-        for ((query, few), found) in queries.iter().zip(&few).zip(&mut search.found) {
-            found.clear();
-            if let Some(few) = few {
-                exact((layer, self.row_bytes), query.x, few, pool, found);
-            } else if let Some((nth, state)) = states.next() {
-                let panels = Panels { all: &search.panels, nth, queries: of };
-                search.read += self.search((layer, state), *query, panels, (pool, found, calls));
-            }
-            calls.add(layer.head, found.len() as u64);
-            search.read += (found.len() * self.row_bytes) as u64;
+        let (queries_scanned, mut states) = (states.len(), states.iter().enumerate());
+        let mut hunts = Vec::with_capacity(queries.len());
+        for ((query, few), found) in queries.iter().zip(few).zip(&mut search.found) {
+            let next = if few.is_none() { states.next() } else { None };
+            let seen = next.map(|(nth, state)| {
+                (Panels { all: &search.panels, nth, queries: queries_scanned }, state)
+            });
+            hunts.push(Hunt::new(*query, seen, few.unwrap_or_default(), found));
         }
+        search.read += self.search(layer, &mut hunts, (pool, calls));
         true
     }
 
