@@ -209,6 +209,7 @@ impl Args {
         (tests, progress): (&[Test], &mut Progress),
         reports: &mut [Report],
     ) -> Result<bool> {
+        self.cache.check()?;
         let options = Options { threads, kv: self.cache.kv, ..self.how.options()? };
         let engine = model::load(path, &options)?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);

@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// Neither read nor keep what was typed.
     #[arg(long)]
     no_history: bool,
+    /// Known from llama.cpp: this is always one.
+    #[arg(long = "conversation", hide = true)]
+    _conversation: bool,
     /// No figures after answers.
     #[arg(short, long)]
     quiet: bool,
@@ -97,7 +100,13 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         match chat.take(&text) {
             Ok(After::Answered) if args.single_turn => return Ok(End::Done),
             Ok(After::Answered | After::Ask) => {}
-            Ok(After::Edit(draft)) => next = editor.edit(&draft)?,
+            Ok(After::Edit) => match editor.edit() {
+                Ok(line) => next = line,
+                Err(error) if terminal => complain(&error),
+                Err(error) => return Err(error),
+            },
+            Ok(After::History(kept)) => editor.keep_history(kept),
+            Ok(After::Broken(error)) => return Err(error),
             Ok(After::End) => return Ok(End::Done),
             Ok(After::Interrupted) if !terminal || args.single_turn => {
                 return Ok(End::Interrupted);
@@ -105,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
             Ok(After::Interrupted) => {}
             // People can say it otherwise, programs must know.
             Err(error) if terminal && is_of_message(&error) => {
-                exit::say(&format!("error: {error:#}"));
+                complain(&error);
             }
             Err(error) => return Err(error),
         }
@@ -135,10 +144,14 @@ enum After {
     Answered,
     /// The same after part of one.
     Interrupted,
-    /// A line to begin with.
-    Edit(String),
+    /// A message from an editor.
+    Edit,
+    /// The next line, and whether it is kept for the next time.
+    History(bool),
     /// Nothing.
     End,
+    /// Nothing: there is no stdout any more.
+    Broken(anyhow::Error),
 }
 
 impl Chat<'_, '_> {
@@ -151,10 +164,15 @@ impl Chat<'_, '_> {
         };
         match command {
             Command::Exit => return Ok(After::End),
-            Command::Edit => return Ok(After::Edit(String::new())),
+            Command::Edit => return Ok(After::Edit),
+            Command::History(kept) => return Ok(After::History(kept)),
             Command::Regenerate => {
-                self.talk.forget_answer()?;
-                return self.answer(false);
+                let old = self.talk.forget_answer()?;
+                let answered = self.answer(false);
+                if answered.is_err() {
+                    self.talk.restore_answer(old);
+                }
+                return answered;
             }
             Command::Read { path, message } => {
                 let text = self.talk.read(&path, &message)?;
@@ -174,13 +192,20 @@ impl Chat<'_, '_> {
     /// Prints an answer to what was said last. `new` says that this is not kept where there is none.
     fn answer(&mut self, new: bool) -> Result<After> {
         let mut out = io::stdout().lock();
-        let answered = self.talk.answer(self.interrupt, |text| output::print(&mut out, text));
+        let mut broken = None;
+        let mut print = |text: &str| {
+            output::print(&mut out, text).unwrap_or_else(|error| {
+                broken = Some(error);
+                false
+            })
+        };
+        let answered = self.talk.answer(self.interrupt, &mut print);
         match answered {
             Ok(answer) => {
-                if !answer.read_on || !output::print(&mut out, "\n")? {
-                    return Ok(After::End);
+                if !answer.read_on || !print("\n") {
+                    return Ok(broken.map_or(After::End, After::Broken));
                 }
-                if !self.args.quiet && self.talk.is_verbose() {
+                if self.talk.is_verbose() {
                     exit::dim(&answer.figures);
                 }
                 if let Some(note) = &answer.note {
@@ -192,8 +217,16 @@ impl Chat<'_, '_> {
                 Ok(if answer.interrupted { After::Interrupted } else { After::Answered })
             }
             Err(error) => {
-                if new && self.terminal {
-                    self.talk.forget_question();
+                // What there is of an answer stays.
+                if self.terminal && !self.talk.has_answer() {
+                    if new {
+                        self.talk.forget_question();
+                    }
+                } else if self.terminal
+                    && print("\n")
+                    && let Some(name) = &self.args.session
+                {
+                    self.talk.save(name)?;
                 }
                 Err(error)
             }
@@ -201,13 +234,17 @@ impl Chat<'_, '_> {
     }
 }
 
-/// Whether an error is of what was said, and not of the model or the machine.
+/// Whether an error is of what was said, or of files that it names, and not of the model or the machine.
 fn is_of_message(error: &anyhow::Error) -> bool {
-    match error.downcast_ref::<Error>() {
-        Some(Error::NotFinite | Error::Memory { .. } | Error::Threads { .. }) => false,
-        Some(_) => true,
-        None => error.is::<exit::Usage>() || error.downcast_ref::<io::Error>().is_none(),
-    }
+    !matches!(
+        error.downcast_ref::<Error>(),
+        Some(Error::NotFinite | Error::Memory { .. } | Error::Threads { .. })
+    )
+}
+
+/// Says what went wrong, to go on.
+fn complain(error: &anyhow::Error) {
+    exit::say(&format!("error: {error:#}"));
 }
 
 fn greeting(engine: &Engine, talk: &Talk<'_>) -> String {

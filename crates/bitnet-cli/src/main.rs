@@ -104,7 +104,8 @@ enum Command {
 fn main() -> ExitCode {
     // A variable that is set to nothing is as good as not set.
     let command = Cli::command().mut_subcommands(|command| {
-        command.mut_args(|arg| match arg.get_env().and_then(env::var_os) {
+        // Of a flag that is given twice the last counts, as in llama.cpp.
+        command.args_override_self(true).mut_args(|arg| match arg.get_env().and_then(env::var_os) {
             Some(value) if value.is_empty() => arg.env(None::<&'static str>),
             _ => arg,
         })
@@ -150,13 +151,27 @@ fn args() -> Vec<OsString> {
         ("-npl", "--n-parallel"),
         ("-oe", "--output-err"),
     ];
-    const TALK: Flags = &[("-sys", "--system"), ("-st", "--single-turn"), ("-temp", "--temp")];
+    const TALK: Flags = &[
+        ("-sys", "--system"),
+        ("-st", "--single-turn"),
+        ("-temp", "--temp"),
+        ("-jf", "--json-schema-file"),
+        ("-cnv", "--conversation"),
+    ];
+    const MODEL: Flags = &[
+        ("-ngl", "--gpu-layers"),
+        ("-hf", "--model"),
+        ("--hf-repo", "--model"),
+        ("-ctk", "--cache-type-k"),
+        ("-ctv", "--cache-type-v"),
+    ];
     let mut args: Vec<_> = env::args_os().collect();
     let flags = match args.get(1).and_then(|command| command.to_str()) {
         Some("bench") => BENCH,
         Some("chat" | "run") => TALK,
         _ => &[],
     };
+    let flags = [flags, MODEL].concat();
     // What comes behind two dashes is no flag.
     for arg in args.iter_mut().take_while(|arg| *arg != "--") {
         if let Some((_, ours)) = flags.iter().find(|(theirs, _)| arg == theirs) {

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
     device: Device,
+    /// Known from llama.cpp: all layers run where --device says.
+    #[arg(long, alias = "n-gpu-layers", value_name = "N", hide = true)]
+    gpu_layers: Option<String>,
     /// Read ternary weights in a layout that the file does not tell: i2s_arm or i2s_r4 (I2_S as other
     /// builds of bitnet.cpp write it), or the tiles of TL1 and TL2 as tl1:BM,BK,bm and tl2:BM,BK,bm.
     #[arg(long, value_name = "LAYOUT", env = "BITNET_READ_AS")]
@@ -57,11 +60,31 @@ pub(crate) struct Cache {
     /// Format of keys and values: f32, f16 (half the memory) or q8_0 (about a quarter).
     #[arg(
         long = "cache-type",
+        alias = "cache-type-k",
         value_name = "TYPE",
         default_value = "f16",
         env = "BITNET_CACHE_TYPE"
     )]
     pub(crate) kv: KvType,
+    /// Known from llama.cpp: values are kept as keys are.
+    #[arg(long, value_name = "TYPE", hide = true)]
+    cache_type_v: Option<KvType>,
+}
+
+impl Cache {
+    /// Refuses what there is no cache for.
+    pub(crate) fn check(self) -> Result<()> {
+        match self.cache_type_v.filter(|&values| values != self.kv) {
+            Some(values) => {
+                let what = format!(
+                    "keys in {} and values in {values}: here they are kept alike, with --cache-type",
+                    self.kv
+                );
+                Err(Usage(what).into())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Flags of how a model is computed, whoever loads it.
@@ -155,6 +178,10 @@ impl Args {
 
     /// As [`Args::load`], with options changed.
     pub(crate) fn load_with(&self, change: impl FnOnce(&mut Options)) -> Result<Engine> {
+        self.cache.check()?;
+        if self.gpu_layers.as_deref().is_some_and(|layers| layers != "0") {
+            exit::say("note: --gpu-layers has no effect: all layers run where --device says");
+        }
         let mut options = Options {
             // Negative is automatic. Zero is passed on, and refused.
             threads: usize::try_from(self.threads).ok(),

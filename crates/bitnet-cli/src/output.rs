@@ -1,6 +1,8 @@
 //! What goes to stdout.
 
+use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -12,6 +14,15 @@ pub(crate) fn print(out: &mut impl Write, text: &str) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("cannot write to stdout"),
     }
+}
+
+/// Whether a file can be written, or be replaced by another. What is in it stays.
+pub(crate) fn can_write(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return OpenOptions::new().append(true).open(path).map(drop);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map(drop)
 }
 
 /// A text with its control characters as escapes, but for ends of lines: what files are called and what

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::exit::{self, End};
 use crate::interrupt::Interrupt;
-use crate::output::print;
+use crate::output::{self, print};
 use crate::{chat, memory, model, sampling};
 
 /// Flags of `bitnet run`. Names and defaults are those of llama.cpp.
@@ -94,6 +94,7 @@ struct Figures {
 pub(crate) fn run(args: &Args) -> Result<End> {
     let prompt = args.read_prompt()?;
     let request = args.sampling.request(Vec::new())?;
+    args.check(&request)?;
     // Only now: while the prompt is typed, Ctrl-C ends the process as everywhere.
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
@@ -150,6 +151,18 @@ pub(crate) fn run(args: &Args) -> Result<End> {
 }
 
 impl Args {
+    /// Finds out now what would be in the way at the end.
+    fn check(&self, request: &Request) -> Result<()> {
+        if let Some(path) = &self.receipt {
+            receipt::check(request)?;
+            output::can_write(path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        if let Some(path) = self.prompt_cache.as_deref().filter(|_| !self.prompt_cache_ro) {
+            output::can_write(path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// A scheduler with what the file has, if there is one.
     fn restore<'a>(&self, engine: &'a Engine, path: &Path) -> Result<Scheduler<'a>> {
         let capacity = Capacity { sequences: 1, ..Capacity::default() };
@@ -169,7 +182,9 @@ impl Args {
         if self.prompt_cache_all {
             tokens.extend(generation.generated());
         }
-        generation.into_scheduler().save(path, &tokens)?;
+        // A link stays one, to what is written.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        generation.into_scheduler().save(&path, &tokens)?;
         Ok(())
     }
 

@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long = "typical", alias = "typical-p", value_name = "P", default_value_t = 1.0)]
     typical_p: f32,
     /// Draw from tokens whose logits are within N standard deviations of the greatest; -1 is all.
-    #[arg(long, value_name = "N", default_value_t = -1.0)]
+    #[arg(long, alias = "top-nsigma", value_name = "N", default_value_t = -1.0)]
     top_n_sigma: f32,
     /// How often to leave out all tokens above the threshold but the least likely of them; 0 is never.
     #[arg(long, value_name = "P", default_value_t = 0.0)]
@@ -172,6 +172,13 @@ impl Args {
                 .parse()
                 .map_err(|_| Usage(format!("{name} {value}: that is no such number")).into())
         }
+        fn at_least(least: i64, name: &str, value: &str) -> Result<i64> {
+            let found = number(name, value)?;
+            match found >= least {
+                true => Ok(found),
+                false => Err(Usage(format!("{name} {value}: it is {least} at least")).into()),
+            }
+        }
         let mut changed = self.clone();
         match name.replace('-', "_").as_str() {
             "temperature" | "temp" => changed.temperature = number(name, value)?,
@@ -180,11 +187,11 @@ impl Args {
             "min_p" => changed.min_p = number(name, value)?,
             "typical_p" | "typical" => changed.typical_p = number(name, value)?,
             "repeat_penalty" => changed.repeat_penalty = number(name, value)?,
-            "repeat_last_n" => changed.repeat_last_n = number(name, value)?,
+            "repeat_last_n" => changed.repeat_last_n = at_least(-1, name, value)?,
             "presence_penalty" => changed.presence_penalty = number(name, value)?,
             "frequency_penalty" => changed.frequency_penalty = number(name, value)?,
-            "num_predict" | "predict" | "n_predict" => changed.predict = number(name, value)?,
-            "seed" => changed.seed = number(name, value)?,
+            "num_predict" | "predict" | "n_predict" => changed.predict = at_least(-2, name, value)?,
+            "seed" => changed.seed = at_least(-1, name, value)?,
             "stop" => changed.stop.push(value.to_owned()),
             _ => return Err(Usage(format!("there is no parameter {name}: see /help")).into()),
         }

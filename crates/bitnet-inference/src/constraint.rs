@@ -203,6 +203,11 @@ impl Constrained {
         Ok(self.allowed.insert(allowed))
     }
 
+    /// The error where no token may come next.
+    pub(crate) fn stuck(&self) -> Error {
+        self.constraint.error(NOTHING)
+    }
+
     /// Goes on behind a token that is allowed. True where nothing can come after it.
     ///
     /// # Errors

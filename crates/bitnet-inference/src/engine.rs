@@ -179,6 +179,7 @@ pub struct Engine {
     context: usize,
     kv: KvType,
     dequantize: bool,
+    read_as: Option<ReadAs>,
     tiles: Tiles,
     /// SHA-256 of the measurements in use.
     tuning: Option<String>,
@@ -249,7 +250,7 @@ impl Engine {
         if asked > trained {
             notices.push(Notice::Context { asked, used: trained });
         }
-        let Options { kv, dequantize, .. } = *options;
+        let Options { kv, dequantize, read_as, .. } = *options;
         let kernels = Kernels::select(&manager, kv.format(), model.config.activation)?;
         let used = used(&model, &kernels, &manager)?;
         for (choice, reason) in manager.without_effect(&options.kernels, &used) {
@@ -274,6 +275,7 @@ impl Engine {
             context: asked.min(trained),
             kv,
             dequantize,
+            read_as,
             tiles: best.map_or_else(Tiles::default, |best| Tiles(best.tile)),
             grammars: OnceLock::new(),
             sha256: OnceLock::new(),
@@ -387,6 +389,11 @@ impl Engine {
     #[must_use]
     pub fn dequantized(&self) -> bool {
         self.dequantize
+    }
+
+    /// How the weights were read, as far as it changes what is computed.
+    pub(crate) fn weights_read(&self) -> String {
+        self.read_as.map_or_else(|| "as they say".to_owned(), |layout| format!("as {layout}"))
     }
 
     /// The number of threads in use.

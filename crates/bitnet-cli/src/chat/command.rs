@@ -24,7 +24,8 @@ pub(super) const HELP: &str = "\
                        presence_penalty, frequency_penalty, num_predict, seed, stop
 /set format json       answers are JSON objects; /set noformat
 /set verbose           figures after answers; /set quiet
-/show [WHAT]           info, parameters, system, template, history
+/set nohistory         keep no more of what is typed; /set history
+/show [WHAT]           info, license, parameters, system, template, history
 /save NAME, /load NAME keep this conversation, go on with another one
 /read FILE [MESSAGE]   send a message with what is in a file
 /edit                  write a message with $VISUAL or $EDITOR
@@ -43,13 +44,23 @@ pub(super) enum Command {
     Regenerate,
     Undo,
     System(Option<String>),
-    Parameter { name: String, value: String },
-    Format { json: bool },
+    Parameter {
+        name: String,
+        value: String,
+    },
+    Format {
+        json: bool,
+    },
     Verbose(bool),
+    /// Whether what is typed is kept for the next time.
+    History(bool),
     Show(Topic),
     Save(String),
     Load(String),
-    Read { path: PathBuf, message: String },
+    Read {
+        path: PathBuf,
+        message: String,
+    },
     Edit,
     Copy,
     Stats,
@@ -60,6 +71,7 @@ pub(super) enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
     Info,
+    License,
     Parameters,
     System,
     Template,
@@ -134,6 +146,8 @@ fn set(rest: &str) -> Result<Command> {
         ("noformat", "") => Command::Format { json: false },
         ("verbose", "") => Command::Verbose(true),
         ("quiet", "") => Command::Verbose(false),
+        ("history", "") => Command::History(true),
+        ("nohistory", "") => Command::History(false),
         _ => {
             let what = format!("/set {what} {rest}: there is no such setting: see /help");
             return Err(Usage(what).into());
@@ -144,12 +158,13 @@ fn set(rest: &str) -> Result<Command> {
 fn topic(rest: &str) -> Result<Topic> {
     Ok(match rest {
         "" | "info" => Topic::Info,
+        "license" => Topic::License,
         "parameters" => Topic::Parameters,
         "system" => Topic::System,
         "template" => Topic::Template,
         "history" => Topic::History,
         _ => {
-            let what = "/show info, parameters, system, template or history";
+            let what = "/show info, license, parameters, system, template or history";
             return Err(Usage(what.to_owned()).into());
         }
     })

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, Result};
@@ -53,8 +53,7 @@ impl Editor {
             .build();
         let mut editor = rustyline::Editor::with_config(config).context("no line editor")?;
         editor.set_helper(Some(Commands));
-        let history =
-            if history { log::folder().map(|folder| folder.join("history")) } else { None };
+        let history = if history { self::history() } else { None };
         if let Some(path) = history.as_deref().filter(|path| path.exists()) {
             // Without what was typed before one can talk as well.
             let _ = editor.load_history(path);
@@ -69,23 +68,39 @@ impl Editor {
     /// The next message.
     pub(super) fn read(&mut self) -> Result<Line> {
         match self {
-            Editor::Terminal(terminal) => terminal.read(""),
+            Editor::Terminal(terminal) => terminal.read(),
             Editor::Pipe => read_lines(io::stdin().lock()),
         }
     }
 
-    /// A message written with the editor that the user prefers, to be changed once more or sent.
-    pub(super) fn edit(&mut self, text: &str) -> Result<Option<Line>> {
+    /// Keeps what is typed for the next time, or no more.
+    pub(super) fn keep_history(&mut self, kept: bool) {
+        if let Editor::Terminal(terminal) = self {
+            terminal.history = if kept { history() } else { None };
+        }
+    }
+
+    /// A message written with the editor that the user prefers.
+    pub(super) fn edit(&mut self) -> Result<Option<Line>> {
         let Editor::Terminal(terminal) = self else {
             return Err(exit::Usage("/edit needs a terminal".to_owned()).into());
         };
         let file = tempfile::Builder::new().prefix("bitnet-").suffix(".md").tempfile()?;
-        fs::write(file.path(), text)?;
         let set = ["VISUAL", "EDITOR"].into_iter().find_map(std::env::var_os);
         let program = set.unwrap_or_else(|| "vi".into());
-        let status = process::Command::new(&program).arg(file.path()).status();
+        // Flags may come with it.
+        let words = program.to_str().map(|text| text.split_whitespace().collect::<Vec<_>>());
+        let mut command = match words.as_deref() {
+            Some([name, flags @ ..]) if !Path::new(&program).exists() => {
+                let mut command = process::Command::new(name);
+                command.args(flags);
+                command
+            }
+            _ => process::Command::new(&program),
+        };
+        let status = command.arg(file.path()).status();
         let status = status.with_context(|| format!("cannot start {}", program.display()))?;
-        let text = fs::read_to_string(file.path())?;
+        let text = fs::read_to_string(file.path()).context("cannot read what was written")?;
         if !status.success() || text.trim().is_empty() {
             exit::say("nothing to send");
             return Ok(None);
@@ -97,12 +112,16 @@ impl Editor {
     }
 }
 
+/// Where what was typed is kept.
+fn history() -> Option<PathBuf> {
+    log::folder().map(|folder| folder.join("history"))
+}
+
 impl Terminal {
-    fn read(&mut self, initial: &str) -> Result<Line> {
+    fn read(&mut self) -> Result<Line> {
         let mut interrupted = false;
         loop {
-            let line = self.editor.readline_with_initial(">>> ", (initial, ""));
-            match line {
+            match self.editor.readline(">>> ") {
                 Ok(line) => {
                     self.keep();
                     return Ok(Line::Text(unquoted(&line)));
@@ -114,6 +133,9 @@ impl Terminal {
                     exit::say("Ctrl-C again or Ctrl-D ends");
                 }
                 Err(ReadlineError::Signal(_)) => {}
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    exit::say("that is not UTF-8 text: nothing was taken");
+                }
                 Err(error) => return Err(error).context("cannot read from the terminal"),
             }
         }

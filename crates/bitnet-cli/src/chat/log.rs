@@ -62,9 +62,13 @@ impl Log {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        let log = serde_json::from_str(&text).map_err(|error| {
-            Unreadable(format!("{}: {error}: it is damaged, delete it", path.display()))
-        })?;
+        let damaged =
+            |why: &str| Unreadable(format!("{}: {why}: it is damaged, delete it", path.display()));
+        let log: Log = serde_json::from_str(&text).map_err(|error| damaged(&error.to_string()))?;
+        let is_known = |message: &Message| ["user", "assistant"].contains(&&*message.role);
+        if let Some(message) = log.messages.iter().find(|message| !is_known(message)) {
+            return Err(damaged(&format!("nobody is {:?}", message.role)).into());
+        }
         Ok(Some(log))
     }
 

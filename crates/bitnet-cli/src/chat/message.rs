@@ -8,16 +8,17 @@ use crate::exit;
 
 /// Flags of chats.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Take the prompt as a message of a user, by the chat template of the model.
-    #[arg(long)]
+    #[arg(long, alias = "conversation")]
     chat: bool,
-    /// What the model is told before the message.
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    /// The same, and what the model is told before the message; -sys is the same.
+    #[arg(long, alias = "system-prompt", value_name = "TEXT")]
     system: Option<String>,
-    /// Chat template instead of that of the model: a file, its text, or one of bitnet, chatml, falcon3,
+    /// The same, by another chat template than that of the model: a file, its text, or one of bitnet, chatml, falcon3,
     /// llama3 and plain.
-    #[arg(long, value_name = "TEMPLATE", requires = "chat")]
+    #[arg(long, value_name = "TEMPLATE")]
     chat_template: Option<String>,
 }
 
@@ -54,7 +55,7 @@ pub(super) fn template_or_plain(
 impl Args {
     /// The tokens of a prompt for this message; nothing if it is no message.
     pub(crate) fn prompt(&self, engine: &Engine, message: &str) -> Result<Option<Vec<u32>>> {
-        if !self.chat {
+        if !self.chat && self.system.is_none() && self.chat_template.is_none() {
             return Ok(None);
         }
         if message.is_empty() {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bitnet_gguf::Value;
 use bitnet_inference::chat::{ChatTemplate, Conversation, Moment};
 use bitnet_inference::{
     Capacity, Constraint, Engine, Error, Finish, Generation, Request, Scheduler, Usage, read_text,
@@ -59,7 +60,7 @@ impl<'a> Talk<'a> {
             template,
             sampling: args.sampling.clone(),
             json: false,
-            verbose: true,
+            verbose: !args.quiet,
             system: args.system.clone(),
             messages: Vec::new(),
             scheduler: None,
@@ -98,11 +99,21 @@ impl<'a> Talk<'a> {
         self.messages.pop_if(|last| last.role == "user");
     }
 
+    /// Whether the last message is an answer.
+    pub(super) fn has_answer(&self) -> bool {
+        self.messages.last().is_some_and(|last| last.role == "assistant")
+    }
+
     /// Takes back the last answer.
-    pub(super) fn forget_answer(&mut self) -> Result<()> {
-        match self.messages.pop_if(|last| last.role == "assistant") {
-            Some(_) => Ok(()),
-            None => Err(exit::Usage("there is no answer yet".to_owned()).into()),
+    pub(super) fn forget_answer(&mut self) -> Result<Message> {
+        let answer = self.messages.pop_if(|last| last.role == "assistant");
+        answer.ok_or_else(|| exit::Usage("there is no answer yet".to_owned()).into())
+    }
+
+    /// Takes up an answer again, where there is no other.
+    pub(super) fn restore_answer(&mut self, answer: Message) {
+        if !self.has_answer() {
+            self.messages.push(answer);
         }
     }
 
@@ -132,7 +143,7 @@ impl<'a> Talk<'a> {
     pub(super) fn answer(
         &mut self,
         interrupt: &Interrupt,
-        mut print: impl FnMut(&str) -> Result<bool>,
+        mut print: impl FnMut(&str) -> bool,
     ) -> Result<Answer> {
         let prompt = self.tokens()?;
         let context = self.engine.context();
@@ -156,24 +167,41 @@ impl<'a> Talk<'a> {
         self.answers += 1;
         let mut generation = Generation::with(scheduler, request)?;
         let (mut text, mut read_on) = (String::new(), true);
-        while let Some(token) = generation.next(|| !read_on || interrupt.take())? {
-            text.push_str(&token.text);
-            read_on = read_on && print(&token.text)?;
+        loop {
+            match generation.next(|| !read_on || interrupt.take()) {
+                Ok(Some(token)) => {
+                    text.push_str(&token.text);
+                    read_on = read_on && print(&token.text);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    if !text.is_empty() {
+                        self.say("assistant", &text);
+                    }
+                    return Err(error.into());
+                }
+            }
         }
         let rest = generation.end().map_or("", |end| end.text.as_str());
         text.push_str(rest);
-        read_on = read_on && print(rest)?;
+        read_on = read_on && print(rest);
         let finish = generation.finish().unwrap_or(Finish::Cancelled);
         let usage = generation.usage();
         self.scheduler = Some(generation.into_scheduler());
-        self.say("assistant", &text);
         self.figures = figures(usage);
+        let interrupted = finish == Finish::Cancelled;
+        if interrupted && text.is_empty() {
+            // There is neither a question nor an answer.
+            self.forget_question();
+        } else {
+            self.say("assistant", &text);
+        }
         let full = usage.prompt + usage.generated > context;
         let note = "the context is full, and the answer ends here: /clear, or a larger one with -c";
         Ok(Answer {
             figures: self.figures.clone(),
             note: (finish == Finish::Length && full).then(|| note.to_owned()),
-            interrupted: finish == Finish::Cancelled,
+            interrupted,
             read_on,
         })
     }
@@ -226,7 +254,11 @@ impl<'a> Talk<'a> {
                 let (tokens, context) = (self.tokens()?.len(), self.engine.context());
                 return Ok(format!("{tokens} of {context} tokens of the context"));
             }
-            Command::Exit | Command::Regenerate | Command::Read { .. } | Command::Edit => {}
+            Command::Exit
+            | Command::Regenerate
+            | Command::Read { .. }
+            | Command::Edit
+            | Command::History(_) => {}
         }
         Ok(String::new())
     }
@@ -261,6 +293,14 @@ impl<'a> Talk<'a> {
                 }
                 out
             }
+            Topic::License => {
+                let (metadata, _) = engine.checkpoint().metadata()?;
+                let license = metadata.iter().find(|(key, _)| key == "general.license");
+                match license {
+                    Some((_, Value::String(license))) => license.clone(),
+                    _ => "the model does not name one".to_owned(),
+                }
+            }
             Topic::System => self.system.clone().unwrap_or_else(|| "nothing".to_owned()),
             Topic::Template => self.template.text().to_owned(),
             Topic::History => {
@@ -290,8 +330,8 @@ impl<'a> Talk<'a> {
 fn figures(usage: Usage) -> String {
     let Usage { prompt, cached, generated, timings, .. } = usage;
     let speed = |tokens: usize, seconds: f64| match tokens {
-        0 => "- t/s".to_owned(),
-        tokens => format!("{:.1} t/s", tokens as f64 / seconds.max(1e-9)),
+        1.. if seconds > 0.0 => format!("{:.1} t/s", tokens as f64 / seconds),
+        _ => "- t/s".to_owned(),
     };
     let decoded = usage.positions.saturating_sub(prompt);
     let mut line = format!(

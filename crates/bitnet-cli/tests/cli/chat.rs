@@ -169,6 +169,7 @@ mod terminal {
         let mut command = std::process::Command::new(crate::program());
         command.env("XDG_STATE_HOME", home).env("HOME", home).env("TERM", "xterm");
         command.env("BITNET_TUNING", "none").env_remove("NO_COLOR");
+        command.env("EDITOR", "/no/such/editor --wait").env_remove("VISUAL");
         command.args(["chat", "--temp", "0"]).args(args);
         let mut session = spawn_command(command, Some(60_000)).unwrap();
         session.exp_string("/help tells").unwrap();
@@ -206,6 +207,46 @@ mod terminal {
         session.exp_string("Ctrl-C again").unwrap();
         send(&mut session, "\x03");
         session.exp_eof().unwrap();
+    }
+
+    #[test]
+    fn mistakes_are_no_end() {
+        let home = tempfile::tempdir().unwrap();
+        let chats = home.path().join("bitnet/chats");
+        fs::create_dir_all(chats.join("folder.json")).unwrap();
+        let alien = r#"{"model":"","system":null,"messages":[{"role":"alien","content":"beep"}]}"#;
+        fs::write(chats.join("alien.json"), alien).unwrap();
+        let mut session = start(home.path(), &["-n", "8", "-c", "24"]);
+        let mut say = |line: &str, answer: &str| {
+            send(&mut session, &format!("{line}\r"));
+            session.exp_string(answer).unwrap();
+            session.exp_string(">>> ").unwrap();
+        };
+        say("Once upon a time", "TTFT");
+        for (line, answer) in [
+            ("/edit", "cannot start"),
+            ("/load folder", "cannot read"),
+            ("/save folder", "cannot write"),
+            ("/load alien", "nobody is \"alien\""),
+            ("/set parameter seed -5", "-1 at least"),
+            ("/set parameter num_predict -3", "-2 at least"),
+            ("/set parameter repeat_last_n -7", "-1 at least"),
+            ("/show license", "\n"),
+        ] {
+            say(line, answer);
+        }
+        // Where there can be no other answer, the old one stays.
+        say("/system He was the son of a king, and had three horses, a dog and a daughter.", "");
+        say("/regen", "does not fit the context");
+        say("/show history", "assistant:  there lived");
+        // Lines that are not to be kept are not.
+        say("/set nohistory", "");
+        say("/tokens", "tokens of the context");
+        say("/set history", "");
+        send(&mut session, "\x04");
+        session.exp_eof().unwrap();
+        let kept = fs::read_to_string(home.path().join("bitnet/history")).unwrap();
+        assert!(kept.contains("/regen"), "{kept}");
     }
 
     #[test]

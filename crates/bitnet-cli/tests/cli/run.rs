@@ -390,4 +390,64 @@ fn prompts_are_kept_in_files() {
     }
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert_eq!(run(&[]).0, Some(3));
+    // Of other weights, which the same file has when it is read otherwise.
+    fs::write(&path, &whole).unwrap();
+    let (code, _, said) = run(&["-m", demo.to_str().unwrap(), "--read-as", "i2s_arm"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("read as i2s_arm"), "{said}");
+    // The prompt alone; a link stays one.
+    fs::remove_file(&path).unwrap();
+    let (_, text, said) = run(&["-n", "0"]);
+    assert_eq!(text, "\n");
+    assert!(said.contains("generated 0"), "{said}");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&path, folder.path().join("link")).unwrap();
+    #[cfg(unix)]
+    let file = folder.path().join("link").display().to_string();
+    let all = ["run", prompt, "-n", "20", "--temp", "0", "--prompt-cache", &file];
+    let output = bitnet().args(all).unwrap();
+    assert!(stderr(&output).contains("(16 cached)"), "{output:?}");
+    assert_eq!(stdout(&output), first);
+    #[cfg(unix)]
+    assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
+    // What cannot be read or written is said before anything is computed.
+    for file in ["/dev/null", "no/such/folder/file", folder.path().to_str().unwrap()] {
+        let all = ["run", prompt, "-n", "20", "--prompt-cache", file];
+        let output = bitnet().args(all).output().unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+        assert!(stderr(&output).contains(file), "{output:?}");
+    }
+}
+
+#[test]
+fn flags_of_llama_cpp_are_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = folder.path().join("schema");
+    fs::write(&schema, r#"{"const":7}"#).unwrap();
+    let run = |args: &[&str]| {
+        let all = [&["run", "Once upon a time", "--temp", "0", "-n", "4"], args];
+        let output = bitnet().args(all.concat()).output().unwrap();
+        (output.status.code(), stdout(&output).to_owned(), stderr(&output).to_owned())
+    };
+    let (_, text, _) = run(&[]);
+    // The last of several counts.
+    assert_eq!(run(&["-n", "1", "-n", "4"]).1, text);
+    for same in [
+        &["-temp", "0.9", "--top-nsigma", "0.001"][..],
+        &["-temp", "0.9", "--samplers", "top-k;temp", "--top-k", "1"],
+        &["-ctk", "f16", "-ctv", "f16"],
+    ] {
+        let (code, again, said) = run(same);
+        assert_eq!((code, &again), (Some(0), &text), "{same:?}: {said}");
+    }
+    assert_eq!(run(&["-jf", schema.to_str().unwrap()]).1, "7\n");
+    assert!(run(&["-ngl", "99"]).2.contains("--device"));
+    for (args, code, what) in [
+        (&["-ctk", "q8_0", "-ctv", "f16"][..], 2, "kept alike"),
+        (&["-hf", "nobody/nothing"], 3, "nobody/nothing"),
+    ] {
+        let (found, text, said) = run(args);
+        assert_eq!((found, text.as_str()), (Some(code), ""), "{said}");
+        assert!(said.contains(what), "{said}");
+    }
 }

@@ -70,6 +70,8 @@ fn a_chat_is_a_prompt_of_the_template() {
     assert_eq!(prompt, run(&["User: Hi<|eot_id|>Assistant: "]));
     let prompt = run(&[&chat[..], &["Hi", "--system", "Be brief."]].concat());
     assert_eq!(prompt, run(&["System: Be brief.<|eot_id|>User: Hi<|eot_id|>Assistant: "]));
-    bitnet().args(["run", "Hi", "--system", "x"]).assert().code(2);
+    // A template, or something for one, makes it a chat.
+    assert_eq!(prompt, run(&["Hi", "-sys", "Be brief.", "--chat-template", "bitnet"]));
+    bitnet().args(["run", "Hi", "--system", "x"]).assert().code(3);
     bitnet().args(["run", "Hi", "--chat"]).assert().code(3);
 }

@@ -360,19 +360,29 @@ pub fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
     kernels
 }
 
+/// Whether there can be a receipt of what is asked for.
+///
+/// # Errors
+///
+/// [`Error::NoReceipt`].
+pub fn check(request: &schedule::Request) -> Result<(), Error> {
+    let reasons = [
+        (request.draft > 0, "tokens that were guessed"),
+        (request.constraint.is_some(), "a constraint"),
+        (request.logprobs.is_some(), "log-probabilities"),
+    ];
+    match reasons.into_iter().find(|(is_so, _)| *is_so) {
+        Some((_, what)) => Err(Error::NoReceipt { what }),
+        None => Ok(()),
+    }
+}
+
 impl Request {
     fn new(engine: &Engine, generation: &Generation<'_>) -> Result<Request, Error> {
         let schedule::Request { prompt, limit, sampling, stop, .. } = generation.request().clone();
-        let schedule::Request { ignore_end, logprobs, draft, ref constraint, .. } =
-            *generation.request();
-        let reasons = [
-            (draft > 0, "tokens that were guessed"),
-            (constraint.is_some(), "a constraint"),
-            (logprobs.is_some(), "log-probabilities"),
-            (generation.usage().cached > 0, "keys and values of an earlier run"),
-        ];
-        if let Some(&(_, what)) = reasons.iter().find(|(is_so, _)| *is_so) {
-            return Err(Error::NoReceipt { what });
+        check(generation.request())?;
+        if generation.usage().cached > 0 {
+            return Err(Error::NoReceipt { what: "keys and values of an earlier run" });
         }
         Ok(Request {
             prompt,
@@ -381,7 +391,7 @@ impl Request {
             kv: engine.kv().to_string(),
             sampler: sampling,
             stop,
-            ignore_end,
+            ignore_end: generation.request().ignore_end,
         })
     }
 

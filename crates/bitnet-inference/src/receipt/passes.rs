@@ -49,7 +49,7 @@ impl Run {
             // A stop string ends the text with a token that is not run.
             ("stop", 1..) if !request.stop.is_empty() && positions == all - 1 => Some(positions),
             ("stop", _) => Some(all).filter(|_| generated < request.limit),
-            ("length", 0) => Some(0).filter(|_| request.limit == 0),
+            ("length", 0) => Some(all).filter(|_| request.limit == 0),
             ("length", n) => Some(all - 1).filter(|&run| n == request.limit || run == context),
             // Between two pieces of the prompt.
             ("cancelled", 0) => {
@@ -87,6 +87,7 @@ impl Run {
         let quantize = if numbers { 0 } else { form.quantize * blocks };
         let mut take = |operation| found.remove(&operation).unwrap_or(0);
         let gate: Activation = activation.parse()?;
+        let draws = if receipt.request.limit == 0 { 0 } else { self.outputs };
         let exact = [
             (Operation::Quantize, quantize),
             (Operation::Norm, form.norm * blocks + self.outputs),
@@ -96,7 +97,7 @@ impl Run {
             (Operation::Join, blocks * heads),
             (Operation::Add, 2 * blocks),
             (gate.operation(), blocks),
-            (Operation::Softmax, receipt.request.sampler.softmaxes() * self.outputs),
+            (Operation::Softmax, receipt.request.sampler.softmaxes() * draws),
         ];
         for (operation, expected) in exact {
             same(operation.name(), &take(operation), &expected)?;

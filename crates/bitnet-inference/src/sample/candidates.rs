@@ -21,6 +21,18 @@ impl Candidates {
         Candidates { list, probabilities, softmax, calls }
     }
 
+    /// Leaves some out, unless there are no others.
+    pub(super) fn without(&mut self, left_out: impl Fn(&Candidate) -> bool) {
+        if !self.list.iter().all(&left_out) {
+            self.list.retain(|candidate| !left_out(candidate));
+        }
+    }
+
+    /// Leaves out those that have been made impossible.
+    pub(super) fn without_impossible(&mut self) {
+        self.without(|candidate| candidate.logit == f32::MIN);
+    }
+
     /// The likeliest.
     pub(super) fn likeliest(&self) -> u32 {
         self.list.iter().min_by_key(|c| place(c)).map_or(0, |c| c.id)

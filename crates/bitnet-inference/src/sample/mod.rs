@@ -87,11 +87,16 @@ impl<'a> Sampler<'a> {
     /// # Errors
     ///
     /// [`Error::NotFinite`] where a logit is not a finite number.
+    ///
+    /// # Panics
+    ///
+    /// If there are no logits.
     pub fn sample(&mut self, logits: Logits<'_>, history: &[u32]) -> Result<u32, Error> {
-        self.sample_of(logits, history, |_| true)
+        let token = self.sample_of(logits, history, |_| true)?;
+        Ok(token.expect("logits of some tokens"))
     }
 
-    /// The next token after `history` of those that are `allowed`, of which there must be one.
+    /// The next token after `history` of those that are `allowed`, if there is one.
     ///
     /// # Errors
     ///
@@ -101,7 +106,7 @@ impl<'a> Sampler<'a> {
         logits: Logits<'_>,
         history: &[u32],
         allowed: impl Fn(u32) -> bool,
-    ) -> Result<u32, Error> {
+    ) -> Result<Option<u32>, Error> {
         let list = &mut self.candidates.list;
         list.clear();
         match logits {
@@ -114,17 +119,19 @@ impl<'a> Sampler<'a> {
             return Err(Error::NotFinite);
         }
         list.retain(|candidate| allowed(candidate.id));
-        if list.iter().any(|candidate| !self.banned.contains(&candidate.id)) {
-            list.retain(|candidate| !self.banned.contains(&candidate.id));
+        if list.is_empty() {
+            return Ok(None);
         }
+        self.candidates.without(|candidate| self.banned.contains(&candidate.id));
         let biases = &self.settings.logit_bias;
         if !biases.is_empty() {
-            change(list, |candidate| {
+            for candidate in &mut self.candidates.list {
                 let bias = biases.get(&candidate.id).copied().unwrap_or(0.0);
-                candidate.logit = (candidate.logit + bias).clamp(f32::MIN, f32::MAX);
-            });
+                candidate.logit = finite(candidate.logit + bias);
+            }
+            self.candidates.without_impossible();
         }
-        Ok(self.choose(history))
+        Ok(Some(self.choose(history)))
     }
 
     /// Goes through the stages.
@@ -135,12 +142,16 @@ impl<'a> Sampler<'a> {
         for stage in settings.stages() {
             let it = &mut self.candidates;
             match stage {
-                Stage::Penalties => penalize(&mut it.list, settings, history),
+                Stage::Penalties => {
+                    penalize(&mut it.list, settings, history);
+                    it.without_impossible();
+                }
                 Stage::Dry => {
                     let penalties = settings.dry.penalties(history, self.tokenizer);
-                    change(&mut it.list, |candidate| {
-                        candidate.logit -= penalties.get(&candidate.id).copied().unwrap_or(0.0);
-                    });
+                    for candidate in &mut it.list {
+                        let penalty = penalties.get(&candidate.id).copied().unwrap_or(0.0);
+                        candidate.logit = finite(candidate.logit - penalty);
+                    }
                 }
                 _ if !all => {}
                 Stage::TopNSigma => it.top_n_sigma(settings.top_n_sigma),
@@ -199,8 +210,9 @@ fn uniform(random: &mut Xoshiro256PlusPlus) -> f32 {
     (random.next_u64() >> 40) as f32 / (1 << 24) as f32
 }
 
-fn change(list: &mut [Candidate], change: impl FnMut(&mut Candidate)) {
-    list.iter_mut().for_each(change);
+/// A logit that can be calculated with, whatever was done to it. The least one is impossible.
+fn finite(logit: f32) -> f32 {
+    logit.clamp(f32::MIN, f32::MAX)
 }
 
 /// Repeat, presence and frequency penalties.
@@ -212,7 +224,8 @@ fn penalize(list: &mut [Candidate], settings: &Sampling, history: &[u32]) {
     let penalty = settings.repeat_penalty;
     for Candidate { id, logit } in list {
         let Some(&count) = counts.get(id) else { continue };
-        *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-        *logit -= count as f32 * settings.frequency_penalty + settings.presence_penalty;
+        let changed = finite(if *logit > 0.0 { *logit / penalty } else { *logit * penalty });
+        let less = finite(count as f32 * settings.frequency_penalty + settings.presence_penalty);
+        *logit = finite(changed - less);
     }
 }

@@ -46,7 +46,8 @@ pub struct Sampling {
     pub repeat_last_n: usize,
     /// Against repeating what was said.
     pub dry: Dry,
-    /// Added to the logits of tokens, before all else.
+    /// Added to the logits of tokens, before all else. The least number, `f32::MIN`, makes one impossible
+    /// unless there is no other.
     pub logit_bias: BTreeMap<u32, f32>,
     /// Of the random numbers.
     pub seed: u64,
@@ -136,7 +137,13 @@ impl FromStr for Stage {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Stage, String> {
-        let wanted = name.replace('-', "_");
+        // As llama.cpp calls them as well.
+        let wanted = match name {
+            "temp" => Stage::Temperature.name().to_owned(),
+            "nucleus" => Stage::TopP.name().to_owned(),
+            "typical" | "typical-p" => Stage::TypP.name().to_owned(),
+            name => name.replace('-', "_"),
+        };
         Stage::ALL.into_iter().find(|stage| stage.name() == wanted).ok_or_else(|| {
             let names = Stage::ALL.map(Stage::name).join(", ");
             format!("there is no sampler {name}; there are {names}")

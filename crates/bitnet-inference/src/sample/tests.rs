@@ -179,12 +179,45 @@ fn biases_come_before_all_else() {
 }
 
 #[test]
+fn numbers_stay_finite_whatever_is_asked_for() {
+    let logits = [1.0, 3.0, -2.0, 0.5];
+    let all = [
+        Sampling { logit_bias: [(1, f32::MIN)].into(), ..off() },
+        Sampling { logit_bias: [(0, f32::MAX), (1, f32::MAX)].into(), ..off() },
+        Sampling { repeat_penalty: 3e38, ..off() },
+        Sampling { repeat_penalty: 1e-45, ..off() },
+        Sampling { frequency_penalty: f32::MAX, presence_penalty: f32::MAX, ..off() },
+        Sampling { frequency_penalty: f32::MIN, presence_penalty: f32::MIN, ..off() },
+    ];
+    for plain in all {
+        let plain = Sampling { repeat_penalty: plain.repeat_penalty * 1.1, ..plain };
+        for settings in [
+            Sampling { top_n_sigma: 1.0, ..plain.clone() },
+            Sampling { typical_p: 0.5, ..plain.clone() },
+            Sampling { min_p: 0.1, ..plain.clone() },
+            Sampling { top_p: 0.9, dynatemp_range: 0.5, ..plain.clone() },
+            Sampling { temperature: 0.0, typical_p: 0.5, ..plain.clone() },
+        ] {
+            let mut sampler = sampler(settings.clone());
+            for _ in 0..20 {
+                let token = sampler.sample(Logits::All(&logits), &[1, 2, 2]).unwrap();
+                let is_impossible = |id| settings.logit_bias.get(&id) == Some(&f32::MIN);
+                assert!(!is_impossible(token), "{settings:?}");
+            }
+        }
+    }
+    // Where nothing else is left.
+    let none = Sampling { logit_bias: (0..4).map(|id| (id, f32::MIN)).collect(), ..off() };
+    assert!(drawn(none, &logits)[0] < 4);
+}
+
+#[test]
 fn what_is_banned_is_taken_only_where_nothing_else_is_left() {
     let mut sampler = sampler(Sampling { temperature: 0.0, ..off() });
     sampler.ban(vec![1]);
     assert_eq!(sampler.sample(Logits::All(&[1.0, 5.0, 2.0]), &[]).unwrap(), 2);
     let only = sampler.sample_of(Logits::All(&[1.0, 5.0, 2.0]), &[], |id| id == 1);
-    assert_eq!(only.unwrap(), 1);
+    assert_eq!(only.unwrap(), Some(1));
 }
 
 #[test]

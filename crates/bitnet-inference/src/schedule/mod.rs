@@ -106,13 +106,9 @@ impl<'a> Scheduler<'a> {
     /// for is out of its range or cannot be met.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, Error> {
         let id = RequestId(self.requests);
-        let mut sequence = Sequence::new(self.engine, id, request, self.context)?;
+        let sequence = Sequence::new(self.engine, id, request, self.context)?;
         self.requests += 1;
-        if sequence.is_done() {
-            sequence.end(Finish::Length, &mut self.events);
-        } else {
-            self.waiting.push_back(sequence);
-        }
+        self.waiting.push_back(sequence);
         Ok(id)
     }
 
@@ -134,11 +130,11 @@ impl<'a> Scheduler<'a> {
     ///
     /// # Errors
     ///
-    /// Where memory runs out for a request that runs alone.
+    /// Where a forward pass fails. Requests are as they were.
     pub fn step(&mut self) -> Result<Vec<Event>, Error> {
         let start = Instant::now();
         self.admit();
-        let shares = self.share_out()?;
+        let shares = self.share_out();
         if !shares.is_empty() {
             self.forward(&shares)?;
             let logits = start.elapsed();
@@ -169,7 +165,7 @@ impl<'a> Scheduler<'a> {
 
     /// What each that runs has of the next forward pass: tokens that are being generated first, then
     /// prompts in the order in which they came, then guesses.
-    fn share_out(&mut self) -> Result<Vec<Share>, Error> {
+    fn share_out(&mut self) -> Vec<Share> {
         let left = |session: &Session, sequence: &Sequence<'_>| {
             sequence.tokens.len() - session.len(sequence.slot)
         };
@@ -192,24 +188,24 @@ impl<'a> Scheduler<'a> {
         }
         let mut index = 0;
         while index < self.running.len() {
-            if self.make_room(index, shares[index].rows)? {
+            if self.make_room(index, shares[index].rows) {
                 index += 1;
             }
             shares.truncate(self.running.len());
         }
-        Ok(shares)
+        shares
     }
 
     /// Takes blocks for the rows and guesses of the request at `index`, from those that came after it, if
-    /// need be. False where it had to give way itself.
-    fn make_room(&mut self, index: usize, rows: usize) -> Result<bool, Error> {
+    /// need be. False where it had to give way itself, or failed: there is no memory even for it alone.
+    fn make_room(&mut self, index: usize, rows: usize) -> bool {
         loop {
             let sequence = &mut self.running[index];
             let (slot, guesses) = (sequence.slot, sequence.drafts.len());
             let positions = self.session.len(slot) + rows;
             let room = self.session.cache().reserve(slot, positions + guesses);
             if matches!(room, Ok(true)) {
-                return Ok(true);
+                return true;
             }
             if guesses > 0 {
                 sequence.drafts.clear();
@@ -218,18 +214,23 @@ impl<'a> Scheduler<'a> {
             if self.running.len() > 1 {
                 self.preempt();
                 if index == self.running.len() {
-                    return Ok(false);
+                    return false;
                 }
                 continue;
             }
             // Alone: what others left in the cache is free now.
-            return match self.session.cache().reserve(slot, positions)? {
-                true => Ok(true),
-                false => {
+            let error = match self.session.cache().reserve(slot, positions) {
+                Ok(true) => return true,
+                Ok(false) => {
                     let bytes = self.session.cache().block_bytes();
-                    Err(Error::Memory { what: "key-value cache", bytes })
+                    Error::Memory { what: "key-value cache", bytes }
                 }
+                Err(error) => error,
             };
+            let id = self.running.remove(index).id;
+            self.release(slot);
+            self.events.push(Event::Failed { id, error });
+            return false;
         }
     }
 

@@ -106,8 +106,8 @@ impl<'a> Sequence<'a> {
         self.tokens.len() - self.prompt
     }
 
-    /// Whether nothing is to be generated at all.
-    pub(super) fn is_done(&self) -> bool {
+    /// Whether nothing more is to be generated.
+    fn is_done(&self) -> bool {
         self.generated() >= self.limit
     }
 
@@ -175,6 +175,10 @@ impl<'a> Sequence<'a> {
         let (before, drafts) = (self.tokens.len(), std::mem::take(&mut self.drafts));
         let mut right = 0;
         let end = loop {
+            if self.is_done() {
+                // The prompt alone was to be run.
+                break Some(Ok(Finish::Length));
+            }
             let end = self.next(logits(right), events).transpose();
             let is_right =
                 right < drafts.len() && self.tokens.get(before + right) == drafts.get(right);
@@ -206,7 +210,8 @@ impl<'a> Sequence<'a> {
             Some(constrained) => {
                 let allowed = constrained.allowed()?;
                 let is_allowed = |id: u32| allowed.is_allowed(id);
-                self.sampler.sample_of(logits, &self.tokens, is_allowed)?
+                let token = self.sampler.sample_of(logits, &self.tokens, is_allowed)?;
+                token.ok_or_else(|| constrained.stuck())?
             }
         };
         // Where ends are to be ignored, a constraint can leave nothing else.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use bitnet_kernels::op::KV_BLOCK;
@@ -18,11 +19,11 @@ use crate::kv::{KvCache, Parent};
 use crate::sha256::finish;
 
 /// The version of the files.
-const VERSION: &str = "bitnet prompt cache 1";
+const VERSION: &str = "bitnet prompt cache 2";
 
-/// What a file says of itself: the version, the model, the format of keys and values, and the hash of all
-/// that follows.
-const FIELDS: [&str; 4] = ["format", "model_sha256", "kv", "sha256"];
+/// What a file says of itself: the version, the model, how its weights were read, the format of keys and
+/// values, and the hash of all that follows.
+const FIELDS: [&str; 5] = ["format", "model_sha256", "weights", "kv", "sha256"];
 
 /// A tensor of a file.
 struct Part<'a>(Dtype, Vec<usize>, &'a [u8]);
@@ -65,8 +66,7 @@ impl Scheduler<'_> {
 
     fn write(&mut self, path: &Path, tokens: &[u32]) -> Result<(), Error> {
         let fail = |source| Error::Output { file: path.display().to_string(), source };
-        let (slot, model, kv) =
-            (self.spare(), self.engine.sha256().to_owned(), self.engine.kv().to_string());
+        let (slot, engine) = (self.spare(), self.engine);
         let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
         let cache = self.session.cache();
         let mut parts = vec![("tokens".to_owned(), Part(Dtype::U32, vec![tokens.len()], &bytes))];
@@ -77,7 +77,8 @@ impl Scheduler<'_> {
                 .map(|(i, block)| (block_name(i), Part(Dtype::U8, vec![block.len()], block))),
         );
         let hash = hash(parts.iter().map(|(_, part)| part.2));
-        let values = [VERSION.to_owned(), model, kv, hash];
+        let (model, kv) = (engine.sha256().to_owned(), engine.kv().to_string());
+        let values = [VERSION.to_owned(), model, engine.weights_read(), kv, hash];
         let fields = FIELDS.into_iter().map(str::to_owned).zip(values).collect::<HashMap<_, _>>();
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let temporary = tempfile::Builder::new()
@@ -86,7 +87,7 @@ impl Scheduler<'_> {
             .tempfile_in(folder.unwrap_or(Path::new(".")))
             .map_err(fail)?;
         safetensors::serialize_to_file(parts, Some(fields), temporary.path())
-            .map_err(|error| fail(std::io::Error::other(error)))?;
+            .map_err(|error| fail(io::Error::other(error)))?;
         temporary.persist(path).map_err(|error| fail(error.error))?;
         Ok(())
     }
@@ -100,10 +101,18 @@ impl Scheduler<'_> {
     /// [`Error::File`] where it cannot be read.
     pub fn restore(&mut self, path: &Path) -> Result<usize, Error> {
         let file = path.display().to_string();
-        let bytes = fs::read(path).map_err(|source| Error::File { file: file.clone(), source })?;
+        let bytes = read(path).map_err(|source| Error::File { file: file.clone(), source })?;
         let wrong = |what: String| Error::PromptCache { file: file.clone(), what };
         let tokens = self.check(&bytes).map_err(wrong)?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|why| wrong(why.to_string()))?;
+        let restored = self.take_up(&tokens, &tensors);
+        let slot = self.spare();
+        self.session.cache().release(slot);
+        restored
+    }
+
+    /// Has the spare sequence begin with the tokens of a file, as far as there is room.
+    fn take_up(&mut self, tokens: &[u32], tensors: &SafeTensors<'_>) -> Result<usize, Error> {
         let slot = self.spare();
         let mut parent = Parent::default();
         let mut restored = 0;
@@ -119,7 +128,6 @@ impl Scheduler<'_> {
             parent = cache.publish((slot, index), parent, tokens);
             restored += KV_BLOCK;
         }
-        self.session.cache().release(slot);
         Ok(restored)
     }
 
@@ -129,12 +137,20 @@ impl Scheduler<'_> {
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|_| damaged)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|_| damaged)?;
         let fields = header.metadata().as_ref().ok_or(damaged)?;
-        let [version, model, kv, expected] = FIELDS.map(|field| fields.get(field));
+        let [version, model, weights, kv, expected] = FIELDS.map(|field| fields.get(field));
         if version.map(String::as_str) != Some(VERSION) {
             return Err(damaged.to_owned());
         }
         if model.map(String::as_str) != Some(self.engine.sha256()) {
             return Err("it is of another model: give another file".to_owned());
+        }
+        let here = self.engine.weights_read();
+        let found = weights.ok_or(damaged)?;
+        if *found != here {
+            return Err(format!(
+                "the weights of the model were read {found}, and here they are read {here}: give another \
+                 file"
+            ));
         }
         let here = self.engine.kv().to_string();
         let found = kv.ok_or(damaged)?;
@@ -159,6 +175,14 @@ impl Scheduler<'_> {
             && ids.iter().all(|&id| (id as usize) < vocabulary)
             && Some(&hash(data)) == expected;
         whole.then_some(ids).ok_or_else(|| damaged.to_owned())
+    }
+}
+
+/// The bytes of a file, which is no device and no pipe.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::metadata(path)?.is_file() {
+        true => fs::read(path),
+        false => Err(io::Error::other("it is no file")),
     }
 }
 
