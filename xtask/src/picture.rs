@@ -39,10 +39,15 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let home = tempfile::tempdir()?;
-    let mut command = Command::new(&args.program);
+    // The terminal is new, and has no size yet.
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("stty rows {LINES} cols {COLUMNS}; exec \"$0\" \"$@\""))
+        .arg(&args.program);
     command.args(["chat", "--seed", "7", "-n", "60", "--no-history"]);
     command.env("XDG_STATE_HOME", home.path()).env("TERM", "xterm-256color");
-    command.env("COLUMNS", COLUMNS.to_string()).env("BITNET_TUNING", "none").env_remove("NO_COLOR");
+    command.env("BITNET_TUNING", "none").env_remove("NO_COLOR");
     let started = spawn_command(command, Some(PATIENCE));
     let mut session = started.with_context(|| {
         format!("{}: build it first: cargo build --release", args.program.display())

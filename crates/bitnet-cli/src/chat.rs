@@ -7,6 +7,7 @@ mod editor;
 mod log;
 pub(crate) mod message;
 mod talk;
+mod wrap;
 
 use std::io::{self, IsTerminal};
 
@@ -19,6 +20,7 @@ use crate::{model, output, sampling};
 use command::Command;
 use editor::{Editor, Line};
 use talk::Talk;
+use wrap::Wrap;
 
 pub(crate) use message::template;
 
@@ -193,8 +195,10 @@ impl Chat<'_, '_> {
     fn answer(&mut self, new: bool) -> Result<After> {
         let mut out = io::stdout().lock();
         let mut broken = None;
+        let mut wrap = Wrap::stdout().filter(|_| self.talk.wraps_words());
         let mut print = |text: &str| {
-            output::print(&mut out, text).unwrap_or_else(|error| {
+            let wrapped = wrap.as_mut().map(|wrap| wrap.push(text));
+            output::print(&mut out, wrapped.as_deref().unwrap_or(text)).unwrap_or_else(|error| {
                 broken = Some(error);
                 false
             })

@@ -24,6 +24,7 @@ pub(super) const HELP: &str = "\
                        presence_penalty, frequency_penalty, num_predict, seed, stop
 /set format json       answers are JSON objects; /set noformat
 /set verbose           figures after answers; /set quiet
+/set nowordwrap        cut words at the end of lines; /set wordwrap
 /set nohistory         keep no more of what is typed; /set history
 /show [WHAT]           info, license, parameters, system, template, history
 /save NAME, /load NAME keep this conversation, go on with another one
@@ -52,6 +53,7 @@ pub(super) enum Command {
         json: bool,
     },
     Verbose(bool),
+    WordWrap(bool),
     /// Whether what is typed is kept for the next time.
     History(bool),
     Show(Topic),
@@ -146,6 +148,8 @@ fn set(rest: &str) -> Result<Command> {
         ("noformat", "") => Command::Format { json: false },
         ("verbose", "") => Command::Verbose(true),
         ("quiet", "") => Command::Verbose(false),
+        ("wordwrap", "") => Command::WordWrap(true),
+        ("nowordwrap", "") => Command::WordWrap(false),
         ("history", "") => Command::History(true),
         ("nohistory", "") => Command::History(false),
         _ => {

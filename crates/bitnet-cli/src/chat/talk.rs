@@ -30,6 +30,7 @@ pub(super) struct Talk<'a> {
     sampling: sampling::Args,
     json: bool,
     verbose: bool,
+    wordwrap: bool,
     system: Option<String>,
     messages: Vec<Message>,
     /// Has the keys and values of what was said, but while an answer is generated.
@@ -61,6 +62,7 @@ impl<'a> Talk<'a> {
             sampling: args.sampling.clone(),
             json: false,
             verbose: !args.quiet,
+            wordwrap: true,
             system: args.system.clone(),
             messages: Vec::new(),
             scheduler: None,
@@ -87,6 +89,11 @@ impl<'a> Talk<'a> {
     /// Whether figures are wanted.
     pub(super) fn is_verbose(&self) -> bool {
         self.verbose
+    }
+
+    /// Whether no word is cut at the end of a line.
+    pub(super) fn wraps_words(&self) -> bool {
+        self.wordwrap
     }
 
     pub(super) fn say(&mut self, role: &str, content: &str) {
@@ -238,6 +245,7 @@ impl<'a> Talk<'a> {
             Command::Parameter { name, value } => self.sampling.set(&name, &value)?,
             Command::Format { json } => self.json = json,
             Command::Verbose(verbose) => self.verbose = verbose,
+            Command::WordWrap(wordwrap) => self.wordwrap = wordwrap,
             Command::Show(topic) => return self.show(topic),
             Command::Save(name) => return Ok(format!("kept in {}", self.save(&name)?)),
             Command::Load(name) => {

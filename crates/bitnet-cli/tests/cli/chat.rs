@@ -166,7 +166,14 @@ mod terminal {
     use super::*;
 
     fn start(home: &Path, args: &[&str]) -> PtySession {
-        let mut command = std::process::Command::new(crate::program());
+        start_with(home, 200, args)
+    }
+
+    /// On a terminal of so many columns.
+    fn start_with(home: &Path, columns: usize, args: &[&str]) -> PtySession {
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(format!("stty rows 50 cols {columns}; exec \"$0\" \"$@\""));
+        command.arg(crate::program());
         command.env("XDG_STATE_HOME", home).env("HOME", home).env("TERM", "xterm");
         command.env("BITNET_TUNING", "none").env_remove("NO_COLOR");
         command.env("EDITOR", "/no/such/editor --wait").env_remove("VISUAL");
@@ -206,6 +213,23 @@ mod terminal {
         send(&mut session, "\x03");
         session.exp_string("Ctrl-C again").unwrap();
         send(&mut session, "\x03");
+        session.exp_eof().unwrap();
+    }
+
+    #[test]
+    fn words_are_not_cut_at_the_end_of_a_line() {
+        let home = tempfile::tempdir().unwrap();
+        let mut session = start_with(home.path(), 37, &["-n", "12"]);
+        send(&mut session, "Once upon a time\r");
+        // Of the last word two letters were there.
+        session.exp_string("three so\x1b[2D\x1b[K\r\nsons").unwrap();
+        session.exp_string(">>> ").unwrap();
+        send(&mut session, "/set nowordwrap\r");
+        session.exp_string(">>> ").unwrap();
+        send(&mut session, "/regen\r");
+        session.exp_string("who had three sons").unwrap();
+        session.exp_string("TTFT").unwrap();
+        send(&mut session, "\x04");
         session.exp_eof().unwrap();
     }
 
