@@ -1,14 +1,27 @@
 //! Grammars in the notation of llama.cpp (GBNF).
 //!
 //! [`parse`] reads one into rules, [`write`] makes of them what the lexer and the parser of llguidance
-//! take. Rules from which no recursion is reached are regular, and become regular expressions of the
-//! lexer: those next to each other one, so that `[a-z]* "b"` is matched as a whole. Where a lexeme could
-//! end or go on, it goes on. So a text always is one of the grammar, but where something recursive begins
-//! with what the text before it could go on with, not every text of the grammar is possible.
+//! take. Rules from which no recursion is reached are regular. A grammar whose root is so becomes one
+//! regular expression, which the lexer matches as a whole.
+//!
+//! In other grammars what is regular and next to each other is a lexeme, but only where that changes
+//! nothing. The lexer looks for all the lexemes that the parser allows at a place, and where one of them
+//! is complete and one can go on, it goes on. So [`conflicts`] finds those that can go on with a character
+//! that can also come behind one that is complete, and [`plan`] takes them apart, into characters in the
+//! end: of these none can go on. The texts that are possible are those of the grammar, all of them and no
+//! others.
+//!
+//! Lexemes make it fast. The parser works for each character of each token where there are none, as within
+//! `[a-z]+` if a letter can come behind it: then the tokens of a large vocabulary can take some tenths of a
+//! second at each place. [`Watch`](super::watch::Watch) ends what takes too long.
 
 use llguidance::api::{GrammarInit, ParserLimits};
 
+mod automaton;
+mod conflicts;
+mod order;
 mod parse;
+mod plan;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -40,7 +53,7 @@ struct Rule {
 }
 
 /// What a rule, or a part of it, describes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Expression {
     Literal(String),
     /// A character of ranges that are in order, do not touch, and of which there is at least one.

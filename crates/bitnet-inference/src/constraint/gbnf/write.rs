@@ -1,6 +1,6 @@
 //! Makes regular expressions and grammar rules of the rules of a grammar.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use llguidance::api::{GrammarInit, ParserLimits, SkipSpec};
 use llguidance::derivre::{ExprRef, RegexAst};
@@ -8,14 +8,15 @@ use llguidance::earley::lexerspec::{LexemeClass, LexerSpec};
 use llguidance::earley::{Grammar, SymIdx, SymbolProps};
 
 use super::super::NOTHING;
+use super::conflicts::Finder;
+use super::order::Order;
+use super::plan::{Apart, Lexemes, Plan, Symbol};
 use super::{Expression, Rules};
 
-/// Symbols of a grammar at most: llguidance numbers them with 16 bits.
-const SYMBOLS: usize = 10_000;
-/// Regular expressions of a grammar at most: each is compared with all others.
-const LEXEMES: usize = 5000;
 /// The size of a regular expression at most, with all that it refers to.
 const SIZE: usize = 500_000;
+/// How often lexemes are taken apart, at most, before all are.
+const ROUNDS: usize = 32;
 
 /// Makes a grammar of rules.
 ///
@@ -24,118 +25,37 @@ const SIZE: usize = 500_000;
 /// Where a text would never end, or the grammar is too large.
 pub(super) fn write(rules: &Rules, limits: &ParserLimits) -> Result<GrammarInit, String> {
     let order = Order::new(rules);
-    let count = rules.rules.len();
-    let mut spec = LexerSpec::new().map_err(|e| e.to_string())?;
-    let nothing = SkipSpec::unbounded(RegexAst::NoMatch);
-    let class = spec.setup_lexeme_class_with_skip(nothing).map_err(|e| e.to_string())?;
-    let mut writer = Writer {
-        rules,
-        spec,
-        class,
-        grammar: Grammar::new(None),
-        fuel: limits.initial_lexer_fuel,
-        regexes: vec![None; count],
-        sizes: vec![0; count],
-        symbols: vec![None; count],
-        lexemes: HashMap::new(),
-        repeated: HashMap::new(),
-    };
-    let start = writer.symbol("start", true)?;
+    let mut writer = Writer::new(rules, limits)?;
     for &rule in &order.regular {
         writer.regular(rule)?;
     }
-    for &rule in &order.others {
-        writer.symbols[rule] = Some(writer.symbol(&rules.rules[rule].name, false)?);
-    }
-    for &rule in &order.others {
-        if let Some(symbol) = writer.symbols[rule] {
-            writer.rule(symbol, &rules.rules[rule].body)?;
-        }
-    }
-    match writer.sequence(&Expression::Rule(rules.root))? {
-        Some(symbols) => writer.add(start, symbols)?,
+    let mut lexemes = Lexemes::default();
+    match plan(rules, &order, &mut lexemes)? {
+        Some(plan) => writer.grammar(&plan, &lexemes)?,
         None => return Err(format!("the rule \"root\" has no end: {NOTHING}")),
     }
     Ok(GrammarInit::Internal(writer.grammar, writer.spec))
 }
 
-/// The rules that a text can need.
-struct Order {
-    /// Those from which no recursion is reached, each behind those that it names.
-    regular: Vec<usize>,
-    /// The others from which a text can come: those from which none can are left out.
-    others: Vec<usize>,
-}
-
-impl Order {
-    fn new(rules: &Rules) -> Order {
-        let count = rules.rules.len();
-        let named: Vec<Vec<usize>> = rules
-            .rules
-            .iter()
-            .map(|rule| {
-                let mut named = Vec::new();
-                rule.body.add_rules(&mut named);
-                named.sort_unstable();
-                named.dedup();
-                named
-            })
-            .collect();
-        let mut is_needed = vec![false; count];
-        let mut naming = vec![Vec::new(); count];
-        let mut todo = vec![rules.root];
-        while let Some(rule) = todo.pop() {
-            if !std::mem::replace(&mut is_needed[rule], true) {
-                named[rule].iter().for_each(|&other| naming[other].push(rule));
-                todo.extend(&named[rule]);
-            }
-        }
-        let needed = || (0..count).filter(|&rule| is_needed[rule]);
-        let mut left: Vec<usize> = named.iter().map(Vec::len).collect();
-        let mut regular: Vec<usize> = needed().filter(|&rule| left[rule] == 0).collect();
-        let mut done = 0;
-        while let Some(&rule) = regular.get(done) {
-            done += 1;
-            for &other in &naming[rule] {
-                left[other] -= 1;
-                regular.extend((left[other] == 0).then_some(other));
-            }
-        }
-        let is_regular = left.iter().map(|&left| left == 0).collect();
-        let others = with_texts(rules, &naming, &is_needed, is_regular);
-        Order { regular, others }
+/// A plan without conflicts, or nothing if there are no texts.
+fn plan(rules: &Rules, order: &Order, lexemes: &mut Lexemes) -> Result<Option<Plan>, String> {
+    let (order, mut finder) = ((&order.regular[..], &order.others[..]), Finder::new(rules));
+    let mut expressions = HashSet::new();
+    if order.0.contains(&rules.root) {
+        return Plan::new(rules, order, &Apart::These(expressions), lexemes);
     }
-}
-
-/// The rules that are needed and not regular, and of which there are texts. Regular ones always have one.
-fn with_texts(
-    rules: &Rules,
-    naming: &[Vec<usize>],
-    is_needed: &[bool],
-    mut ends: Vec<bool>,
-) -> Vec<usize> {
-    let mut found = Vec::new();
-    let needed = (0..rules.rules.len()).filter(|&rule| is_needed[rule]);
-    let mut todo: VecDeque<usize> = needed.filter(|&rule| !ends[rule]).collect();
-    while let Some(rule) = todo.pop_front() {
-        if !ends[rule] && can_end(&rules.rules[rule].body, &ends) {
-            ends[rule] = true;
-            found.push(rule);
-            todo.extend(&naming[rule]);
+    for _ in 0..ROUNDS {
+        let apart = Apart::These(expressions);
+        let Some(plan) = Plan::new(rules, order, &apart, lexemes)? else { return Ok(None) };
+        let Some(found) = finder.find(&plan, lexemes) else { break };
+        if found.is_empty() {
+            return Ok(Some(plan));
         }
+        let Apart::These(known) = apart else { break };
+        expressions = known;
+        expressions.extend(found);
     }
-    found
-}
-
-/// Whether there is a text of this, with only the rules of which there is one.
-fn can_end(expression: &Expression, ends: &[bool]) -> bool {
-    match expression {
-        Expression::Literal(_) | Expression::Class(_) => true,
-        Expression::Rule(rule) => ends[*rule],
-        Expression::Sequence(parts) => parts.iter().all(|part| can_end(part, ends)),
-        Expression::Choice(parts) => parts.iter().any(|part| can_end(part, ends)),
-        Expression::Repeat(part, least, _) => *least == 0 || can_end(part, ends),
-    }
+    Plan::new(rules, order, &Apart::All, lexemes)
 }
 
 struct Writer<'r> {
@@ -149,25 +69,58 @@ struct Writer<'r> {
     regexes: Vec<Option<ExprRef>>,
     /// How large they are.
     sizes: Vec<usize>,
-    /// The other rules of which there are texts.
-    symbols: Vec<Option<SymIdx>>,
     /// Symbols of regular expressions.
     lexemes: HashMap<ExprRef, SymIdx>,
-    /// Symbols of a symbol so many times, or up to so many times.
-    repeated: HashMap<(SymIdx, u32, bool), SymIdx>,
 }
 
-impl Writer<'_> {
-    fn symbol(&mut self, name: &str, is_start: bool) -> Result<SymIdx, String> {
-        if self.grammar.num_symbols() == SYMBOLS {
-            return Err(format!("it is too large: it needs more than {SYMBOLS} symbols"));
-        }
-        let props = SymbolProps { grammar_id: self.class, is_start, ..SymbolProps::default() };
-        Ok(self.grammar.fresh_symbol_ext(name, props))
+impl<'r> Writer<'r> {
+    fn new(rules: &'r Rules, limits: &ParserLimits) -> Result<Writer<'r>, String> {
+        let mut spec = LexerSpec::new().map_err(|e| e.to_string())?;
+        let nothing = SkipSpec::unbounded(RegexAst::NoMatch);
+        let class = spec.setup_lexeme_class_with_skip(nothing).map_err(|e| e.to_string())?;
+        let count = rules.rules.len();
+        Ok(Writer {
+            rules,
+            spec,
+            class,
+            grammar: Grammar::new(None),
+            fuel: limits.initial_lexer_fuel,
+            regexes: vec![None; count],
+            sizes: vec![0; count],
+            lexemes: HashMap::new(),
+        })
     }
 
-    fn add(&mut self, symbol: SymIdx, sequence: Vec<SymIdx>) -> Result<(), String> {
-        self.grammar.add_rule(symbol, sequence).map_err(|e| e.to_string())
+    /// Writes what is planned.
+    fn grammar(&mut self, plan: &Plan, lexemes: &Lexemes) -> Result<(), String> {
+        let symbols: Vec<_> = plan.names.iter().map(|name| self.symbol(name)).collect();
+        if let Some(&start) = symbols.first() {
+            self.grammar.sym_props_mut(start).is_start = true;
+        }
+        let mut known = HashMap::new();
+        for (&symbol, sequences) in symbols.iter().zip(&plan.sequences) {
+            for sequence in sequences {
+                let mut parts = Vec::with_capacity(sequence.len());
+                for part in sequence {
+                    match *part {
+                        Symbol::Sequences(other) => parts.push(symbols[other]),
+                        Symbol::Lexeme(lexeme) => {
+                            if !known.contains_key(&lexeme) {
+                                known.insert(lexeme, self.lexeme(&lexemes.expressions[lexeme])?);
+                            }
+                            parts.extend(known[&lexeme]);
+                        }
+                    }
+                }
+                self.grammar.add_rule(symbol, parts).map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn symbol(&mut self, name: &str) -> SymIdx {
+        let props = SymbolProps { grammar_id: self.class, ..SymbolProps::default() };
+        self.grammar.fresh_symbol_ext(name, props)
     }
 
     /// A regular rule, of which those that it names are done.
@@ -233,13 +186,6 @@ impl Writer<'_> {
         parts.fold(own.saturating_add(1), usize::saturating_add)
     }
 
-    fn is_regular(&self, expression: &Expression) -> bool {
-        match expression {
-            Expression::Rule(rule) => self.regexes[*rule].is_some(),
-            _ => expression.parts().iter().all(|part| self.is_regular(part)),
-        }
-    }
-
     /// The symbol of a regular expression, or nothing if it is the empty text.
     fn lexeme(&mut self, regular: &Expression) -> Result<Option<SymIdx>, String> {
         let regex = self.regex(regular).map_err(|why| format!("a part of a rule {why}"))?;
@@ -249,13 +195,8 @@ impl Writer<'_> {
         if let Some(&symbol) = self.lexemes.get(&regex) {
             return Ok(Some(symbol));
         }
-        if self.lexemes.len() == LEXEMES {
-            return Err(format!(
-                "it is too large: it needs more than {LEXEMES} regular expressions"
-            ));
-        }
         let name = format!("lexeme-{}", self.lexemes.len());
-        let symbol = self.symbol(&name, false)?;
+        let symbol = self.symbol(&name);
         let ast = RegexAst::ExprRef(regex);
         let lexeme = self.spec.add_greedy_lexeme(name, ast, false, None, usize::MAX);
         let terminal =
@@ -263,131 +204,5 @@ impl Writer<'_> {
         terminal.map_err(|e| e.to_string())?;
         self.lexemes.insert(regex, symbol);
         Ok(Some(symbol))
-    }
-
-    /// Gives a symbol the texts of an expression. False if there are none.
-    fn rule(&mut self, symbol: SymIdx, expression: &Expression) -> Result<bool, String> {
-        let Expression::Choice(parts) = expression else {
-            let sequence = self.sequence(expression)?;
-            let is_text = sequence.is_some();
-            sequence.map_or(Ok(()), |sequence| self.add(symbol, sequence))?;
-            return Ok(is_text);
-        };
-        let (regular, others): (Vec<_>, Vec<_>) =
-            parts.iter().partition(|part| self.is_regular(part));
-        let mut is_text = !regular.is_empty();
-        if is_text {
-            let choice = Expression::Choice(regular.into_iter().cloned().collect());
-            let lexeme = self.lexeme(&choice)?;
-            self.add(symbol, lexeme.into_iter().collect())?;
-        }
-        for part in others {
-            if let Some(sequence) = self.sequence(part)? {
-                self.add(symbol, sequence)?;
-                is_text = true;
-            }
-        }
-        Ok(is_text)
-    }
-
-    /// The symbols of an expression, or nothing if there is no text of it.
-    fn sequence(&mut self, expression: &Expression) -> Result<Option<Vec<SymIdx>>, String> {
-        if self.is_regular(expression) {
-            return Ok(Some(self.lexeme(expression)?.into_iter().collect()));
-        }
-        match expression {
-            Expression::Literal(_) | Expression::Class(_) => Ok(None),
-            Expression::Rule(rule) => Ok(self.symbols[*rule].map(|symbol| vec![symbol])),
-            Expression::Sequence(parts) => {
-                let is_regular: Vec<_> = parts.iter().map(|part| self.is_regular(part)).collect();
-                let (mut symbols, mut at) = (Vec::new(), 0);
-                for run in is_regular.chunk_by(|a, b| *a && *b) {
-                    let parts = &parts[at..at + run.len()];
-                    at += run.len();
-                    if run[0] {
-                        symbols.extend(self.lexeme(&Expression::Sequence(parts.to_vec()))?);
-                        continue;
-                    }
-                    let Some(part) = self.sequence(&parts[0])? else { return Ok(None) };
-                    symbols.extend(part);
-                }
-                Ok(Some(symbols))
-            }
-            Expression::Choice(_) => {
-                let symbol = self.symbol("choice", false)?;
-                Ok(self.rule(symbol, expression)?.then(|| vec![symbol]))
-            }
-            Expression::Repeat(part, least, most) => match self.sequence(part)? {
-                Some(part) => self.repeat(part, *least, *most).map(Some),
-                None => Ok((*least == 0).then(Vec::new)),
-            },
-        }
-    }
-
-    /// Symbols from so many times to so many.
-    fn repeat(
-        &mut self,
-        mut symbols: Vec<SymIdx>,
-        least: u32,
-        most: Option<u32>,
-    ) -> Result<Vec<SymIdx>, String> {
-        let one = match symbols[..] {
-            [one] => one,
-            _ => {
-                let one = self.symbol("group", false)?;
-                self.add(one, symbols)?;
-                one
-            }
-        };
-        symbols = match least {
-            0 => Vec::new(),
-            least => vec![self.times(one, least)?],
-        };
-        match most {
-            None => {
-                let any = self.symbol("repeated", false)?;
-                self.add(any, Vec::new())?;
-                self.add(any, vec![any, one])?;
-                symbols.push(any);
-            }
-            Some(most) if most > least => symbols.push(self.up_to(one, most - least)?),
-            Some(_) => {}
-        }
-        Ok(symbols)
-    }
-
-    /// A symbol `n` times, and at least once.
-    fn times(&mut self, one: SymIdx, n: u32) -> Result<SymIdx, String> {
-        if n == 1 {
-            return Ok(one);
-        }
-        if let Some(&known) = self.repeated.get(&(one, n, false)) {
-            return Ok(known);
-        }
-        let half = self.times(one, n / 2)?;
-        let whole = self.symbol("times", false)?;
-        let odd = (n % 2 == 1).then_some(one);
-        self.add(whole, [half, half].into_iter().chain(odd).collect())?;
-        self.repeated.insert((one, n, false), whole);
-        Ok(whole)
-    }
-
-    /// A symbol up to `n` times, of which there is at least one. There is one way for each number: half of
-    /// `n` and what is left of it, or less than half.
-    fn up_to(&mut self, one: SymIdx, n: u32) -> Result<SymIdx, String> {
-        if let Some(&known) = self.repeated.get(&(one, n, true)) {
-            return Ok(known);
-        }
-        let half = 1 << n.ilog2();
-        let mut many = vec![self.times(one, half)?];
-        if n > half {
-            many.push(self.up_to(one, n - half)?);
-        }
-        let few = if half > 1 { vec![self.up_to(one, half - 1)?] } else { Vec::new() };
-        let whole = self.symbol("up-to", false)?;
-        self.add(whole, many)?;
-        self.add(whole, few)?;
-        self.repeated.insert((one, n, true), whole);
-        Ok(whole)
     }
 }
