@@ -23,6 +23,9 @@ use watch::Watch;
 /// [`limits::LEVELS`].
 const STACK: usize = 128 << 20;
 
+/// Steps of the parser at most to find out which tokens may come next: where it works for each character of
+/// each token, they are some millions.
+const ITEMS: usize = 20_000_000;
 /// Why a constraint that no text meets is refused.
 const NOTHING: &str = "there is no text that it describes";
 /// Characters of a reason at most.
@@ -137,6 +140,7 @@ impl Grammars {
         factory.limits_mut().verbose_errors = false;
         // Done when it is needed, it can be ended.
         factory.limits_mut().precompute_large_lexemes = false;
+        factory.limits_mut().step_max_items = ITEMS;
         let watch = Watch::new().map_err(|e| e.to_string())?;
         Ok(Grammars { factory, watch })
     }

@@ -11,9 +11,10 @@
 //! end: of these none can go on. The texts that are possible are those of the grammar, all of them and no
 //! others.
 //!
-//! Lexemes make it fast. The parser works for each character of each token where there are none, as within
-//! `[a-z]+` if a letter can come behind it: then the tokens of a large vocabulary can take some tenths of a
-//! second at each place. [`Watch`](super::watch::Watch) ends what takes too long.
+//! Lexemes make it fast. Where there are none, as within `[a-z]+` if a letter can come behind it, the parser
+//! works for each character of each token: with a vocabulary of a hundred thousand that takes a few
+//! milliseconds at each place, and some tens where texts have many readings.
+//! [`Watch`](super::watch::Watch) ends what takes too long.
 
 use llguidance::api::{GrammarInit, ParserLimits};
 
