@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::tokenizer::Tokenizer;
 
+mod finite;
 mod gbnf;
 mod limits;
+mod meet;
 mod regex;
 mod watch;
 
@@ -68,6 +70,8 @@ impl Constraint {
         Ok(GrammarInit::Serialized(match self {
             Constraint::JsonSchema(schema) => {
                 limits::check_schema(schema)?;
+                meet::check_schema(schema)?;
+                finite::check(schema)?;
                 let mut schema = schema.clone();
                 if let Value::Object(fields) = &mut schema {
                     // As much space as people put between things, but not without end.
@@ -78,6 +82,7 @@ impl Constraint {
             }
             Constraint::Lark(grammar) => {
                 limits::check_lark(grammar)?;
+                meet::check_lark(grammar)?;
                 TopLevelGrammar::from_lark(grammar.clone())
             }
             Constraint::Regex(regex) => return regex::compile(regex, limits),

@@ -15,6 +15,8 @@ pub(super) const LEVELS: usize = 5000;
 const OPTIONAL: usize = 400;
 /// Patterns of names of properties at most: each is compared with all others of its object.
 const PATTERNS: usize = 100;
+/// Properties and patterns at most: each is compared with all others.
+const NAMES: usize = 10_000;
 /// Bounds of numbers are at most so far from zero: llguidance calculates with 64 bits.
 const FARTHEST: f64 = 1e18;
 /// The largest divisor, without its point: llguidance calculates with 32 bits.
@@ -28,8 +30,14 @@ const LARK: usize = 1 << 20;
 ///
 /// What of it is too large.
 pub(super) fn check_schema(schema: &Value) -> Result<(), String> {
-    let mut check =
-        Check { values: 0, bytes: 0, references: Vec::new(), patterns: 0, divisor: (1, 0) };
+    let mut check = Check {
+        values: 0,
+        bytes: 0,
+        references: Vec::new(),
+        patterns: 0,
+        divisor: (1, 0),
+        names: 0,
+    };
     let mut levels = check.value(schema)?;
     check.references.sort_unstable();
     check.references.dedup();
@@ -51,6 +59,8 @@ struct Check<'s> {
     patterns: usize,
     /// The least number that all divisors divide, and its digits behind the point.
     divisor: (u64, u32),
+    /// Properties and patterns.
+    names: usize,
 }
 
 impl<'s> Check<'s> {
@@ -87,6 +97,11 @@ impl<'s> Check<'s> {
             return Err(format!(
                 "an object has more than {OPTIONAL} properties that are not required"
             ));
+        }
+        let strings = ["pattern", "format"].iter().filter(|&&name| fields.contains_key(name));
+        self.names += properties.max(required) + strings.count();
+        if self.names > NAMES {
+            return Err(format!("it has more than {NAMES} properties and patterns"));
         }
         let patterns = fields.get("patternProperties").and_then(Value::as_object);
         self.patterns += patterns.map_or(0, Map::len);
@@ -167,6 +182,15 @@ fn height(value: &Value) -> usize {
 pub(super) fn check_lark(grammar: &str) -> Result<(), String> {
     if grammar.len() > LARK {
         return Err(format!("it has {} bytes, of {LARK} at most", grammar.len()));
+    }
+    // Of what is none, llguidance says so.
+    for (at, mark) in grammar.match_indices("%json") {
+        let rest = &grammar[at + mark.len()..];
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        if let Some(Ok(schema)) = values.next() {
+            check_schema(&schema)?;
+            super::meet::check_schema(&schema)?;
+        }
     }
     // Each is a level that others may be in.
     let levels = grammar.bytes().filter(|byte| b"\n([{".contains(byte)).count();

@@ -63,7 +63,11 @@ fn schemas_with_what_is_not_supported() {
             "Only absolute $ref's (#/...) are supported",
         ),
         (json!({ "$ref": 3 }), "$ref must be a string"),
-        (json!({ "$ref": "#" }), "there is no text that it describes"),
+        (json!({ "$ref": "#" }), "its values have no end: there is no text that it describes"),
+        (
+            json!({ "type": "array", "items": { "$ref": "#" }, "minItems": 1 }),
+            "its values have no end: there is no text that it describes",
+        ),
         (
             json!({ "type": "integer", "minimum": -1e30 }),
             "minimum is -1e30: it can be 1e18 away from 0",
@@ -138,6 +142,19 @@ fn schemas_that_take_too_long() {
     };
     let all: Vec<_> = (0..40).map(any).collect();
     assert!(refused(json!({ "allOf": all })).contains("too large"));
+    let names: Vec<_> = (0..10_001).map(|i| format!("p{i}")).collect();
+    assert!(refused(json!({ "required": names })).contains("10000 properties and patterns"));
+    // Each is soon met, but not all at once.
+    let pattern = |i| json!({ "type": "string", "pattern": format!(".*a.{{{i}}}b.*") });
+    for most in [20, 60] {
+        let all: Vec<_> = (5..most).map(pattern).collect();
+        assert!(refused(json!({ "allOf": all })).contains("patterns at once, of 8 at most"));
+    }
+    let both = |letter| -> Value {
+        let part = |i: u32| format!("[a{}]{letter}{i}", char::from_u32(0x4e00 + i).unwrap());
+        json!({ "type": "string", "pattern": (0..400).map(part).collect::<Vec<_>>().join("|") })
+    };
+    assert!(refused(json!({ "allOf": [both('x'), both('y')] })).contains("too many alternatives"));
 }
 
 #[test]
@@ -177,6 +194,11 @@ fn grammars_that_cannot_be_used() {
         (String::new(), "no start rule found"),
         ("start: ((".to_owned(), "Expected token"),
         ("start: /a(/".to_owned(), "unclosed group"),
+        (format!("start: X\nX: /a/{}", " & /.*b.*/".repeat(8)), "9 patterns at once, of 8 at most"),
+        (
+            format!("start: %json {}", json!({ "allOf": vec![json!({ "minimum": 1e30 })] })),
+            "minimum is 1e30",
+        ),
         ("a: \"b\"\n".repeat(6000), "its lines and brackets are 6000, of 5000 at most"),
     ] {
         let found = refused(&engine, &Constraint::Lark(grammar));
