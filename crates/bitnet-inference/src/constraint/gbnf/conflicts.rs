@@ -11,7 +11,12 @@ const PLACES: usize = 2000;
 /// How often all sequences are looked at, at most.
 const PASSES: usize = 200;
 /// States of two lexemes at most, of all that are compared.
-const STEPS: usize = 5_000_000;
+const STEPS: usize = 2_000_000;
+/// What comparing all places may take, in words of sets.
+const WORK: usize = 400_000_000;
+/// What comparing two lexemes takes, in the same, at first and once it is known.
+const NEW: usize = 1000;
+const COMPARED: usize = 16;
 
 /// Finds conflicts of the lexemes of a grammar, and keeps what it finds out about them.
 pub(super) struct Finder<'r> {
@@ -19,11 +24,12 @@ pub(super) struct Finder<'r> {
     automata: Vec<Option<Automaton>>,
     meetings: HashMap<(usize, usize), Meeting>,
     steps: usize,
+    work: usize,
 }
 
 impl<'r> Finder<'r> {
     pub(super) fn new(rules: &'r Rules) -> Finder<'r> {
-        Finder { rules, automata: Vec::new(), meetings: HashMap::new(), steps: STEPS }
+        Finder { rules, automata: Vec::new(), meetings: HashMap::new(), steps: STEPS, work: WORK }
     }
 
     /// The lexemes that must be taken apart, or nothing where finding them takes too much.
@@ -34,14 +40,16 @@ impl<'r> Finder<'r> {
         let places = Places::new(plan, |lexeme| {
             self.automata[lexeme].as_ref().is_none_or(|automaton| automaton.is_nullable)
         })?;
-        let together = self.together(&places);
+        let together = self.together(&places)?;
         let mut found = HashSet::new();
         for (place, &lexeme) in places.lexemes.iter().enumerate() {
             let mut behind = Bytes::default();
             for next in places.follow[place].iter() {
+                self.spend(1)?;
                 behind.add(self.first(places.lexemes[next]));
             }
             for other in together[place].iter().map(|other| places.lexemes[other]) {
+                self.spend(COMPARED)?;
                 let expression = &lexemes.expressions[other];
                 if !is_character(expression)
                     && self.meeting(lexeme, other).second_goes_on.meets(behind)
@@ -66,40 +74,70 @@ impl<'r> Finder<'r> {
         }
         let (automata, steps) = (&self.automata, &mut self.steps);
         *self.meetings.entry((first, second)).or_insert_with(|| {
+            self.work = self.work.saturating_sub(NEW);
             Meeting::new(automata[first].as_ref(), automata[second].as_ref(), steps)
         })
     }
 
+    /// Nothing where that is too much work, with all that was done before.
+    fn spend(&mut self, work: usize) -> Option<()> {
+        self.work = self.work.checked_sub(work)?;
+        Some(())
+    }
+
     /// For each place of a lexeme, those that may be allowed when it is.
-    fn together(&mut self, places: &Places) -> Vec<Set> {
+    fn together(&mut self, places: &Places) -> Option<Vec<Set>> {
         let count = places.lexemes.len();
         let mut together = vec![Set::new(count); count];
-        let add = |together: &mut [Set], some: &Set, others: &Set| {
-            some.iter().for_each(|place| _ = together[place].add(others));
-            others.iter().for_each(|place| _ = together[place].add(some));
-        };
-        add(&mut together, &places.first, &places.first);
-        places.follow[..count].iter().for_each(|next| add(&mut together, next, next));
+        self.add(&mut together, &places.first, &places.first)?;
+        // Many places have the same behind them.
+        let mut numbers = HashMap::new();
+        let follow: Vec<usize> = places
+            .follow
+            .iter()
+            .map(|next| {
+                let number = numbers.len();
+                *numbers.entry(next).or_insert(number)
+            })
+            .collect();
+        for next in numbers.keys() {
+            self.add(&mut together, next, next)?;
+        }
         // Where two lexemes have the same text, what is behind either is allowed behind it.
         let mut known = vec![Set::new(count); count];
+        let mut added = HashSet::new();
         loop {
             let mut is_new = false;
             for one in 0..count {
                 for other in together[one].clone().iter().filter(|&other| other > one) {
-                    if !known[one].insert(other) {
+                    let both = (follow[one].min(follow[other]), follow[one].max(follow[other]));
+                    if both.0 == both.1 || added.contains(&both) || !known[one].insert(other) {
                         continue;
                     }
+                    self.spend(COMPARED)?;
                     let (first, second) = (places.lexemes[one], places.lexemes[other]);
                     if first == second || self.meeting(first, second).is_same {
-                        add(&mut together, &places.follow[one], &places.follow[other]);
+                        added.insert(both);
+                        self.add(&mut together, &places.follow[one], &places.follow[other])?;
                         is_new = true;
                     }
                 }
             }
             if !is_new {
-                return together;
+                return Some(together);
             }
         }
+    }
+
+    /// Notes that some may be allowed when others are.
+    fn add(&mut self, together: &mut [Set], some: &Set, others: &Set) -> Option<()> {
+        for (some, others) in [(some, others), (others, some)] {
+            for place in some.iter() {
+                self.spend(others.0.len())?;
+                together[place].add(others);
+            }
+        }
+        Some(())
     }
 }
 
@@ -244,7 +282,7 @@ impl<'s> Flow<'s> {
 }
 
 /// A set of small numbers.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Set(Vec<u64>);
 
 impl Set {
