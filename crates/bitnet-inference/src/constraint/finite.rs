@@ -16,21 +16,7 @@ const STEPS: usize = 20_000_000;
 ///
 /// That there are no texts of it.
 pub(super) fn check(schema: &Value) -> Result<(), String> {
-    // What is referred to, each once, in the order in which it is found.
-    let mut targets: Vec<&str> = vec!["#"];
-    let mut todo = vec![schema];
-    let mut known = HashSet::from(["#"]);
-    while let Some(value) = todo.pop() {
-        match value {
-            Value::Array(values) => todo.extend(values),
-            Value::Object(fields) => {
-                let reference = fields.get("$ref").and_then(Value::as_str);
-                targets.extend(reference.filter(|&reference| known.insert(reference)));
-                todo.extend(fields.values());
-            }
-            _ => {}
-        }
-    }
+    let mut targets = targets(schema);
     let places = targets.iter().map(|&target| (target, target_of(schema, target)));
     let mut search = Search {
         places: places.filter_map(|(target, place)| Some((target, place?))).collect(),
@@ -55,6 +41,24 @@ pub(super) fn check(schema: &Value) -> Result<(), String> {
             return Err(format!("its values have no end: {NOTHING}"));
         }
     }
+}
+
+/// The schema and what is referred to in it, each once, in the order in which it is found.
+fn targets(schema: &Value) -> Vec<&str> {
+    let (mut targets, mut known) = (vec!["#"], HashSet::from(["#"]));
+    let mut todo = vec![schema];
+    while let Some(value) = todo.pop() {
+        match value {
+            Value::Array(values) => todo.extend(values),
+            Value::Object(fields) => {
+                let reference = fields.get("$ref").and_then(Value::as_str);
+                targets.extend(reference.filter(|&reference| known.insert(reference)));
+                todo.extend(fields.values());
+            }
+            _ => {}
+        }
+    }
+    targets
 }
 
 /// What a reference within a schema refers to.

@@ -120,27 +120,34 @@ impl Builder<'_> {
                 let next: Option<_> = parts.iter().map(|part| self.add(part, to)).collect();
                 self.state(Vec::new(), next?)
             }
-            Expression::Repeat(part, least, most) => {
-                let mut at = match most {
-                    Some(most) if *most <= self.copies => {
-                        (*least..*most).try_fold(to, |at, _| {
-                            let one = self.add(part, at)?;
-                            self.state(Vec::new(), vec![one, to])
-                        })?
-                    }
-                    _ => {
-                        let any = self.state(Vec::new(), vec![to])?;
-                        let one = self.add(part, any)?;
-                        self.states[any].next.push(one);
-                        any
-                    }
-                };
-                for _ in 0..(*least).min(self.copies) {
-                    at = self.add(part, at)?;
-                }
-                Some(at)
-            }
+            Expression::Repeat(part, least, most) => self.repeat(part, *least, *most, to),
         }
+    }
+
+    /// The state from which an expression, so many times or more, leads to the state `to`.
+    fn repeat(
+        &mut self,
+        part: &Expression,
+        least: u32,
+        most: Option<u32>,
+        to: usize,
+    ) -> Option<usize> {
+        let mut at = match most {
+            Some(most) if most <= self.copies => (least..most).try_fold(to, |at, _| {
+                let one = self.add(part, at)?;
+                self.state(Vec::new(), vec![one, to])
+            })?,
+            _ => {
+                let any = self.state(Vec::new(), vec![to])?;
+                let one = self.add(part, any)?;
+                self.states[any].next.push(one);
+                any
+            }
+        };
+        for _ in 0..least.min(self.copies) {
+            at = self.add(part, at)?;
+        }
+        Some(at)
     }
 }
 

@@ -90,18 +90,10 @@ impl<'r> Finder<'r> {
         let count = places.lexemes.len();
         let mut together = vec![Set::new(count); count];
         self.add(&mut together, &places.first, &places.first)?;
-        // Many places have the same behind them.
-        let mut numbers = HashMap::new();
-        let follow: Vec<usize> = places
-            .follow
-            .iter()
-            .map(|next| {
-                let number = numbers.len();
-                *numbers.entry(next).or_insert(number)
-            })
-            .collect();
-        for next in numbers.keys() {
-            self.add(&mut together, next, next)?;
+        let follow = places.follow_numbers();
+        let mut seen = HashSet::new();
+        for next in (0..count).filter(|&place| seen.insert(follow[place])) {
+            self.add(&mut together, &places.follow[next], &places.follow[next])?;
         }
         // Where two lexemes have the same text, what is behind either is allowed behind it.
         let mut known = vec![Set::new(count); count];
@@ -186,6 +178,16 @@ impl Places {
         flow.until_done(Flow::follows)?;
         let first = flow.first.swap_remove(0);
         Some(Places { lexemes, first, follow: flow.follow })
+    }
+
+    /// A number for what can come behind each place: many have the same.
+    fn follow_numbers(&self) -> Vec<usize> {
+        let mut numbers = HashMap::new();
+        let number = |next| {
+            let number = numbers.len();
+            *numbers.entry(next).or_insert(number)
+        };
+        self.follow.iter().map(number).collect()
     }
 }
 

@@ -154,22 +154,25 @@ impl Planner<'_> {
 
     /// The symbols of something regular.
     fn regular(&mut self, expression: &Expression) -> Result<Vec<Symbol>, String> {
-        if !self.apart.contains(expression) {
-            let number = self.lexemes.number(expression);
-            self.used.insert(number);
-            if self.used.len() > LEXEMES {
-                return Err(format!(
-                    "it is too large: it needs more than {LEXEMES} regular expressions"
-                ));
-            }
-            return Ok(vec![Symbol::Lexeme(number)]);
+        if self.apart.contains(expression) {
+            return self.parts(expression);
         }
+        let number = self.lexemes.number(expression);
+        self.used.insert(number);
+        match self.used.len() {
+            0..=LEXEMES => Ok(vec![Symbol::Lexeme(number)]),
+            _ => Err(format!("it is too large: it needs more than {LEXEMES} regular expressions")),
+        }
+    }
+
+    /// The symbols of something regular that must not be a lexeme.
+    fn parts(&mut self, expression: &Expression) -> Result<Vec<Symbol>, String> {
         match expression {
             Expression::Literal(text) => {
-                let characters: Vec<_> =
-                    text.chars().map(|c| Expression::Literal(c.into())).collect();
-                self.each(&characters)
+                let one = |c: char| Expression::Literal(c.into());
+                self.each(&text.chars().map(one).collect::<Vec<_>>())
             }
+            // A character is always a lexeme.
             Expression::Class(_) => Ok(Vec::new()),
             Expression::Rule(rule) => {
                 let symbol = match self.symbols[*rule] {

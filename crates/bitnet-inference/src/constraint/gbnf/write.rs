@@ -102,15 +102,16 @@ impl<'r> Writer<'r> {
             for sequence in sequences {
                 let mut parts = Vec::with_capacity(sequence.len());
                 for part in sequence {
-                    match *part {
-                        Symbol::Sequences(other) => parts.push(symbols[other]),
-                        Symbol::Lexeme(lexeme) => {
-                            if !known.contains_key(&lexeme) {
-                                known.insert(lexeme, self.lexeme(&lexemes.expressions[lexeme])?);
+                    parts.extend(match *part {
+                        Symbol::Sequences(other) => Some(symbols[other]),
+                        Symbol::Lexeme(lexeme) => match known.get(&lexeme) {
+                            Some(&symbol) => symbol,
+                            None => {
+                                let symbol = self.lexeme(&lexemes.expressions[lexeme])?;
+                                *known.entry(lexeme).or_insert(symbol)
                             }
-                            parts.extend(known[&lexeme]);
-                        }
-                    }
+                        },
+                    });
                 }
                 self.grammar.add_rule(symbol, parts).map_err(|e| e.to_string())?;
             }

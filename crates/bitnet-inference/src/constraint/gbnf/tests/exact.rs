@@ -93,8 +93,10 @@ fn texts(characters: &str, most: usize) -> Vec<String> {
     let mut longest = 0..1;
     for _ in 0..most {
         let next = texts.len();
-        for text in texts[longest].to_vec() {
-            texts.extend(characters.chars().map(|c| format!("{text}{c}")));
+        for at in longest {
+            let longer = characters.chars().map(|c| format!("{}{c}", texts[at]));
+            let longer: Vec<_> = longer.collect();
+            texts.extend(longer);
         }
         longest = next..texts.len();
     }
