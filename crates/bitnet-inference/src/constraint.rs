@@ -28,6 +28,9 @@ const STACK: usize = 128 << 20;
 /// Steps of the parser at most to find out which tokens may come next: where it works for each character of
 /// each token, they are some millions.
 const ITEMS: usize = 20_000_000;
+/// Ways at most to read a text up to a place: a rule that ends with itself adds one each time, and all are
+/// kept for each place.
+const READINGS: usize = 5000;
 /// Why a constraint that no text meets is refused.
 const NOTHING: &str = "there is no text that it describes";
 /// Characters of a reason at most.
@@ -146,6 +149,7 @@ impl Grammars {
         // Done when it is needed, it can be ended.
         factory.limits_mut().precompute_large_lexemes = false;
         factory.limits_mut().step_max_items = ITEMS;
+        factory.limits_mut().max_items_in_row = READINGS;
         let watch = Watch::new().map_err(|e| e.to_string())?;
         Ok(Grammars { factory, watch })
     }

@@ -342,3 +342,11 @@ fn arithmetic() {
         &["", "a=1", "a=\n", "a b=c\n", "(a=1\n", "a=1\n2", "=1\n", "a+=1\n"],
     );
 }
+
+/// Repetitions of characters do not make a place more expensive than the one before.
+#[test]
+fn long_texts() {
+    let words = "root ::= word (\" \" word)* \".\" | \"(\" root \")\"\nword ::= [a-z]+ \"s\"?";
+    let text = format!("({}.)", ["cats", "s", "sssss"].join(" ").repeat(500));
+    check(words, &[&text], &[&text[1..], &text[..text.len() - 1]]);
+}
