@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::settings::Dry;
 use crate::tokenizer::Tokenizer;
 
+/// So many of the last tokens are looked at for breakers first: most often there is one.
+const NEAR: usize = 32;
+
 impl Dry {
     /// What is taken from the logits of tokens after `history`.
     pub(super) fn penalties(
@@ -34,21 +37,35 @@ impl Dry {
 
     /// How many of the last tokens come after the last breaker.
     fn unbroken(&self, recent: &[u32], tokenizer: &Tokenizer) -> usize {
-        let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(recent.len()));
-        for &id in recent {
+        let longest = self.breakers.iter().map(String::len).max().unwrap_or(0);
+        let mut some = NEAR;
+        loop {
+            let last = &recent[recent.len().saturating_sub(some)..];
+            let all = last.len() == recent.len();
+            match self.last_breaker(last, tokenizer) {
+                // None that begins before these tokens ends behind it.
+                Some((end, unbroken)) if all || end >= longest => return unbroken,
+                None if all => return recent.len(),
+                _ => some *= 4,
+            }
+        }
+    }
+
+    /// Where in the bytes of these tokens the last breaker ends, and how many tokens come after the one in
+    /// which it does. It may begin in another.
+    fn last_breaker(&self, tokens: &[u32], tokenizer: &Tokenizer) -> Option<(usize, usize)> {
+        let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
+        for &id in tokens {
             text.extend_from_slice(tokenizer.bytes(id).unwrap_or_default());
             ends.push(text.len());
         }
-        // A breaker may begin in one token and end in another.
         let breakers = self.breakers.iter().filter(|breaker| !breaker.is_empty());
-        let ends_of_breakers = breakers.filter_map(|breaker| {
+        let end = breakers.filter_map(|breaker| {
             let at = text.windows(breaker.len()).rposition(|it| it == breaker.as_bytes())?;
             Some(at + breaker.len())
         });
-        ends_of_breakers.max().map_or(recent.len(), |end| {
-            let whole = ends.partition_point(|&at| at < end);
-            recent.len() - whole - 1
-        })
+        let end = end.max()?;
+        Some((end, tokens.len() - ends.partition_point(|&at| at < end) - 1))
     }
 }
 
@@ -115,7 +132,18 @@ mod tests {
         assert!(!dry.penalties(&plain, Some(&tokenizer)).is_empty());
         assert_eq!(dry.unbroken(&broken, &tokenizer), encode("ab").len());
         // A breaker of several tokens.
-        let long = Dry { breakers: vec!["c\na".to_owned()], ..dry };
+        let long = Dry { breakers: vec!["c\na".to_owned()], ..dry.clone() };
         assert_eq!(long.unbroken(&broken, &tokenizer), 1);
+        // Wherever it is, and where a longer one begins farther back.
+        let both = Dry { breakers: vec!["\n".to_owned(), "c\nabab".to_owned()], ..dry };
+        for n in 0..2 * NEAR {
+            let tail = "ab".repeat(n);
+            let text = encode(&format!("{}c\n{tail}", "ab".repeat(5)));
+            let after = encode(&tail).len();
+            let breaks = if n < 2 { after } else { encode(&"ab".repeat(n - 2)).len() };
+            assert_eq!(both.unbroken(&text, &tokenizer), breaks, "{n}");
+        }
+        let none = encode(&"ab".repeat(200));
+        assert_eq!(both.unbroken(&none, &tokenizer), none.len());
     }
 }
