@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     // Asked once, so that what is wrong with a flag is said before the model is loaded.
     args.sampling.request(Vec::new())?;
     let engine = args.model.load()?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen();
     let mut talk = Talk::new(&engine, args)?;
     let terminal = io::stdin().is_terminal();
     let mut editor = match terminal {

@@ -100,7 +100,7 @@ impl From<&Planned<'_>> for Tensor {
 
 /// Converts; with `quantize`, floating-point weights become ternary whatever they were trained for.
 pub(crate) fn run(args: &Args, quantize: bool) -> Result<End> {
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen();
     let start = Instant::now();
     // Before reading all of a model for nothing.
     args.to.check_place(&args.out, args.force)?;

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         return Err(Usage(what.to_owned()).into());
     }
     let texts = args.texts()?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen();
     let engine = args.model.load()?;
     if !trained_for_it(engine.checkpoint()) {
         exit::say(

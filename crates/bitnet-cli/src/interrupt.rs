@@ -1,36 +1,44 @@
-//! Ctrl-C: the first asks the command to stop, the second ends the process.
+//! Ctrl-C: ends the process, or asks a command that heeds it to stop; then the second ends the process.
 
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 
 /// Whether Ctrl-C was pressed.
-#[derive(Clone, Debug)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+static PRESSED: AtomicBool = AtomicBool::new(false);
+/// Whether a command looks at that.
+static HEEDED: AtomicBool = AtomicBool::new(false);
+
+/// Takes Ctrl-C over from the system, which does nothing where the parent ignores it.
+pub(crate) fn install() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        let again = PRESSED.swap(true, Ordering::Relaxed);
+        if again || !HEEDED.load(Ordering::Relaxed) {
+            process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+/// A command that heeds Ctrl-C.
+#[derive(Debug)]
+pub(crate) struct Interrupt(());
 
 impl Interrupt {
     /// Listens from now on.
-    pub(crate) fn listen() -> anyhow::Result<Interrupt> {
-        let pressed = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&pressed);
-        ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::Relaxed) {
-                process::exit(130);
-            }
-        })
-        .context("cannot listen for Ctrl-C")?;
-        Ok(Interrupt(pressed))
+    pub(crate) fn listen() -> Interrupt {
+        HEEDED.store(true, Ordering::Relaxed);
+        Interrupt(())
     }
 
     /// Whether it was pressed since this was asked last.
     pub(crate) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
+        PRESSED.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it was pressed.
     pub(crate) fn pressed(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        PRESSED.load(Ordering::Relaxed)
     }
 }

@@ -112,6 +112,9 @@ fn main() -> ExitCode {
     });
     let matches = command.get_matches_from(args());
     let parsed = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = interrupt::install() {
+        return exit::code(Err(error));
+    }
     let result = match parsed.command {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::run(&args),

@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     if windows != Windows::All && text.ends_with('\n') {
         text.pop();
     }
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen();
     let engine = args.engine(windows)?;
     let perplexity = args.some(Perplexity::new(&engine, &text, windows)?)?;
     let start = Instant::now();

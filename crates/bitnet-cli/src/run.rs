@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let request = args.sampling.request(Vec::new())?;
     args.check(&request)?;
     // Only now: while the prompt is typed, Ctrl-C ends the process as everywhere.
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen();
     let start = Instant::now();
     let engine = args.model.load()?;
     let load = start.elapsed();

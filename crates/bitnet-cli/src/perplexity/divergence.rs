@@ -55,7 +55,7 @@ impl From<Estimate> for Number {
 /// Compares the model with the base in a file.
 pub(super) fn run(args: &Args, path: &Path) -> Result<End> {
     let base = Base::open(path)?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen();
     // Another context than that of the base is refused below.
     let context = args.model.ctx_size.filter(|&n| n > 0).unwrap_or(base.window());
     let engine = args.model.load_with(|options| options.context = Some(context))?;

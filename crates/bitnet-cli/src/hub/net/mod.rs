@@ -55,7 +55,7 @@ struct Sibling {
 /// Downloads what is missing of a model.
 pub(super) fn pull(args: &pull::Args, cache: &Cache) -> anyhow::Result<End> {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    let client = Client::new(&args.net.endpoint, args.net.retries, bar, Interrupt::listen()?)?;
+    let client = Client::new(&args.net.endpoint, args.net.retries, bar, Interrupt::listen())?;
     let done = download(args, cache, &client);
     client.bar.finish_and_clear();
     match done {
