@@ -184,6 +184,10 @@ impl Grammars {
     }
 }
 
+/// A constraint that has been found to be one that can be met, at the beginning of a text.
+#[derive(Debug)]
+pub struct Compiled(pub(crate) Constrained);
+
 /// A constraint somewhere in a text.
 pub(crate) struct Constrained {
     constraint: Constraint,

@@ -14,7 +14,7 @@ use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, 
 use crate::arch::Model;
 use crate::backend::cpu::{CpuBackend, LinearInput};
 use crate::backend::kernels::Kernels;
-use crate::constraint::Grammars;
+use crate::constraint::{Compiled, Constraint, Grammars};
 use crate::device_features::{self, KernelCapabilities};
 use crate::kv::KvCache;
 use crate::linear::Tiles;
@@ -425,6 +425,15 @@ impl Engine {
     /// # Errors
     ///
     /// Where there is no tokenizer, or none that constraints can work with.
+    /// A constraint, made ready: which takes up to some seconds, and no scheduler.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Constraint`] where it is damaged, asks for too much, or cannot be met.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Compiled, Error> {
+        Ok(Compiled(self.grammars()?.constrain(constraint)?))
+    }
+
     pub(crate) fn grammars(&self) -> Result<&Grammars, Error> {
         let tokenizer = self.tokenizer()?;
         let grammars = self.grammars.get_or_init(|| Grammars::new(tokenizer));

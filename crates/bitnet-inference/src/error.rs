@@ -333,6 +333,12 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         what: String,
     },
+    /// A forward pass of many requests, for each of them.
+    #[error("a forward pass failed: {what}")]
+    Pass {
+        /// Why.
+        what: String,
+    },
     /// A run that a receipt could not be checked of.
     #[error("there are no receipts of runs with {what}: leave that out, or the receipt")]
     NoReceipt {

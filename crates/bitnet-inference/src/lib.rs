@@ -36,7 +36,7 @@ pub mod tuning;
 
 pub use backend::cpu::WeightsRead;
 pub use config::{Activation, Config};
-pub use constraint::Constraint;
+pub use constraint::{Compiled, Constraint};
 pub use difference::{Difference, Kind as DifferenceKind, TensorDifference};
 pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};

@@ -261,6 +261,11 @@ impl Session {
         self.backend.head(head, &self.scratch.last, &mut self.logits);
     }
 
+    /// Blocks of keys and values: those in use, and all.
+    pub(crate) fn blocks(&self) -> (usize, usize) {
+        self.backend.cache.used()
+    }
+
     /// The keys and values of all sequences.
     pub(crate) fn cache(&mut self) -> &mut KvCache {
         &mut self.backend.cache

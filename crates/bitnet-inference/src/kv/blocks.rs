@@ -58,6 +58,11 @@ impl Blocks {
         }
     }
 
+    /// Blocks there can be.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Blocks that nobody holds.
     pub(super) fn available(&self) -> usize {
         self.limit - self.all.len() + self.free.len() + self.idle.len()

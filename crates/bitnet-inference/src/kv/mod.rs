@@ -50,6 +50,12 @@ impl KvCache {
         self.blocks.available()
     }
 
+    /// Blocks that sequences need, and all there can be.
+    pub(crate) fn used(&self) -> (usize, usize) {
+        let all = self.blocks.limit();
+        (all - self.blocks.available(), all)
+    }
+
     /// Makes room for `positions` positions of a sequence. False where all blocks are taken; those
     /// that there were are then the sequence's.
     ///

@@ -13,7 +13,7 @@ use bitnet_kernels::Calls;
 use bitnet_kernels::op::KV_BLOCK;
 
 use crate::session::{CHUNK, Input};
-use crate::{Engine, Error, Session, WeightsRead};
+use crate::{Compiled, Engine, Error, Session, WeightsRead};
 
 mod draft;
 mod request;
@@ -92,6 +92,12 @@ impl<'a> Scheduler<'a> {
         (self.running.len(), self.waiting.len())
     }
 
+    /// Blocks of 16 tokens of keys and values: those that requests hold, and all.
+    #[must_use]
+    pub fn blocks(&self) -> (usize, usize) {
+        self.session.blocks()
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -105,8 +111,21 @@ impl<'a> Scheduler<'a> {
     /// Where the prompt is empty or does not fit, a token is not in the vocabulary, or something it asks
     /// for is out of its range or cannot be met.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, Error> {
+        self.submit_with(request, None)
+    }
+
+    /// As [`Scheduler::submit`], with a constraint that is ready, in place of that of the request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scheduler::submit`].
+    pub fn submit_with(
+        &mut self,
+        request: Request,
+        constraint: Option<Compiled>,
+    ) -> Result<RequestId, Error> {
         let id = RequestId(self.requests);
-        let sequence = Sequence::new(self.engine, id, request, self.context)?;
+        let sequence = Sequence::new(self.engine, id, (request, constraint), self.context)?;
         self.requests += 1;
         self.waiting.push_back(sequence);
         Ok(id)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bitnet_kernels::Calls;
 
 use crate::sample::{LogProbabilities, Sampling};
-use crate::{Constraint, Error};
+use crate::{Constraint, Engine, Error};
 
 /// How much a scheduler does at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,31 @@ impl Request {
     #[must_use]
     pub fn new(prompt: Vec<u32>, sampling: Sampling, limit: usize) -> Request {
         Request { prompt, sampling, limit, ..Request::default() }
+    }
+
+    /// Whether a scheduler would take it whose sequences hold `context` tokens. Its constraint is not
+    /// looked at.
+    ///
+    /// # Errors
+    ///
+    /// Where the prompt is empty or does not fit, a token is not in the vocabulary, or something it asks
+    /// for is out of its range.
+    pub fn check(&self, engine: &Engine, context: usize) -> Result<(), Error> {
+        let (tokens, vocabulary) = (self.prompt.len(), engine.vocabulary());
+        if self.prompt.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if tokens > context {
+            return Err(Error::Context { tokens, context });
+        }
+        let biased = self.sampling.logit_bias.keys();
+        if let Some(&id) = self.prompt.iter().chain(biased).find(|&&id| id as usize >= vocabulary) {
+            return Err(Error::Token { id, vocabulary });
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(Error::StopString);
+        }
+        self.sampling.check()
     }
 }
 

@@ -7,7 +7,7 @@ use bitnet_kernels::op::KV_BLOCK;
 use super::draft::Drafter;
 use super::request::{End, Event, Finish, Request, RequestId, Timings, Token, Usage};
 use super::text::Text;
-use crate::constraint::Constrained;
+use crate::constraint::{Compiled, Constrained};
 use crate::kv::{KvCache, Parent};
 use crate::sample::{LogProbabilities, Sampler};
 use crate::{Best, Engine, Error, Logits, Wanted};
@@ -54,24 +54,17 @@ impl<'a> Sequence<'a> {
     pub(super) fn new(
         engine: &'a Engine,
         id: RequestId,
-        request: Request,
+        (request, constraint): (Request, Option<Compiled>),
         context: usize,
     ) -> Result<Sequence<'a>, Error> {
-        let Request { prompt, sampling, stop, constraint, .. } = request;
+        request.check(engine, context)?;
+        let Request { prompt, sampling, stop, .. } = request;
         let (tokens, vocabulary) = (prompt.len(), engine.vocabulary());
-        if prompt.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        if tokens > context {
-            return Err(Error::Context { tokens, context });
-        }
-        if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
-            return Err(Error::Token { id, vocabulary });
-        }
-        if stop.iter().any(String::is_empty) {
-            return Err(Error::StopString);
-        }
-        let constrained = constraint.map(|c| engine.grammars()?.constrain(&c)).transpose()?;
+        let constrained = match (constraint, &request.constraint) {
+            (Some(Compiled(constrained)), _) => Some(constrained),
+            (None, Some(constraint)) => Some(engine.compile(constraint)?.0),
+            (None, None) => None,
+        };
         let mut sampler = Sampler::new(sampling, engine)?;
         if request.ignore_end {
             sampler.ban((0..vocabulary as u32).filter(|&id| engine.is_end(id)).collect());

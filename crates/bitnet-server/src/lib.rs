@@ -1,0 +1,187 @@
+//! An inference server for ternary language models: the interfaces of OpenAI and Anthropic over HTTP.
+//!
+//! [`serve`] listens at once and says that it loads; a thread has the model and the
+//! [`Scheduler`](bitnet_inference::Scheduler), and all requests share its forward passes.
+
+use std::net::TcpListener;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use bitnet_inference::{Capacity, Engine, Error, Sampling};
+use tokio::runtime;
+use tokio::signal;
+use tokio::sync::{Notify, oneshot};
+use tokio::time;
+
+mod answer;
+mod chat;
+mod completions;
+mod embeddings;
+mod error;
+mod http;
+mod id;
+mod log;
+mod messages;
+mod metrics;
+mod native;
+mod options;
+mod state;
+mod tools;
+mod worker;
+
+pub use log::Log;
+use metrics::Metrics;
+use state::State;
+use worker::{Pulse, Worker};
+
+/// How a server serves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What clients call the model; its own name if not given.
+    pub alias: Option<String>,
+    /// Chat template in place of that of the model.
+    pub chat_template: Option<String>,
+    /// How much is done at once.
+    pub capacity: Capacity,
+    /// Requests that may wait.
+    pub queue: usize,
+    /// How tokens are drawn where a request does not say.
+    pub sampling: Sampling,
+    /// Tokens of an answer at most.
+    pub max_tokens: Option<usize>,
+    /// Tokens to guess ahead at most.
+    pub draft: usize,
+    /// Keys of which a request needs one; none if there are none.
+    pub api_keys: Vec<String>,
+    /// Whether figures need no key.
+    pub open_metrics: bool,
+    /// Whether figures have the names of vLLM, too.
+    pub vllm_metrics: bool,
+    /// Origins whose pages may ask; those of this machine if there are none.
+    pub cors: Vec<String>,
+    /// Bytes of a body at most.
+    pub body_limit: usize,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// How long requests may go on when the server is to end.
+    pub shutdown: Duration,
+    /// Lines about requests.
+    pub log: Log,
+}
+
+impl Config {
+    fn most(&self) -> usize {
+        self.max_tokens.unwrap_or(usize::MAX)
+    }
+}
+
+/// Why a server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The model cannot be loaded.
+    #[error(transparent)]
+    Model(#[from] Error),
+    /// The system does not do what is needed.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The engine ended, which it must not.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// Serves until the process is told to end (SIGTERM, SIGINT), and then until all requests are answered.
+/// `load` gives the model while the server already says that it loads; `ready` is called then.
+///
+/// # Errors
+///
+/// Where the model cannot be loaded or the system does not serve.
+pub fn serve(
+    listeners: Vec<TcpListener>,
+    config: Config,
+    load: impl FnOnce() -> Result<Engine, Error> + Send + 'static,
+    ready: impl FnOnce(&Engine) + Send + 'static,
+) -> Result<(), ServeError> {
+    let system = |what| move |source| ServeError::System { what, source };
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(system("there is no runtime for connections"))?;
+    let (commands, asked) = mpsc::channel();
+    let (metrics, pulse) = (Arc::new(Metrics::default()), Arc::new(Pulse::new()));
+    let (capacity, shared) = (config.capacity, (Arc::clone(&metrics), Arc::clone(&pulse)));
+    let state = Arc::new(State::new(config, commands, shared));
+    let (failed, failure) = oneshot::channel();
+    let engine_state = Arc::clone(&state);
+    let work = move || {
+        let work = || {
+            let engine = Arc::new(load()?);
+            let context = Arc::new(OnceLock::new());
+            let shared = (metrics, pulse, Arc::clone(&context));
+            let worker = Worker::new(&engine, capacity, shared)?;
+            let context = context.get().copied().unwrap_or_else(|| engine.context());
+            engine_state.ready(Arc::clone(&engine), context);
+            ready(&engine);
+            worker.run(&asked);
+            Ok(())
+        };
+        // Nobody waits any more where the server has ended.
+        let _ = failed.send(work());
+    };
+    thread::Builder::new()
+        .name("bitnet-engine".into())
+        .spawn(work)
+        .map_err(system("there is no thread for the engine"))?;
+    runtime.block_on(async {
+        let stop = Arc::new(Notify::new());
+        let mut servers = tokio::task::JoinSet::new();
+        for listener in listeners {
+            listener.set_nonblocking(true).map_err(system("cannot listen"))?;
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(system("cannot listen"))?;
+            let (router, stop) = (http::router(Arc::clone(&state)), Arc::clone(&stop));
+            servers.spawn(async move {
+                let stopped = async move { stop.notified().await };
+                axum::serve(listener, router).with_graceful_shutdown(stopped).await
+            });
+        }
+        tokio::select! {
+            ended = failure => return match ended {
+                Ok(Err(error)) => Err(ServeError::Model(error)),
+                _ => Err(ServeError::Stopped),
+            },
+            signal = told_to_end() => signal.map_err(system("cannot listen for signals"))?,
+        }
+        // Those that ask now are told that the server ends; those that asked before get their answers.
+        state.drain();
+        tokio::select! {
+            () = state.idle() => {}
+            () = time::sleep(state.config.shutdown) => {}
+            signal = told_to_end() => signal.map_err(system("cannot listen for signals"))?,
+        }
+        stop.notify_waiters();
+        let closed = async { while servers.join_next().await.is_some() {} };
+        let _ = time::timeout(Duration::from_secs(1), closed).await;
+        Ok(())
+    })
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_end() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            result = signal::ctrl_c() => result,
+        }
+    }
+    #[cfg(not(unix))]
+    signal::ctrl_c().await
+}

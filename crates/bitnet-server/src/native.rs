@@ -1,0 +1,169 @@
+//! What is not of OpenAI: tokens, templates, the model, and how the server is.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bitnet_inference::tokenizer::Special;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::ApiError;
+use crate::state::{Model, State};
+use crate::tools::Tools;
+use crate::{messages, metrics, options};
+
+/// Seconds that the engine may be busy with one thing before it counts as stuck.
+const STUCK: f64 = 30.0;
+
+/// `GET /health` and the like: whether requests are taken.
+pub(crate) async fn health(state: Arc<State>) -> Result<Response, ApiError> {
+    state.takes_requests()?;
+    Ok(Json(json!({ "status": "ok" })).into_response())
+}
+
+/// `GET /livez`: whether the process is worth keeping.
+pub(crate) async fn livez(state: Arc<State>) -> Result<Response, ApiError> {
+    match state.pulse.busy() {
+        seconds if seconds > STUCK => {
+            let what = format!("the engine has been busy with one thing for {seconds:.0} s");
+            Err(ApiError::unavailable(what).code("stuck"))
+        }
+        _ => Ok(Json(json!({ "status": "ok" })).into_response()),
+    }
+}
+
+/// `GET /version`.
+pub(crate) async fn version(_: Arc<State>) -> Result<Response, ApiError> {
+    Ok(Json(json!({ "version": env!("CARGO_PKG_VERSION") })).into_response())
+}
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(state: Arc<State>) -> Result<Response, ApiError> {
+    let name = state.model().map_or("", |model| &model.name);
+    let text = state.metrics.text(name, state.config.vllm_metrics);
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+/// What clients are told of the model.
+pub(crate) fn described(model: &Model) -> Value {
+    let engine = &model.engine;
+    let config = engine.config();
+    json!({
+        "id": model.name, "object": "model", "created": model.created, "owned_by": "bitnet",
+        "root": model.name, "parent": null, "max_model_len": model.context,
+        "meta": {
+            "n_vocab": engine.vocabulary(), "n_ctx_train": config.context,
+            "n_embd": config.hidden, "n_params": engine.ternary_products(), "size": engine.size(),
+        },
+    })
+}
+
+/// `GET /v1/models`.
+pub(crate) async fn models(state: Arc<State>) -> Result<Response, ApiError> {
+    let model = state.model()?;
+    Ok(Json(json!({ "object": "list", "data": [described(model)] })).into_response())
+}
+
+/// `GET /v1/models/{id}`.
+pub(crate) async fn model(state: Arc<State>, id: &str) -> Result<Response, ApiError> {
+    let model = state.model()?;
+    if id != model.name {
+        let what = format!("there is no model {id:?}: there is {:?}", model.name);
+        return Err(ApiError::not_found(what).code("model_not_found").param("model"));
+    }
+    Ok(Json(described(model)).into_response())
+}
+
+/// `GET /props`.
+pub(crate) async fn props(state: Arc<State>) -> Result<Response, ApiError> {
+    let model = state.model()?;
+    let engine = &model.engine;
+    let template = model.template().map(|template| template.text().to_owned());
+    let sampling = serde_json::to_value(&state.config.sampling);
+    let sampling = sampling.map_err(|why| ApiError::internal(why.to_string()))?;
+    Ok(Json(json!({
+        "default_generation_settings": { "n_ctx": model.context, "params": sampling },
+        "total_slots": state.config.capacity.sequences,
+        "model_alias": model.name,
+        "model_sha256": engine.sha256(),
+        "chat_template": template.unwrap_or_default(),
+        "build_info": concat!("bitnet ", env!("CARGO_PKG_VERSION")),
+        "kernels": {
+            "isa": engine.cpu().isas().last().map(|isa| isa.name()), "layouts": engine.layouts(),
+            "weights": engine.weight_formats(), "cache_type": engine.kv().to_string(),
+            "threads": engine.threads(),
+        },
+    }))
+    .into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct Tokenize {
+    content: String,
+    #[serde(default)]
+    add_special: bool,
+    #[serde(default = "yes")]
+    parse_special: bool,
+    #[serde(default)]
+    with_pieces: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// `POST /tokenize`.
+pub(crate) async fn tokenize(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+    let tokenizer = state.model()?.tokenizer()?;
+    let asked: Tokenize = options::read(&body)?;
+    let around = asked.add_special;
+    let special = Special { bos: around, suffix: around, parse: asked.parse_special };
+    let ids = tokenizer.encode(&asked.content, special);
+    let piece = |&id: &u32| match tokenizer.piece(id).map(std::str::from_utf8) {
+        Some(Ok(text)) => json!({ "id": id, "piece": text }),
+        _ => json!({ "id": id, "piece": tokenizer.piece(id).unwrap_or_default() }),
+    };
+    let tokens = match asked.with_pieces {
+        true => ids.iter().map(piece).collect(),
+        false => json!(ids),
+    };
+    Ok(Json(json!({ "tokens": tokens })).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct Detokenize {
+    tokens: Vec<u32>,
+}
+
+/// `POST /detokenize`.
+pub(crate) async fn detokenize(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+    let model = state.model()?;
+    let asked: Detokenize = options::read(&body)?;
+    let vocabulary = model.engine.vocabulary();
+    if let Some(id) = asked.tokens.iter().find(|&&id| id as usize >= vocabulary) {
+        let what = format!("tokens: there is no token {id}: there are {vocabulary}");
+        return Err(ApiError::invalid(what).code("invalid_token").param("tokens"));
+    }
+    Ok(Json(json!({ "content": model.tokenizer()?.decode(&asked.tokens) })).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct Apply {
+    messages: Vec<Value>,
+    #[serde(default)]
+    chat_template_kwargs: Option<Map<String, Value>>,
+}
+
+/// `POST /apply-template`.
+pub(crate) async fn apply_template(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+    let model = state.model()?;
+    let asked: Apply = options::read(&body)?;
+    let tools = Tools::of(&body)?;
+    let variables = asked.chat_template_kwargs.unwrap_or_default();
+    let conversation = messages::conversation(&asked.messages, tools.told(), &variables)?;
+    let prompt = model.template()?.render(&conversation, model.tokenizer()?);
+    let prompt = prompt.map_err(bitnet_inference::Error::from)?.text();
+    Ok((StatusCode::OK, Json(json!({ "prompt": prompt }))).into_response())
+}

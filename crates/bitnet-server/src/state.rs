@@ -1,0 +1,191 @@
+//! What all requests share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bitnet_inference::chat::{ChatTemplate, Conversation, Data, Moment};
+use bitnet_inference::tokenizer::Tokenizer;
+use bitnet_inference::{Engine, Request};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as channel, oneshot};
+use tokio::time;
+
+use crate::Config;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::worker::{Command, Piece, Pulse};
+
+/// What all requests share.
+pub(crate) struct State {
+    pub(crate) config: Config,
+    model: OnceLock<Model>,
+    commands: mpsc::Sender<Command>,
+    /// A place for each request that runs or waits.
+    places: Arc<Semaphore>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) pulse: Arc<Pulse>,
+    draining: AtomicBool,
+}
+
+/// The model, once it is loaded.
+pub(crate) struct Model {
+    pub(crate) engine: Arc<Engine>,
+    /// What clients call it.
+    pub(crate) name: String,
+    /// When it was loaded, in seconds since 1970.
+    pub(crate) created: u64,
+    /// Tokens that a request can hold.
+    pub(crate) context: usize,
+    template: Result<ChatTemplate, ApiError>,
+}
+
+/// A text that is being generated. Who drops it ends it.
+pub(crate) struct Text {
+    pieces: channel::UnboundedReceiver<Piece>,
+    deadline: time::Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Text {
+    /// What comes next.
+    pub(crate) async fn next(&mut self) -> Result<Piece, ApiError> {
+        match time::timeout_at(self.deadline, self.pieces.recv()).await {
+            Ok(Some(Piece::Failed(error))) => Err(error.into()),
+            Ok(Some(piece)) => Ok(piece),
+            Ok(None) => Err(ApiError::unavailable("the server is shutting down")),
+            Err(_) => Err(ApiError::timeout("the request took longer than the server allows")),
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn new(
+        config: Config,
+        commands: mpsc::Sender<Command>,
+        (metrics, pulse): (Arc<Metrics>, Arc<Pulse>),
+    ) -> State {
+        let places = Arc::new(Semaphore::new(config.capacity.sequences + config.queue));
+        let (model, draining) = (OnceLock::new(), AtomicBool::new(false));
+        State { config, model, commands, places, metrics, pulse, draining }
+    }
+
+    /// Takes a model that is loaded.
+    pub(crate) fn ready(&self, engine: Arc<Engine>, context: usize) {
+        let template = engine.chat_template(self.config.chat_template.as_deref());
+        let name = self.config.alias.clone();
+        let name = name.unwrap_or_else(|| engine.checkpoint().name().to_owned());
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let template = template.map_err(ApiError::from);
+        let _ = self.model.set(Model { engine, name, created, context, template });
+    }
+
+    pub(crate) fn model(&self) -> Result<&Model, ApiError> {
+        self.model.get().ok_or_else(|| ApiError::unavailable("Loading model").code("loading"))
+    }
+
+    /// No more requests are taken.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request would be taken.
+    pub(crate) fn takes_requests(&self) -> Result<&Model, ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::unavailable("the server is shutting down").code("draining"));
+        }
+        self.model()
+    }
+
+    /// Waits until nothing is being generated.
+    pub(crate) async fn idle(&self) {
+        let all = self.config.capacity.sequences + self.config.queue;
+        // Nobody closes them.
+        let _ = self.places.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await;
+    }
+
+    /// A place for each of `n` texts.
+    fn places(&self, n: usize) -> Result<Vec<OwnedSemaphorePermit>, ApiError> {
+        let all = self.config.capacity.sequences + self.config.queue;
+        if n > all {
+            let what = format!("n: {n} texts at once, of {all} at most");
+            return Err(ApiError::invalid(what).code("invalid_value").param("n"));
+        }
+        let place = |_| Arc::clone(&self.places).try_acquire_owned();
+        let places: Result<Vec<_>, _> = (0..n).map(place).collect();
+        places.map_err(|_| {
+            let (slots, queue) = (self.config.capacity.sequences, self.config.queue);
+            ApiError::busy(format!(
+                "{slots} requests run and {queue} wait: the queue is full, ask again later"
+            ))
+        })
+    }
+
+    /// Begins to generate texts.
+    pub(crate) async fn generate(&self, requests: Vec<Request>) -> Result<Vec<Text>, ApiError> {
+        let model = self.takes_requests()?;
+        let places = self.places(requests.len())?;
+        let mut texts = Vec::with_capacity(requests.len());
+        let deadline = time::Instant::now() + self.config.timeout;
+        for (mut request, place) in requests.into_iter().zip(places) {
+            request.check(&model.engine, model.context)?;
+            let constraint = match request.constraint.take() {
+                None => None,
+                Some(constraint) => {
+                    let engine = Arc::clone(&model.engine);
+                    let work = move || engine.compile(&constraint);
+                    let compiled = tokio::task::spawn_blocking(work).await;
+                    Some(compiled.map_err(|why| ApiError::internal(why.to_string()))??)
+                }
+            };
+            let (pieces, receiver) = channel::unbounded_channel();
+            let request = Box::new(request);
+            self.send(Command::Generate { request, constraint, pieces })?;
+            texts.push(Text { pieces: receiver, deadline, _place: place });
+        }
+        Ok(texts)
+    }
+
+    /// The embedding of a text.
+    pub(crate) async fn embed(&self, tokens: Vec<u32>) -> Result<Vec<f32>, ApiError> {
+        let _place = self.places(1)?;
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Embed { tokens, answer })?;
+        match time::timeout(self.config.timeout, receiver).await {
+            Ok(Ok(embedding)) => Ok(embedding?),
+            Ok(Err(_)) => Err(ApiError::unavailable("the server is shutting down")),
+            Err(_) => Err(ApiError::timeout("the request took longer than the server allows")),
+        }
+    }
+
+    fn send(&self, command: Command) -> Result<(), ApiError> {
+        self.commands
+            .send(command)
+            .map_err(|_| ApiError::internal("the engine has stopped: see what the server said"))
+    }
+}
+
+impl Model {
+    pub(crate) fn tokenizer(&self) -> Result<&Tokenizer, ApiError> {
+        Ok(self.engine.tokenizer()?)
+    }
+
+    pub(crate) fn template(&self) -> Result<&ChatTemplate, ApiError> {
+        self.template.as_ref().map_err(ApiError::clone)
+    }
+
+    /// The tokens of a conversation.
+    pub(crate) fn render(&self, conversation: &Conversation) -> Result<Vec<u32>, ApiError> {
+        let tokenizer = self.tokenizer()?;
+        let prompt = self.template()?.render(conversation, tokenizer);
+        Ok(prompt.map_err(bitnet_inference::Error::from)?.tokens(tokenizer))
+    }
+
+    /// What stands for the program and the way it computes: the same answers come from the same.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("bitnet-{}-{}", env!("CARGO_PKG_VERSION"), self.engine.layouts().join("+"))
+    }
+}

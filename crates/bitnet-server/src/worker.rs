@@ -1,0 +1,234 @@
+//! The thread that has the scheduler: requests go in, what comes of them goes out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bitnet_inference::{
+    Capacity, Compiled, End, Engine, Error, Event, Request, RequestId, Scheduler, Session, Token,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics::Metrics;
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A text. Where nobody takes its pieces any more, it ends.
+    Generate {
+        request: Box<Request>,
+        constraint: Option<Compiled>,
+        pieces: mpsc::UnboundedSender<Piece>,
+    },
+    /// The embedding of a text.
+    Embed { tokens: Vec<u32>, answer: oneshot::Sender<Result<Vec<f32>, Error>> },
+}
+
+/// What comes of a text.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Token(Token),
+    End(Box<End>),
+    Failed(Error),
+}
+
+/// When the thread last did something.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    start: Instant,
+    /// Milliseconds after the start; what it does now began then. 0 while there is nothing to do.
+    since: AtomicU64,
+}
+
+impl Pulse {
+    pub(crate) fn new() -> Pulse {
+        Pulse { start: Instant::now(), since: AtomicU64::new(0) }
+    }
+
+    fn beat(&self) {
+        let now = self.start.elapsed().as_millis() as u64;
+        self.since.store(now.max(1), Ordering::Relaxed);
+    }
+
+    fn rest(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// Seconds that it has been busy with the same thing.
+    pub(crate) fn busy(&self) -> f64 {
+        match self.since.load(Ordering::Relaxed) {
+            0 => 0.0,
+            since => self.start.elapsed().as_secs_f64() - since as f64 / 1e3,
+        }
+    }
+}
+
+/// A text on its way.
+struct Reader {
+    pieces: mpsc::UnboundedSender<Piece>,
+    asked: Instant,
+    last: Option<Instant>,
+}
+
+pub(crate) struct Worker<'a> {
+    engine: &'a Engine,
+    capacity: Capacity,
+    scheduler: Scheduler<'a>,
+    /// Made when the first embedding is asked for.
+    embedder: Option<Session>,
+    readers: HashMap<RequestId, Reader>,
+    embeddings: VecDeque<(Vec<u32>, oneshot::Sender<Result<Vec<f32>, Error>>)>,
+    metrics: Arc<Metrics>,
+    pulse: Arc<Pulse>,
+    context: Arc<OnceLock<usize>>,
+}
+
+impl<'a> Worker<'a> {
+    /// # Errors
+    ///
+    /// As [`Scheduler::new`].
+    pub(crate) fn new(
+        engine: &'a Engine,
+        capacity: Capacity,
+        (metrics, pulse, context): (Arc<Metrics>, Arc<Pulse>, Arc<OnceLock<usize>>),
+    ) -> Result<Worker<'a>, Error> {
+        let scheduler = Scheduler::new(engine, capacity)?;
+        let (readers, embeddings) = (HashMap::new(), VecDeque::new());
+        let _ = context.set(scheduler.context());
+        metrics.blocks.set(scheduler.blocks().1);
+        let embedder = None;
+        Ok(Worker {
+            engine,
+            capacity,
+            scheduler,
+            embedder,
+            readers,
+            embeddings,
+            metrics,
+            pulse,
+            context,
+        })
+    }
+
+    /// Works until nobody can ask any more and all is done.
+    pub(crate) fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            if self.scheduler.is_idle() && self.embeddings.is_empty() {
+                self.publish();
+                self.pulse.rest();
+                let Ok(command) = commands.recv() else { return };
+                self.take(command);
+            }
+            self.pulse.beat();
+            loop {
+                match commands.try_recv() {
+                    Ok(command) => self.take(command),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            self.forget_those_who_left();
+            self.publish();
+            match self.scheduler.step() {
+                Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
+                Err(error) => self.fail_all(&error),
+            }
+            self.embed_one();
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Generate { request, constraint, pieces } => {
+                let asked = Instant::now();
+                match self.scheduler.submit_with(*request, constraint) {
+                    Ok(id) => {
+                        self.readers.insert(id, Reader { pieces, asked, last: None });
+                    }
+                    Err(error) => {
+                        self.metrics.ended("error", None, asked.elapsed());
+                        // Who is not there any more need not know.
+                        let _ = pieces.send(Piece::Failed(error));
+                    }
+                }
+            }
+            Command::Embed { tokens, answer } => self.embeddings.push_back((tokens, answer)),
+        }
+    }
+
+    fn forget_those_who_left(&mut self) {
+        let left = self.readers.iter().filter(|(_, reader)| reader.pieces.is_closed());
+        for id in left.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.scheduler.cancel(id);
+        }
+        self.embeddings.retain(|(_, answer)| !answer.is_closed());
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Token(token) => {
+                self.metrics.generated_tokens.add(1);
+                if let Some(reader) = self.readers.get_mut(&token.id) {
+                    let now = Instant::now();
+                    if let Some(last) = reader.last.replace(now) {
+                        self.metrics.between_tokens.add(now - last);
+                    }
+                    let _ = reader.pieces.send(Piece::Token(token));
+                }
+            }
+            Event::End(end) => {
+                if let Some(reader) = self.readers.remove(&end.id) {
+                    let all = reader.asked.elapsed();
+                    self.metrics.ended(end.finish.name(), Some(&end.usage), all);
+                    let _ = reader.pieces.send(Piece::End(end));
+                }
+            }
+            Event::Failed { id, error } => self.fail(id, error),
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self, id: RequestId, error: Error) {
+        if let Some(reader) = self.readers.remove(&id) {
+            self.metrics.ended("error", None, reader.asked.elapsed());
+            let _ = reader.pieces.send(Piece::Failed(error));
+        }
+    }
+
+    /// A forward pass failed: all who took part in it are told, and others begin anew.
+    fn fail_all(&mut self, error: &Error) {
+        let what = error.to_string();
+        for (_, reader) in self.readers.drain() {
+            self.metrics.ended("error", None, reader.asked.elapsed());
+            let _ = reader.pieces.send(Piece::Failed(Error::Pass { what: what.clone() }));
+        }
+        if let Ok(scheduler) = Scheduler::new(self.engine, self.capacity) {
+            self.scheduler = scheduler;
+        }
+    }
+
+    /// Between steps, so that texts go on.
+    fn embed_one(&mut self) {
+        let Some((tokens, answer)) = self.embeddings.pop_front() else { return };
+        let embedding = self.embed(&tokens);
+        self.metrics.prompt_tokens.add(tokens.len());
+        let _ = answer.send(embedding);
+    }
+
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let session = match &mut self.embedder {
+            Some(session) => session,
+            none => none.insert(self.engine.session(1)?),
+        };
+        session.truncate(0, 0);
+        session.embed(0, tokens)
+    }
+
+    fn publish(&self) {
+        let (running, waiting) = self.scheduler.load();
+        self.metrics.running.set(running);
+        self.metrics.waiting.set(waiting + self.embeddings.len());
+        self.metrics.blocks_used.set(self.scheduler.blocks().0);
+    }
+}
