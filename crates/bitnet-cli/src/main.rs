@@ -30,6 +30,7 @@ mod perplexity;
 mod progress;
 mod run;
 mod sampling;
+mod serve;
 mod synth;
 mod template;
 mod tokenize;
@@ -52,6 +53,8 @@ enum Command {
     /// Talk with a model. Answers go to stdout, all else to the terminal and stderr.
     #[command(allow_negative_numbers = true)]
     Chat(Box<chat::Args>),
+    /// Answer requests over HTTP, as the clients of OpenAI and Anthropic send them.
+    Serve(Box<serve::Args>),
     /// Write the logits after each token, to compare with other engines.
     #[command(allow_negative_numbers = true)]
     Logits(logits::Args),
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
     let result = match parsed.command {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(*args),
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Embed(args) => embed::run(&args),
@@ -158,6 +162,8 @@ fn args() -> Vec<OsString> {
         ("-sys", "--system"),
         ("-st", "--single-turn"),
         ("-temp", "--temp"),
+        ("-np", "--parallel"),
+        ("-ub", "--ubatch-size"),
         ("-jf", "--json-schema-file"),
         ("-cnv", "--conversation"),
     ];
@@ -171,7 +177,7 @@ fn args() -> Vec<OsString> {
     let mut args: Vec<_> = env::args_os().collect();
     let flags = match args.get(1).and_then(|command| command.to_str()) {
         Some("bench") => BENCH,
-        Some("chat" | "run") => TALK,
+        Some("chat" | "run" | "serve") => TALK,
         _ => &[],
     };
     let flags = [flags, MODEL].concat();

@@ -176,10 +176,7 @@ pub(crate) fn timings(usage: &Usage) -> Value {
 }
 
 /// A token, and its log-probability, as `chat/completions` has them.
-pub(crate) fn logprob(
-    tokenizer: &Tokenizer,
-    (token, logprobs): &(u32, LogProbabilities),
-) -> Value {
+pub(crate) fn logprob(tokenizer: &Tokenizer, (token, logprobs): &(u32, LogProbabilities)) -> Value {
     let one = |id: u32, logprob: f32| {
         let bytes = tokenizer.bytes(id).unwrap_or_default();
         let text = String::from_utf8_lossy(bytes);

@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{self, Answer, Events, Gone, Part};
 use crate::error::ApiError;
+use crate::id;
 use crate::messages;
 use crate::options::{self, Options};
 use crate::state::{Model, State, Text};
 use crate::tools::{Call, Tools};
 use crate::worker::Piece;
-use crate::id;
 
 /// Fields that the others do not have.
 #[derive(Debug, Deserialize)]
@@ -225,7 +225,11 @@ impl Stream {
     }
 
     /// A text, to its end.
-    async fn one(&self, mut choice: Choice, events: &Events) -> Result<Result<Usage, ApiError>, Gone> {
+    async fn one(
+        &self,
+        mut choice: Choice,
+        events: &Events,
+    ) -> Result<Result<Usage, ApiError>, Gone> {
         loop {
             match events.next(&mut choice.text).await? {
                 Ok(Piece::Token(token)) => self.token(&mut choice, token, events).await?,

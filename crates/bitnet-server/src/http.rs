@@ -113,11 +113,7 @@ fn parse(body: Result<Bytes, BytesRejection>) -> Result<Value, ApiError> {
 }
 
 /// Asks for a key, where there are some.
-async fn authorize(
-    Shared(state): Shared<Arc<State>>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn authorize(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_open = state.config.api_keys.is_empty()
         || PUBLIC.contains(&path)

@@ -79,9 +79,6 @@ impl Config {
 /// Why a server ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The model cannot be loaded.
-    #[error(transparent)]
-    Model(#[from] Error),
     /// The system does not do what is needed.
     #[error("{what}: {source}")]
     System {
@@ -101,12 +98,15 @@ pub enum ServeError {
 /// # Errors
 ///
 /// Where the model cannot be loaded or the system does not serve.
-pub fn serve(
+pub fn serve<E>(
     listeners: Vec<TcpListener>,
     config: Config,
-    load: impl FnOnce() -> Result<Engine, Error> + Send + 'static,
+    load: impl FnOnce() -> Result<Engine, E> + Send + 'static,
     ready: impl FnOnce(&Engine) + Send + 'static,
-) -> Result<(), ServeError> {
+) -> Result<(), E>
+where
+    E: From<Error> + From<ServeError> + Send + 'static,
+{
     let system = |what| move |source| ServeError::System { what, source };
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -120,7 +120,7 @@ pub fn serve(
     let (failed, failure) = oneshot::channel();
     let engine_state = Arc::clone(&state);
     let work = move || {
-        let work = || {
+        let work = || -> Result<(), E> {
             let engine = Arc::new(load()?);
             let context = Arc::new(OnceLock::new());
             let shared = (metrics, pulse, Arc::clone(&context));
@@ -153,8 +153,8 @@ pub fn serve(
         }
         tokio::select! {
             ended = failure => return match ended {
-                Ok(Err(error)) => Err(ServeError::Model(error)),
-                _ => Err(ServeError::Stopped),
+                Ok(Err(error)) => Err(error),
+                _ => Err(ServeError::Stopped.into()),
             },
             signal = told_to_end() => signal.map_err(system("cannot listen for signals"))?,
         }

@@ -12,13 +12,13 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// Upper ends of the buckets of times, in seconds; the last bucket has no end.
 const LONG: [f64; 20] = [
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-    40.0, 80.0, 160.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0,
 ];
 /// The same for what comes with each token.
 const SHORT: [f64; 20] = [
-    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75,
-    1.0, 2.5, 5.0, 10.0,
+    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.75, 1.0, 2.5, 5.0, 10.0,
 ];
 
 #[derive(Debug, Default)]
@@ -159,12 +159,27 @@ impl Metrics {
     fn gauges(&self, page: &mut Page) {
         let (used, all) = (self.blocks_used.get(), self.blocks.get());
         let ratio = if all == 0 { 0.0 } else { used as f64 / all as f64 };
-        page.one("requests_running", "num_requests_running", "gauge",
-            "Requests that are being generated.", self.running.get());
-        page.one("requests_waiting", "num_requests_waiting", "gauge",
-            "Requests that wait for their turn.", self.waiting.get());
-        page.one("kv_cache_usage_ratio", "kv_cache_usage_perc", "gauge",
-            "Share of the blocks of keys and values in use, from 0 to 1.", ratio);
+        page.one(
+            "requests_running",
+            "num_requests_running",
+            "gauge",
+            "Requests that are being generated.",
+            self.running.get(),
+        );
+        page.one(
+            "requests_waiting",
+            "num_requests_waiting",
+            "gauge",
+            "Requests that wait for their turn.",
+            self.waiting.get(),
+        );
+        page.one(
+            "kv_cache_usage_ratio",
+            "kv_cache_usage_perc",
+            "gauge",
+            "Share of the blocks of keys and values in use, from 0 to 1.",
+            ratio,
+        );
         page.info(all);
     }
 
@@ -172,7 +187,11 @@ impl Metrics {
         let all = [
             ("prompt_tokens", &self.prompt_tokens, "Tokens of prompts."),
             ("generation_tokens", &self.generated_tokens, "Tokens generated."),
-            ("prefix_cache_queries", &self.prefix_queries, "Tokens looked for in the prefix cache."),
+            (
+                "prefix_cache_queries",
+                &self.prefix_queries,
+                "Tokens looked for in the prefix cache.",
+            ),
             ("prefix_cache_hits", &self.prefix_hits, "Tokens found in the prefix cache."),
             ("num_preemptions", &self.preemptions, "Requests that had to give way to others."),
             ("drafted_tokens", &self.drafted, "Tokens that were guessed."),
@@ -182,24 +201,42 @@ impl Metrics {
             let name = format!("{name}_total");
             page.one(&name, &name, "counter", help, counter.get());
         }
-        page.family("request_success_total", "counter", "Requests that ended, by why.", |page, name| {
-            for (end, counter) in ENDS.iter().zip(&self.ends) {
-                page.line(name, &format!("finished_reason=\"{end}\""), counter.get());
-            }
-        });
-        page.family("http_responses_total", "counter", "Responses, by class of status.", |page, name| {
-            for (class, counter) in (1..).zip(&self.responses) {
-                page.line(name, &format!("status=\"{class}xx\""), counter.get());
-            }
-        });
+        page.family(
+            "request_success_total",
+            "counter",
+            "Requests that ended, by why.",
+            |page, name| {
+                for (end, counter) in ENDS.iter().zip(&self.ends) {
+                    page.line(name, &format!("finished_reason=\"{end}\""), counter.get());
+                }
+            },
+        );
+        page.family(
+            "http_responses_total",
+            "counter",
+            "Responses, by class of status.",
+            |page, name| {
+                for (class, counter) in (1..).zip(&self.responses) {
+                    page.line(name, &format!("status=\"{class}xx\""), counter.get());
+                }
+            },
+        );
     }
 
     fn histograms(&self, page: &mut Page) {
         let all = [
-            ("time_to_first_token_seconds", &self.first_token, "From a request to its first token."),
+            (
+                "time_to_first_token_seconds",
+                &self.first_token,
+                "From a request to its first token.",
+            ),
             ("inter_token_latency_seconds", &self.between_tokens, "From a token to the next."),
             ("e2e_request_latency_seconds", &self.request, "From a request to its end."),
-            ("request_queue_time_seconds", &self.queued, "From a request to its first forward pass."),
+            (
+                "request_queue_time_seconds",
+                &self.queued,
+                "From a request to its first forward pass.",
+            ),
             ("request_prefill_time_seconds", &self.prefill, "Forward passes of prompts."),
             ("request_decode_time_seconds", &self.decode, "From the first token to the last."),
         ];

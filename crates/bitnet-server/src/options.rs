@@ -148,7 +148,10 @@ impl Options {
         let constraint = self.constraint()?;
         let stop = self.stop.clone().map(OneOrMore::into_vec).unwrap_or_default();
         if stop.len() > STOPS || stop.iter().map(String::len).sum::<usize>() > STOP_BYTES {
-            return Err(wrong("stop", format!("there may be {STOPS} of {STOP_BYTES} bytes together")));
+            return Err(wrong(
+                "stop",
+                format!("there may be {STOPS} of {STOP_BYTES} bytes together"),
+            ));
         }
         let ignore_end = self.ignore_eos;
         let sampling = self.sampling(defaults)?;
@@ -183,7 +186,9 @@ impl Options {
         let format = match &self.response_format {
             None | Some(Format::Text) => None,
             Some(Format::JsonObject { schema: None }) => Some(Constraint::json_object()),
-            Some(Format::JsonObject { schema: some }) => Some(schema(some, "response_format.schema")?),
+            Some(Format::JsonObject { schema: some }) => {
+                Some(schema(some, "response_format.schema")?)
+            }
             Some(Format::JsonSchema { json_schema: Some(named), .. }) => {
                 Some(schema(&named.schema, "response_format.json_schema.schema")?)
             }
@@ -258,7 +263,8 @@ fn biases(given: Option<Bias>) -> Result<Vec<(u32, f32)>, ApiError> {
         None => Ok(Vec::new()),
         Some(Bias::Map(map)) => {
             let pair = |(id, bias): (String, f32)| {
-                let id = id.parse().map_err(|_| wrong("logit_bias", format!("{id} is no token id")))?;
+                let id =
+                    id.parse().map_err(|_| wrong("logit_bias", format!("{id} is no token id")))?;
                 Ok((id, certain(bias)))
             };
             map.into_iter().map(pair).collect()
