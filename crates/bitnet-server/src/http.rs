@@ -19,7 +19,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::error::ApiError;
 use crate::state::State;
-use crate::{chat, completions, embeddings, id, native};
+use crate::{anthropic, chat, completions, embeddings, id, native};
 
 /// Names a request in answers and in what the server says.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,7 +34,10 @@ const PUBLIC: [&str; 7] =
 macro_rules! takes {
     ($handler:path) => {
         post(|Shared(state): Shared<Arc<State>>, body: Result<Bytes, BytesRejection>| async move {
-            $handler(state, parse(body)?).await
+            match parse(body) {
+                Ok(body) => $handler(state, body).await.into_response(),
+                Err(error) => error.into_response(),
+            }
         })
     };
 }
@@ -63,6 +66,8 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/models", gives!(native::models))
         // Names can have slashes in them.
         .route("/v1/models/{*id}", get(model))
+        .route("/v1/messages", takes!(anthropic::create))
+        .route("/v1/messages/count_tokens", takes!(anthropic::count))
         .route("/tokenize", takes!(native::tokenize))
         .route("/detokenize", takes!(native::detokenize))
         .route("/apply-template", takes!(native::apply_template))

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time;
 
 mod answer;
+mod anthropic;
 mod chat;
 mod completions;
 mod embeddings;

@@ -1,0 +1,313 @@
+//! `POST /v1/messages`: the interface of Anthropic, whose conversations become those of `chat.rs`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bitnet_inference::{End, Finish, Usage};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::answer::{self, Answer, Events, Gone, Part};
+use crate::chat::{self, Asked};
+use crate::error::ApiError;
+use crate::options::{self, OneOrMore};
+use crate::state::{Model, State, Text};
+use crate::tools::{Call, Tools};
+use crate::worker::Piece;
+use crate::{id, messages};
+
+#[derive(Debug, Deserialize)]
+struct Fields {
+    messages: Vec<Value>,
+    #[serde(default)]
+    max_tokens: Option<i64>,
+    #[serde(default)]
+    system: Option<Value>,
+    #[serde(default)]
+    stop_sequences: Option<OneOrMore>,
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    tools: Option<Vec<Value>>,
+    #[serde(default)]
+    tool_choice: Option<ToolChoice>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ToolChoice {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    disable_parallel_tool_use: bool,
+}
+
+fn wrong(param: &str, why: &str) -> ApiError {
+    ApiError::invalid(format!("{param}: {why}")).code("invalid_messages").param(param)
+}
+
+/// A request as `chat.rs` understands it.
+fn ask(state: &State, model: &Model, body: &Value) -> Result<(Asked, bool), ApiError> {
+    let fields: Fields = options::read(body)?;
+    let stream = fields.stream.unwrap_or(false);
+    let mut said = Vec::new();
+    if let Some(system) = fields.system.as_ref().filter(|system| !system.is_null()) {
+        said.push(json!({ "role": "system", "content": system }));
+    }
+    for (index, message) in fields.messages.iter().enumerate() {
+        said.extend(translated(message).map_err(|why| wrong(&format!("messages[{index}]"), why))?);
+    }
+    let mut ours = Map::new();
+    for name in ["temperature", "top_p", "top_k", "min_p", "seed", "repeat_penalty"] {
+        if let Some(value) = body.get(name) {
+            ours.insert(name.to_owned(), value.clone());
+        }
+    }
+    ours.insert("max_tokens".to_owned(), json!(fields.max_tokens));
+    ours.insert("stop".to_owned(), json!(fields.stop_sequences.map(OneOrMore::into_vec)));
+    let tool = |tool: &Value| {
+        json!({ "type": "function", "function": {
+            "name": tool.get("name"), "description": tool.get("description"),
+            "parameters": tool.get("input_schema"),
+        } })
+    };
+    let tools: Vec<_> = fields.tools.iter().flatten().map(tool).collect();
+    ours.insert("tools".to_owned(), json!(tools));
+    if let Some(choice) = fields.tool_choice {
+        ours.insert("parallel_tool_calls".to_owned(), json!(!choice.disable_parallel_tool_use));
+        let choice = match choice.kind.as_str() {
+            "auto" | "none" => json!(choice.kind),
+            "any" => json!("required"),
+            "tool" => json!({ "type": "function", "function": { "name": choice.name } }),
+            _ => return Err(wrong("tool_choice.type", "it is none of auto, any, tool and none")),
+        };
+        ours.insert("tool_choice".to_owned(), choice);
+    }
+    let ours = Value::Object(ours);
+    let tools = Tools::of(&ours)?;
+    let conversation = messages::conversation(&said, tools.told(), &Map::new())?;
+    Ok((chat::ask(state, model, (&conversation, tools, &ours))?, stream))
+}
+
+/// A message as messages of OpenAI: results of functions are messages of their own there.
+fn translated(message: &Value) -> Result<Vec<Value>, &'static str> {
+    let role = message.get("role").and_then(Value::as_str).ok_or("it has no role")?;
+    let content = message.get("content").ok_or("it has no content")?;
+    let Value::Array(blocks) = content else {
+        return Ok(vec![json!({ "role": role, "content": content })]);
+    };
+    let (mut texts, mut calls, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for block in blocks {
+        match block.get("type").and_then(Value::as_str) {
+            Some("tool_use") => calls.push(json!({
+                "id": block.get("id"), "type": "function",
+                "function": { "name": block.get("name"), "arguments": block.get("input") },
+            })),
+            Some("tool_result") => results.push(json!({
+                "role": "tool", "tool_call_id": block.get("tool_use_id"),
+                "content": block.get("content").unwrap_or(&Value::Null).clone(),
+            })),
+            // What the model thought before is not told to it again.
+            Some("thinking" | "redacted_thinking") => {}
+            _ => texts.push(block.clone()),
+        }
+    }
+    for result in &mut results {
+        if result["content"].is_null() {
+            result["content"] = json!("");
+        }
+    }
+    if !texts.is_empty() || !calls.is_empty() {
+        let mut message = json!({ "role": role, "content": texts });
+        if !calls.is_empty() {
+            message["tool_calls"] = calls.into();
+        }
+        results.push(message);
+    }
+    Ok(results)
+}
+
+/// Answers a conversation.
+pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, Refused> {
+    Ok(answer(state, body).await?)
+}
+
+/// An error, as clients of Anthropic know it.
+pub(crate) struct Refused(ApiError);
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Refused {
+        Refused(error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        self.0.into_anthropic()
+    }
+}
+
+async fn answer(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+    let model = state.takes_requests()?;
+    let (Asked { request, tools, .. }, stream) = ask(&state, model, &body)?;
+    let mut texts = state.generate(vec![request]).await?;
+    let Some(mut text) = texts.pop() else {
+        return Err(ApiError::internal("there is no text"));
+    };
+    let head = Head { id: id::new("msg_"), model: model.name.clone() };
+    if stream {
+        let stream = Stream { head, tools, index: 0, sent: 0 };
+        return Ok(answer::stream(|events| stream.run(text, events)));
+    }
+    let answer = answer::whole(&mut text).await?;
+    let (said, calls) = tools.parse(&answer.text);
+    let mut content = Vec::new();
+    if !said.is_empty() || calls.is_empty() {
+        content.push(json!({ "type": "text", "text": said }));
+    }
+    content.extend(calls.iter().map(used));
+    let mut message = head.message(&content);
+    let (reason, sequence) = why(&answer.finish, !calls.is_empty());
+    message["stop_reason"] = reason;
+    message["stop_sequence"] = sequence;
+    message["usage"] = usage(&answer.usage);
+    Ok(Json(message).into_response())
+}
+
+/// `POST /v1/messages/count_tokens`.
+pub(crate) async fn count(state: Arc<State>, body: Value) -> Result<Response, Refused> {
+    let model = state.model()?;
+    let (asked, _) = ask(&state, model, &body)?;
+    Ok(Json(json!({ "input_tokens": asked.request.prompt.len() })).into_response())
+}
+
+/// A call, as a block.
+fn used(call: &Call) -> Value {
+    let input: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+    json!({ "type": "tool_use", "id": id::new("toolu_"), "name": call.name, "input": input })
+}
+
+/// Why an answer ended, and with which stop string.
+fn why(finish: &Finish, called: bool) -> (Value, Value) {
+    match finish {
+        Finish::Length => (json!("max_tokens"), Value::Null),
+        _ if called => (json!("tool_use"), Value::Null),
+        Finish::StopString(text) => (json!("stop_sequence"), json!(text)),
+        Finish::Stop | Finish::Cancelled => (json!("end_turn"), Value::Null),
+    }
+}
+
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.prompt - usage.cached,
+        "cache_read_input_tokens": usage.cached,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": usage.generated,
+    })
+}
+
+struct Head {
+    id: String,
+    model: String,
+}
+
+impl Head {
+    fn message(&self, content: &[Value]) -> Value {
+        json!({
+            "id": self.id, "type": "message", "role": "assistant", "model": self.model,
+            "content": content, "stop_reason": null, "stop_sequence": null,
+        })
+    }
+}
+
+/// An answer that goes out as it comes.
+struct Stream {
+    head: Head,
+    tools: Tools,
+    /// Blocks that are done.
+    index: usize,
+    /// Bytes of the text that have gone out.
+    sent: usize,
+}
+
+impl Stream {
+    async fn run(mut self, mut text: Text, events: Events) -> Result<(), Gone> {
+        let mut message = self.head.message(&[]);
+        message["usage"] = json!({ "input_tokens": 0, "output_tokens": 0 });
+        let start = json!({ "type": "message_start", "message": message });
+        events.named("message_start", &start).await?;
+        let mut part = Part::default();
+        loop {
+            match events.next(&mut text).await? {
+                Ok(Piece::Token(token)) => {
+                    part.push(token);
+                    let certain = self.tools.certain(&part.text).max(self.sent);
+                    self.say(&part.text[self.sent..certain], &events).await?;
+                }
+                Ok(Piece::End(end)) => return self.end(part, &end, &events).await,
+                Ok(Piece::Failed(error)) => return fail(&error.into(), &events).await,
+                Err(error) => return fail(&error, &events).await,
+            }
+        }
+    }
+
+    /// A piece of the text.
+    async fn say(&mut self, text: &str, events: &Events) -> Result<(), Gone> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.sent == 0 {
+            self.begin(json!({ "type": "text", "text": "" }), events).await?;
+        }
+        self.sent += text.len();
+        self.delta(json!({ "type": "text_delta", "text": text }), events).await
+    }
+
+    async fn begin(&self, block: Value, events: &Events) -> Result<(), Gone> {
+        let event =
+            json!({ "type": "content_block_start", "index": self.index, "content_block": block });
+        events.named("content_block_start", &event).await
+    }
+
+    async fn delta(&self, delta: Value, events: &Events) -> Result<(), Gone> {
+        let event = json!({ "type": "content_block_delta", "index": self.index, "delta": delta });
+        events.named("content_block_delta", &event).await
+    }
+
+    async fn stop(&mut self, events: &Events) -> Result<(), Gone> {
+        let event = json!({ "type": "content_block_stop", "index": self.index });
+        self.index += 1;
+        events.named("content_block_stop", &event).await
+    }
+
+    async fn end(mut self, part: Part, end: &End, events: &Events) -> Result<(), Gone> {
+        let answer: Answer = part.end(end);
+        let (said, calls) = self.tools.parse(&answer.text);
+        let rest = said.get(self.sent..).unwrap_or_default().to_owned();
+        self.say(&rest, events).await?;
+        if self.sent > 0 {
+            self.stop(events).await?;
+        }
+        for call in &calls {
+            let mut block = used(call);
+            block["input"] = json!({});
+            self.begin(block, events).await?;
+            let delta = json!({ "type": "input_json_delta", "partial_json": call.arguments });
+            self.delta(delta, events).await?;
+            self.stop(events).await?;
+        }
+        let (reason, sequence) = why(&answer.finish, !calls.is_empty());
+        let last = json!({
+            "type": "message_delta", "delta": { "stop_reason": reason, "stop_sequence": sequence },
+            "usage": usage(&answer.usage),
+        });
+        events.named("message_delta", &last).await?;
+        events.named("message_stop", &json!({ "type": "message_stop" })).await
+    }
+}
+
+async fn fail(error: &ApiError, events: &Events) -> Result<(), Gone> {
+    events.named("error", &error.anthropic_body()).await
+}
