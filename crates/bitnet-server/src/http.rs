@@ -19,7 +19,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::error::ApiError;
 use crate::state::State;
-use crate::{anthropic, chat, completions, embeddings, id, native};
+use crate::{anthropic, chat, completions, embeddings, id, native, responses};
 
 /// Names a request in answers and in what the server says.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -66,6 +66,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/models", gives!(native::models))
         // Names can have slashes in them.
         .route("/v1/models/{*id}", get(model))
+        .route("/v1/responses", takes!(responses::create))
         .route("/v1/messages", takes!(anthropic::create))
         .route("/v1/messages/count_tokens", takes!(anthropic::count))
         .route("/tokenize", takes!(native::tokenize))

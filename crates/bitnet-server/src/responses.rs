@@ -1,0 +1,332 @@
+//! `POST /v1/responses`, without anything that is kept: each request has the whole conversation.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bitnet_inference::{End, Finish, Usage};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::answer::{self, Events, Gone, Part};
+use crate::chat::{self, Asked};
+use crate::error::ApiError;
+use crate::options;
+use crate::state::{Model, State, Text};
+use crate::tools::{Call, Tools};
+use crate::worker::Piece;
+use crate::{id, messages};
+
+#[derive(Debug, Deserialize)]
+struct Fields {
+    input: Value,
+    #[serde(default)]
+    instructions: Option<String>,
+    #[serde(default)]
+    previous_response_id: Option<String>,
+    #[serde(default)]
+    conversation: Option<Value>,
+    #[serde(default)]
+    background: Option<bool>,
+    #[serde(default)]
+    max_output_tokens: Option<i64>,
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    text: Option<TextFields>,
+    #[serde(default)]
+    tools: Option<Vec<Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TextFields {
+    #[serde(default)]
+    format: Option<Value>,
+}
+
+fn wrong(param: &str, why: &str) -> ApiError {
+    ApiError::invalid(format!("{param}: {why}")).code("invalid_value").param(param)
+}
+
+/// A request as `chat.rs` understands it.
+fn ask(state: &State, model: &Model, fields: &Fields, body: &Value) -> Result<Asked, ApiError> {
+    let kept = [
+        ("previous_response_id", fields.previous_response_id.is_some()),
+        ("conversation", fields.conversation.as_ref().is_some_and(|it| !it.is_null())),
+        ("background", fields.background.unwrap_or(false)),
+    ];
+    if let Some((name, _)) = kept.into_iter().find(|(_, is_given)| *is_given) {
+        return Err(wrong(name, "nothing is kept here: send the whole conversation as input"));
+    }
+    let mut said = Vec::new();
+    if let Some(instructions) = &fields.instructions {
+        said.push(json!({ "role": "system", "content": instructions }));
+    }
+    match &fields.input {
+        Value::String(text) => said.push(json!({ "role": "user", "content": text })),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                let place = format!("input[{index}]");
+                take(item, &mut said).map_err(|why| wrong(&place, why))?;
+            }
+        }
+        _ => return Err(wrong("input", "it is neither a string nor an array")),
+    }
+    let mut ours = Map::new();
+    let same =
+        ["temperature", "top_p", "top_k", "min_p", "seed", "parallel_tool_calls", "repeat_penalty"];
+    for name in same {
+        if let Some(value) = body.get(name) {
+            ours.insert(name.to_owned(), value.clone());
+        }
+    }
+    ours.insert("max_tokens".to_owned(), json!(fields.max_output_tokens));
+    let format = fields.text.as_ref().and_then(|text| text.format.clone());
+    ours.insert("response_format".to_owned(), json!(format));
+    let is_function = |tool: &&Value| tool.get("type").and_then(Value::as_str) == Some("function");
+    let tool = |tool: &Value| json!({ "type": "function", "function": tool });
+    let tools: Vec<_> = fields.tools.iter().flatten().filter(is_function).map(tool).collect();
+    ours.insert("tools".to_owned(), json!(tools));
+    if let Some(choice) = body.get("tool_choice").filter(|choice| !choice.is_null()) {
+        ours.insert("tool_choice".to_owned(), choice.clone());
+    }
+    let ours = Value::Object(ours);
+    let tools = Tools::of(&ours)?;
+    let conversation = messages::conversation(&said, tools.told(), &Map::new())?;
+    chat::ask(state, model, (&conversation, tools, &ours))
+}
+
+/// Adds what an item says to the messages.
+fn take(item: &Value, said: &mut Vec<Value>) -> Result<(), &'static str> {
+    match item.get("type").and_then(Value::as_str) {
+        None | Some("message") => {
+            let role = item.get("role").ok_or("it has no role")?;
+            let content = item.get("content").ok_or("it has no content")?;
+            said.push(json!({ "role": role, "content": content }));
+        }
+        Some("function_call") => {
+            let call = json!({
+                "id": item.get("call_id"), "type": "function",
+                "function": { "name": item.get("name"), "arguments": item.get("arguments") },
+            });
+            match said.last_mut().filter(|last| last.get("tool_calls").is_some()) {
+                Some(last) => {
+                    if let Some(calls) = last["tool_calls"].as_array_mut() {
+                        calls.push(call);
+                    }
+                }
+                None => said.push(json!({ "role": "assistant", "tool_calls": [call] })),
+            }
+        }
+        Some("function_call_output") => {
+            let output = item.get("output").ok_or("it has no output")?;
+            said.push(json!({
+                "role": "tool", "tool_call_id": item.get("call_id"), "content": output,
+            }));
+        }
+        // What the model thought before is not told to it again.
+        Some("reasoning") => {}
+        Some(_) => return Err("it is none of message, function_call and function_call_output"),
+    }
+    Ok(())
+}
+
+/// Answers a conversation.
+pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+    let model = state.takes_requests()?;
+    let fields: Fields = options::read(&body)?;
+    let Asked { request, tools, .. } = ask(&state, model, &fields, &body)?;
+    let sampling = request.sampling.clone();
+    let mut texts = state.generate(vec![request]).await?;
+    let Some(mut text) = texts.pop() else {
+        return Err(ApiError::internal("there is no text"));
+    };
+    let or = |name: &str, other: Value| body.get(name).cloned().unwrap_or(other);
+    let head = json!({
+        "id": id::new("resp_"), "object": "response", "created_at": id::now(),
+        "status": "in_progress", "error": null, "incomplete_details": null,
+        "instructions": fields.instructions, "max_output_tokens": fields.max_output_tokens,
+        "model": model.name, "output": [], "previous_response_id": null,
+        "parallel_tool_calls": or("parallel_tool_calls", json!(true)),
+        "tool_choice": or("tool_choice", json!("auto")), "tools": or("tools", json!([])),
+        "temperature": sampling.temperature, "top_p": sampling.top_p,
+        "text": or("text", json!({ "format": { "type": "text" } })),
+        "reasoning": { "effort": null, "summary": null }, "truncation": "disabled",
+        "metadata": or("metadata", json!({})), "store": false, "usage": null, "user": null,
+    });
+    if fields.stream.unwrap_or(false) {
+        let stream = Stream::new(head, tools);
+        return Ok(answer::stream(|events| stream.run(text, events)));
+    }
+    let answer = answer::whole(&mut text).await?;
+    let (said, calls) = tools.parse(&answer.text);
+    let mut output = Vec::new();
+    if !said.is_empty() || calls.is_empty() {
+        output.push(message(&id::new("msg_"), Some(&said)));
+    }
+    output.extend(calls.iter().map(|call| function_call(&id::new("fc_"), &id::new("call_"), call)));
+    let response = ended(head, output, (&answer.finish, &answer.usage));
+    Ok(Json(response).into_response())
+}
+
+/// A response that is done.
+fn ended(mut head: Value, output: Vec<Value>, (finish, usage): (&Finish, &Usage)) -> Value {
+    let is_whole = *finish != Finish::Length;
+    head["status"] = if is_whole { "completed" } else { "incomplete" }.into();
+    if !is_whole {
+        head["incomplete_details"] = json!({ "reason": "max_output_tokens" });
+    }
+    head["output"] = output.into();
+    head["usage"] = json!({
+        "input_tokens": usage.prompt,
+        "input_tokens_details": { "cached_tokens": usage.cached },
+        "output_tokens": usage.generated,
+        "output_tokens_details": { "reasoning_tokens": 0 },
+        "total_tokens": usage.prompt + usage.generated,
+    });
+    head
+}
+
+fn part(text: &str) -> Value {
+    json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] })
+}
+
+/// A message; one that is just begun has no text.
+fn message(id: &str, text: Option<&str>) -> Value {
+    json!({
+        "type": "message", "id": id, "role": "assistant",
+        "status": if text.is_some() { "completed" } else { "in_progress" },
+        "content": text.map(part).into_iter().collect::<Vec<_>>(),
+    })
+}
+
+fn function_call(id: &str, call_id: &str, call: &Call) -> Value {
+    json!({
+        "type": "function_call", "id": id, "call_id": call_id, "name": call.name,
+        "arguments": call.arguments, "status": "completed",
+    })
+}
+
+/// An answer that goes out as it comes.
+struct Stream {
+    head: Value,
+    tools: Tools,
+    /// Events so far.
+    count: u64,
+    output: Vec<Value>,
+    /// What the message is called.
+    message: String,
+    /// Bytes of the text that have gone out.
+    sent: usize,
+}
+
+impl Stream {
+    fn new(head: Value, tools: Tools) -> Stream {
+        let message = id::new("msg_");
+        Stream { head, tools, count: 0, output: Vec::new(), message, sent: 0 }
+    }
+
+    async fn event(&mut self, name: &str, mut value: Value, to: &Events) -> Result<(), Gone> {
+        value["type"] = name.into();
+        value["sequence_number"] = self.count.into();
+        self.count += 1;
+        to.named(name, &value).await
+    }
+
+    async fn run(mut self, mut text: Text, events: Events) -> Result<(), Gone> {
+        for name in ["response.created", "response.in_progress"] {
+            let value = json!({ "response": self.head });
+            self.event(name, value, &events).await?;
+        }
+        let mut part = Part::default();
+        loop {
+            match events.next(&mut text).await? {
+                Ok(Piece::Token(token)) => {
+                    part.push(token);
+                    let certain = self.tools.certain(&part.text).max(self.sent);
+                    self.say(&part.text[self.sent..certain], &events).await?;
+                }
+                Ok(Piece::End(end)) => return self.end(part, &end, &events).await,
+                Ok(Piece::Failed(error)) => return self.fail(&error.into(), &events).await,
+                Err(error) => return self.fail(&error, &events).await,
+            }
+        }
+    }
+
+    /// A piece of the text.
+    async fn say(&mut self, text: &str, events: &Events) -> Result<(), Gone> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.sent == 0 {
+            let added = json!({ "output_index": 0, "item": message(&self.message, None) });
+            self.event("response.output_item.added", added, events).await?;
+            let added = self.of_text(json!({ "part": part("") }));
+            self.event("response.content_part.added", added, events).await?;
+        }
+        self.sent += text.len();
+        let delta = self.of_text(json!({ "delta": text, "logprobs": [] }));
+        self.event("response.output_text.delta", delta, events).await
+    }
+
+    /// Something of the text of the message.
+    fn of_text(&self, mut value: Value) -> Value {
+        value["item_id"] = self.message.as_str().into();
+        value["output_index"] = 0.into();
+        value["content_index"] = 0.into();
+        value
+    }
+
+    async fn end(mut self, whole: Part, end: &End, events: &Events) -> Result<(), Gone> {
+        let answer = whole.end(end);
+        let (said, calls) = self.tools.parse(&answer.text);
+        let rest = said.get(self.sent..).unwrap_or_default().to_owned();
+        self.say(&rest, events).await?;
+        if self.sent > 0 {
+            let done = self.of_text(json!({ "text": said, "logprobs": [] }));
+            self.event("response.output_text.done", done, events).await?;
+            let done = self.of_text(json!({ "part": part(&said) }));
+            self.event("response.content_part.done", done, events).await?;
+            let item = message(&self.message, Some(&said));
+            self.done(item, events).await?;
+        }
+        for call in &calls {
+            let (id, call_id, index) = (id::new("fc_"), id::new("call_"), self.output.len());
+            let item = function_call(&id, &call_id, call);
+            let mut begun = item.clone();
+            begun["arguments"] = "".into();
+            begun["status"] = "in_progress".into();
+            let added = json!({ "output_index": index, "item": begun });
+            self.event("response.output_item.added", added, events).await?;
+            let delta = json!({ "item_id": id, "output_index": index, "delta": call.arguments });
+            self.event("response.function_call_arguments.delta", delta, events).await?;
+            let done = json!({
+                "item_id": id, "output_index": index, "arguments": call.arguments,
+                "name": call.name,
+            });
+            self.event("response.function_call_arguments.done", done, events).await?;
+            self.done(item, events).await?;
+        }
+        let output = std::mem::take(&mut self.output);
+        let response = ended(self.head.clone(), output, (&answer.finish, &answer.usage));
+        let name = match answer.finish {
+            Finish::Length => "response.incomplete",
+            _ => "response.completed",
+        };
+        self.event(name, json!({ "response": response }), events).await
+    }
+
+    async fn done(&mut self, item: Value, events: &Events) -> Result<(), Gone> {
+        let done = json!({ "output_index": self.output.len(), "item": item });
+        self.output.push(item);
+        self.event("response.output_item.done", done, events).await
+    }
+
+    async fn fail(&mut self, error: &ApiError, events: &Events) -> Result<(), Gone> {
+        let mut response = self.head.clone();
+        response["status"] = "failed".into();
+        response["error"] =
+            json!({ "code": error.code.unwrap_or("server_error"), "message": error.message });
+        self.event("response.failed", json!({ "response": response }), events).await
+    }
+}
