@@ -19,7 +19,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::error::ApiError;
 use crate::state::State;
-use crate::{anthropic, chat, completions, embeddings, id, native, responses};
+use crate::{anthropic, chat, completions, embeddings, id, native, page, responses};
 
 /// Names a request in answers and in what the server says.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,6 +56,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         native::model(state, &id).await
     };
     let router = Router::new()
+        .route("/", gives!(page::page))
         .route("/v1/chat/completions", takes!(chat::complete))
         .route("/chat/completions", takes!(chat::complete))
         .route("/v1/completions", takes!(completions::complete))

@@ -27,6 +27,7 @@ mod messages;
 mod metrics;
 mod native;
 mod options;
+mod page;
 mod responses;
 mod state;
 mod tools;
