@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bitnet_inference::{CHUNK, Capacity, Engine};
+use bitnet_inference::chat::ChatError;
+use bitnet_inference::{CHUNK, Capacity, Engine, Error};
 use bitnet_server::{Config, Log};
 use clap::value_parser;
 
@@ -76,8 +77,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, env = "BITNET_SHUTDOWN_TIMEOUT")]
     shutdown_timeout: u64,
     /// Bytes of a body at most, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = value_parser!(u64).range(1..=1024))]
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = value_parser!(u64).range(1..=1024))]
     body_limit: u64,
+    /// Seconds that a client may take to send a request, or to take the next piece of its answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(1..),
+        env = "BITNET_CLIENT_TIMEOUT")]
+    client_timeout: u64,
+    /// No page to chat on.
+    #[arg(long)]
+    no_webui: bool,
     /// Figures (/metrics) need a key, too.
     #[arg(long)]
     protect_metrics: bool,
@@ -117,17 +125,34 @@ pub(crate) fn run(args: Args) -> Result<End> {
     for address in &addresses {
         exit::say(&format!("listening on http://{address}"));
     }
+    let page = config.page;
     if config.api_keys.is_empty() && addresses.iter().any(|address| !address.ip().is_loopback()) {
         exit::say("note: whoever reaches this address can ask: --api-key asks for a key");
     }
+    let asked = config.chat_template.clone();
     let load = move || args.model.load();
-    let ready = move |engine: &Engine| {
+    let ready = move |engine: &Engine, name: &str| {
+        match engine.chat_template(asked.as_deref()) {
+            Ok(template) => {
+                if let Some(notice) = template.notice() {
+                    exit::say(&format!("note: {notice}"));
+                }
+            }
+            Err(Error::Chat(ChatError::Missing { .. })) => exit::say(
+                "note: the model has no chat template: it goes on with what messages say. \
+                 --chat-template gives one.",
+            ),
+            // Each request that needs it says so, too.
+            Err(error) => exit::say(&format!("note: there will be no chats: {error}")),
+        }
         let Some(address) = addresses.first() else { return };
-        exit::say(&format!(
-            "{} is ready, {} tokens of context: OPENAI_BASE_URL=http://{address}/v1",
-            engine.checkpoint().name(),
-            engine.context(),
-        ));
+        let tokens = engine.context();
+        exit::say(&format!("{name} is ready, with {tokens} tokens of context"));
+        exit::say(&format!("OpenAI: OPENAI_BASE_URL=http://{address}/v1"));
+        exit::say(&format!("Anthropic: ANTHROPIC_BASE_URL=http://{address}"));
+        if page {
+            exit::say(&format!("a page to chat on: http://{address}"));
+        }
     };
     bitnet_server::serve::<anyhow::Error>(listeners, config, load, ready)?;
     Ok(End::Done)
@@ -146,7 +171,6 @@ impl Args {
         if asked_for_keys && api_keys.is_empty() {
             return Err(Usage("there is no key in what was given: all could ask".to_owned()).into());
         }
-        let request = self.sampling.request(Vec::new())?;
         Ok(Config {
             alias: self.alias.clone(),
             chat_template: self.chat_template.clone(),
@@ -157,15 +181,16 @@ impl Args {
                 chunk: self.ubatch_size,
             },
             queue: self.max_queue,
-            sampling: request.sampling,
-            max_tokens: Some(request.limit).filter(|&limit| limit < usize::MAX),
-            draft: request.draft,
+            defaults: self.sampling.request(Vec::new())?,
+            seed: u64::try_from(self.sampling.seed).ok(),
             api_keys,
             open_metrics: !self.protect_metrics,
             vllm_metrics: self.metrics_compat.is_some(),
+            page: !self.no_webui,
             cors: self.cors_origins.clone(),
             body_limit: (self.body_limit as usize) << 20,
             timeout: Duration::from_secs(self.timeout),
+            client_timeout: Duration::from_secs(self.client_timeout),
             shutdown: Duration::from_secs(self.shutdown_timeout),
             log: match self.access_log {
                 AccessLog::None => Log::Off,

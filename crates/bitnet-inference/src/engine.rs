@@ -420,11 +420,6 @@ impl Engine {
         self.sha256.get_or_init(|| self.checkpoint.sha256())
     }
 
-    /// What constraints need to know of the vocabulary.
-    ///
-    /// # Errors
-    ///
-    /// Where there is no tokenizer, or none that constraints can work with.
     /// A constraint, made ready: which takes up to some seconds, and no scheduler.
     ///
     /// # Errors
@@ -434,6 +429,11 @@ impl Engine {
         Ok(Compiled(self.grammars()?.constrain(constraint)?))
     }
 
+    /// What constraints need to know of the vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no tokenizer, or none that constraints can work with.
     pub(crate) fn grammars(&self) -> Result<&Grammars, Error> {
         let tokenizer = self.tokenizer()?;
         let grammars = self.grammars.get_or_init(|| Grammars::new(tokenizer));

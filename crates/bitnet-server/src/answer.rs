@@ -10,9 +10,10 @@ use bitnet_inference::{Finish, LogProbabilities, Token, Usage};
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time;
 
 use crate::error::ApiError;
-use crate::state::Text;
+use crate::state::{State, Text};
 use crate::worker::Piece;
 
 /// Between signs of life of a stream in which nothing comes.
@@ -75,46 +76,56 @@ pub(crate) async fn all(mut texts: Vec<Text>) -> Result<Vec<Answer>, ApiError> {
 
 /// Where the events of a stream go.
 #[derive(Clone, Debug)]
-pub(crate) struct Events(mpsc::Sender<SseEvent>);
+pub(crate) struct Events {
+    to: mpsc::Sender<SseEvent>,
+    /// How long a reader may take for one.
+    patience: Duration,
+}
 
 impl Events {
     /// Sends data. An error where nobody reads on.
     pub(crate) async fn data(&self, value: &Value) -> Result<(), Gone> {
-        self.0.send(SseEvent::default().data(value.to_string())).await.map_err(|_| Gone)
+        self.send(SseEvent::default().data(value.to_string())).await
     }
 
     /// Sends data with a name.
     pub(crate) async fn named(&self, name: &str, value: &Value) -> Result<(), Gone> {
-        let event = SseEvent::default().event(name).data(value.to_string());
-        self.0.send(event).await.map_err(|_| Gone)
+        self.send(SseEvent::default().event(name).data(value.to_string())).await
     }
 
     /// Says that there is no more.
     pub(crate) async fn done(&self) -> Result<(), Gone> {
-        self.0.send(SseEvent::default().data("[DONE]")).await.map_err(|_| Gone)
+        self.send(SseEvent::default().data("[DONE]")).await
+    }
+
+    async fn send(&self, event: SseEvent) -> Result<(), Gone> {
+        match time::timeout(self.patience, self.to.send(event)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
     }
 
     /// What comes next of a text, as long as somebody reads.
     pub(crate) async fn next(&self, text: &mut Text) -> Result<Result<Piece, ApiError>, Gone> {
         tokio::select! {
             piece = text.next() => Ok(piece),
-            () = self.0.closed() => Err(Gone),
+            () = self.to.closed() => Err(Gone),
         }
     }
 }
 
-/// Nobody reads on.
+/// Nobody reads on, or too slowly.
 #[derive(Debug)]
 pub(crate) struct Gone;
 
 /// A response of the events that `work` sends.
-pub(crate) fn stream<F>(work: impl FnOnce(Events) -> F) -> Response
+pub(crate) fn stream<F>(state: &State, work: impl FnOnce(Events) -> F) -> Response
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(EVENTS);
     // Who does not read on drops the receiver, and with that ends the work.
-    tokio::spawn(work(Events(sender)));
+    tokio::spawn(work(Events { to: sender, patience: state.config.client_timeout }));
     let events = stream::unfold(receiver, |mut receiver| async move {
         let event = receiver.recv().await?;
         Some((Ok::<_, Infallible>(event), receiver))

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use bitnet_inference::chat::Conversation;
 use bitnet_inference::{End, Finish, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::answer::{self, Answer, Events, Gone, Part};
-use crate::chat::{self, Asked};
+use crate::chat;
 use crate::error::ApiError;
 use crate::options::{self, OneOrMore};
-use crate::state::{Model, State, Text};
+use crate::state::{State, Text};
 use crate::tools::{Call, Tools};
 use crate::worker::Piece;
 use crate::{id, messages};
@@ -48,16 +49,28 @@ fn wrong(param: &str, why: &str) -> ApiError {
     ApiError::invalid(format!("{param}: {why}")).code("invalid_messages").param(param)
 }
 
-/// A request as `chat.rs` understands it.
-fn ask(state: &State, model: &Model, body: &Value) -> Result<(Asked, bool), ApiError> {
+/// What a request says, as `chat.rs` understands it.
+struct Said {
+    conversation: Conversation,
+    tools: Tools,
+    /// The fields that the others have, too.
+    body: Value,
+    stream: bool,
+}
+
+fn read(body: &Value) -> Result<Said, ApiError> {
     let fields: Fields = options::read(body)?;
     let stream = fields.stream.unwrap_or(false);
     let mut said = Vec::new();
     if let Some(system) = fields.system.as_ref().filter(|system| !system.is_null()) {
-        said.push(json!({ "role": "system", "content": system }));
+        said.push(("system".to_owned(), json!({ "role": "system", "content": system })));
     }
-    for (index, message) in fields.messages.iter().enumerate() {
-        said.extend(translated(message).map_err(|why| wrong(&format!("messages[{index}]"), why))?);
+    if fields.messages.is_empty() {
+        return Err(wrong("messages", "there are none"));
+    }
+    for (place, message) in messages::placed(&fields.messages) {
+        let messages = translated(message).map_err(|why| wrong(&place, why))?;
+        said.extend(messages.into_iter().map(|message| (place.clone(), message)));
     }
     let mut ours = Map::new();
     for name in ["temperature", "top_p", "top_k", "min_p", "seed", "repeat_penalty"] {
@@ -87,13 +100,16 @@ fn ask(state: &State, model: &Model, body: &Value) -> Result<(Asked, bool), ApiE
     }
     let ours = Value::Object(ours);
     let tools = Tools::of(&ours)?;
-    let conversation = messages::conversation(&said, tools.told(), &Map::new())?;
-    Ok((chat::ask(state, model, (&conversation, tools, &ours))?, stream))
+    let said = said.iter().map(|(place, message)| (place.clone(), message));
+    let conversation = messages::conversation(said, tools.told(), &Map::new())?;
+    Ok(Said { conversation, tools, body: ours, stream })
 }
 
 /// A message as messages of OpenAI: results of functions are messages of their own there.
 fn translated(message: &Value) -> Result<Vec<Value>, &'static str> {
-    let role = message.get("role").and_then(Value::as_str).ok_or("it has no role")?;
+    let role = message.get("role").and_then(Value::as_str);
+    let role = role.filter(|role| ["user", "assistant", "system"].contains(role));
+    let role = role.ok_or("its role is none of user, assistant and system")?;
     let content = message.get("content").ok_or("it has no content")?;
     let Value::Array(blocks) = content else {
         return Ok(vec![json!({ "role": role, "content": content })]);
@@ -130,36 +146,16 @@ fn translated(message: &Value) -> Result<Vec<Value>, &'static str> {
 }
 
 /// Answers a conversation.
-pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, Refused> {
-    Ok(answer(state, body).await?)
-}
-
-/// An error, as clients of Anthropic know it.
-pub(crate) struct Refused(ApiError);
-
-impl From<ApiError> for Refused {
-    fn from(error: ApiError) -> Refused {
-        Refused(error)
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        self.0.into_anthropic()
-    }
-}
-
-async fn answer(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let model = state.takes_requests()?;
-    let (Asked { request, tools, .. }, stream) = ask(&state, model, &body)?;
-    let mut texts = state.generate(vec![request]).await?;
-    let Some(mut text) = texts.pop() else {
-        return Err(ApiError::internal("there is no text"));
-    };
+    let Said { conversation, tools, body, stream } = read(&body)?;
+    let asked = chat::ask(&state, model, (&conversation, tools, &body)).await?;
+    let prompt = asked.request.prompt.len();
+    let (mut text, tools) = asked.begin_one(&state, "messages").await?;
     let head = Head { id: id::new("msg_"), model: model.name.clone() };
     if stream {
-        let stream = Stream { head, tools, index: 0, sent: 0 };
-        return Ok(answer::stream(|events| stream.run(text, events)));
+        let stream = Stream { head, prompt, tools, index: 0, sent: 0 };
+        return Ok(answer::stream(&state, |events| stream.run(text, events)));
     }
     let answer = answer::whole(&mut text).await?;
     let (said, calls) = tools.parse(&answer.text);
@@ -177,10 +173,11 @@ async fn answer(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
 }
 
 /// `POST /v1/messages/count_tokens`.
-pub(crate) async fn count(state: Arc<State>, body: Value) -> Result<Response, Refused> {
+pub(crate) async fn count(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let model = state.model()?;
-    let (asked, _) = ask(&state, model, &body)?;
-    Ok(Json(json!({ "input_tokens": asked.request.prompt.len() })).into_response())
+    let Said { conversation, .. } = read(&body)?;
+    let prompt = state.think(|| model.render(&conversation)).await?;
+    Ok(Json(json!({ "input_tokens": prompt.len() })).into_response())
 }
 
 /// A call, as a block.
@@ -225,6 +222,8 @@ impl Head {
 /// An answer that goes out as it comes.
 struct Stream {
     head: Head,
+    /// Tokens of the prompt.
+    prompt: usize,
     tools: Tools,
     /// Blocks that are done.
     index: usize,
@@ -235,7 +234,7 @@ struct Stream {
 impl Stream {
     async fn run(mut self, mut text: Text, events: Events) -> Result<(), Gone> {
         let mut message = self.head.message(&[]);
-        message["usage"] = json!({ "input_tokens": 0, "output_tokens": 0 });
+        message["usage"] = json!({ "input_tokens": self.prompt, "output_tokens": 0 });
         let start = json!({ "type": "message_start", "message": message });
         events.named("message_start", &start).await?;
         let mut part = Part::default();

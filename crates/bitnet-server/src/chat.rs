@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use bitnet_inference::{End, Finish, Request, Token, Usage};
+use bitnet_inference::chat::Conversation;
+use bitnet_inference::{End, Finish, LogProbabilities, Request, Token, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answer::{self, Answer, Events, Gone, Part};
 use crate::error::ApiError;
 use crate::id;
 use crate::messages;
-use crate::options::{self, Options};
+use crate::options::{self, Options, StreamOptions};
 use crate::state::{Model, State, Text};
 use crate::tools::{Call, Tools};
 use crate::worker::Piece;
@@ -33,12 +35,6 @@ struct Fields {
     chat_template_kwargs: Option<Map<String, Value>>,
     #[serde(default)]
     add_generation_prompt: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
 }
 
 /// What all chunks of an answer have in common.
@@ -64,31 +60,58 @@ impl Head {
     }
 }
 
-/// A request that has been understood.
+/// A request that has been understood, with places for its texts.
 pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) tools: Tools,
-    pub(crate) choices: usize,
+    places: Vec<OwnedSemaphorePermit>,
 }
 
 /// The request of a conversation.
-pub(crate) fn ask(
+pub(crate) async fn ask(
     state: &State,
     model: &Model,
-    (conversation, tools, body): (&bitnet_inference::chat::Conversation, Tools, &Value),
+    (conversation, tools, body): (&Conversation, Tools, &Value),
 ) -> Result<Asked, ApiError> {
     let options: Options = options::read(body)?;
-    let choices = options.choices()?;
-    let prompt = model.render(conversation)?;
-    let mut request = options.request(prompt, &state.config.sampling, state.config.most())?;
-    request.draft = state.config.draft;
-    if let Some(constraint) = tools.constraint()
-        && request.constraint.replace(constraint).is_some()
-    {
-        let what = "a text cannot be a call of a function and what response_format says at once";
-        return Err(ApiError::invalid(what).code("invalid_tools").param("tool_choice"));
+    let places = state.places(options.choices()?)?;
+    let prompt = state.think(|| model.render(conversation)).await?;
+    let free = options.is_free();
+    let mut request = options.request(prompt, &state.config)?;
+    if let Some(constraint) = tools.constraint() {
+        if !free {
+            let what =
+                "a text cannot be a call of a function and what response_format says at once";
+            return Err(ApiError::invalid(what).code("invalid_tools").param("tool_choice"));
+        }
+        request.constraint = Some(constraint);
     }
-    Ok(Asked { request, tools, choices })
+    Ok(Asked { request, tools, places })
+}
+
+impl Asked {
+    /// Begins to generate its texts.
+    pub(crate) async fn begin(
+        self,
+        state: &State,
+        prompt: &str,
+    ) -> Result<(Vec<Text>, Tools), ApiError> {
+        let Asked { request, tools, places } = self;
+        let requests = each(&request, places.len());
+        let texts = state.generate(requests, places).await.map_err(|error| error.of(prompt))?;
+        Ok((texts, tools))
+    }
+
+    /// The same for one text.
+    pub(crate) async fn begin_one(
+        self,
+        state: &State,
+        prompt: &str,
+    ) -> Result<(Text, Tools), ApiError> {
+        let (mut texts, tools) = self.begin(state, prompt).await?;
+        let text = texts.pop().ok_or_else(|| ApiError::internal("there is no text"))?;
+        Ok((text, tools))
+    }
 }
 
 /// The same request, for each of its texts: their seeds differ.
@@ -107,20 +130,20 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     let fields: Fields = options::read(&body)?;
     let tools = Tools::of(&body)?;
     let variables = fields.chat_template_kwargs.unwrap_or_default();
-    let mut conversation = messages::conversation(&fields.messages, tools.told(), &variables)?;
+    let mut conversation =
+        messages::conversation(messages::placed(&fields.messages), tools.told(), &variables)?;
     conversation.answer = fields.add_generation_prompt.unwrap_or(true);
-    let mut asked = ask(&state, model, (&conversation, tools, &body))?;
+    let mut asked = ask(&state, model, (&conversation, tools, &body)).await?;
     if fields.logprobs.unwrap_or(false) {
         let top = options::top_logprobs(fields.top_logprobs, "top_logprobs")?;
         asked.request.logprobs = Some(top);
     }
-    let Asked { request, tools, choices } = asked;
-    let texts = state.generate(each(&request, choices)).await?;
+    let (texts, tools) = asked.begin(&state, "messages").await?;
     let head = Head::new(model);
     if fields.stream.unwrap_or(false) {
-        let usage = fields.stream_options.unwrap_or_default().include_usage;
+        let usage = StreamOptions::usage(fields.stream_options);
         let stream = Stream { state: Arc::clone(&state), head, tools, usage };
-        return Ok(answer::stream(|events| stream.run(texts, events)));
+        return Ok(answer::stream(&state, |events| stream.run(texts, events)));
     }
     let answers = answer::all(texts).await?;
     let choices = (0..).zip(&answers).map(|(index, answer)| {
@@ -166,7 +189,7 @@ pub(crate) fn called(call: &Call) -> Value {
 
 fn logprobs<'l>(
     model: &Model,
-    all: impl ExactSizeIterator<Item = &'l (u32, bitnet_inference::LogProbabilities)>,
+    all: impl ExactSizeIterator<Item = &'l (u32, LogProbabilities)>,
 ) -> Value {
     match (all.len(), model.tokenizer()) {
         (1.., Ok(tokenizer)) => {

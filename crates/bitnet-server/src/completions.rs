@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, Events, Gone, Part};
 use crate::error::ApiError;
-use crate::options::{self, Options};
+use crate::options::{self, Options, StreamOptions};
 use crate::state::{Model, State, Text};
 use crate::worker::Piece;
 use crate::{chat, id};
@@ -39,12 +39,6 @@ struct Fields {
     suffix: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
-}
-
 /// Prompts, as texts or as tokens.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "a string, an array of strings, of token ids, or of arrays of them")]
@@ -56,6 +50,15 @@ pub(crate) enum Prompts {
 }
 
 impl Prompts {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Prompts::Text(_) | Prompts::Ids(_) => 1,
+            Prompts::Texts(texts) => texts.len(),
+            Prompts::Many(many) => many.len(),
+        }
+    }
+
     /// The tokens of each.
     pub(crate) fn tokens(self, model: &Model) -> Result<Vec<Vec<u32>>, ApiError> {
         let encode = |text: &str| model.engine.encode(text).map_err(ApiError::from);
@@ -104,8 +107,8 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     if echo && fields.logprobs.is_some() {
         return Err(wrong("echo", "there are no log-probabilities of prompts"));
     }
-    let prompts = fields.prompt.tokens(model)?;
-    if prompts.is_empty() || prompts.len() > PROMPTS {
+    let given = fields.prompt.len();
+    if !(1..=PROMPTS).contains(&given) {
         return Err(wrong("prompt", &format!("there may be 1 to {PROMPTS}")));
     }
     let logprobs = match fields.logprobs {
@@ -113,21 +116,22 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
         Some(top) if top > TOP => return Err(wrong("logprobs", &format!("{TOP} at most"))),
         Some(_) => Some(options::top_logprobs(fields.logprobs, "logprobs")?),
     };
-    let mut requests = Vec::new();
-    for prompt in prompts {
-        let most = state.config.most();
-        let request = options.clone().request(prompt, &state.config.sampling, most)?;
-        let request = Request { logprobs, draft: state.config.draft, ..request };
-        requests.extend(chat::each(&request, n));
-    }
+    let places = state.places(given * n)?;
+    let prompts = state.think(|| fields.prompt.tokens(model)).await?;
     let echoed: Vec<String> = match echo {
         true => {
             let tokenizer = model.tokenizer()?;
-            requests.iter().map(|request| tokenizer.decode(&request.prompt)).collect()
+            let all = prompts.iter().map(|prompt| tokenizer.decode(prompt));
+            all.flat_map(|text| std::iter::repeat_n(text, n)).collect()
         }
-        false => vec![String::new(); requests.len()],
+        false => vec![String::new(); given * n],
     };
-    let texts = state.generate(requests).await?;
+    let mut requests = Vec::with_capacity(given * n);
+    for prompt in prompts {
+        let request = options.clone().request(prompt, &state.config)?;
+        requests.extend(chat::each(&Request { logprobs, ..request }, n));
+    }
+    let texts = state.generate(requests, places).await.map_err(|error| error.of("prompt"))?;
     let head = Head {
         id: id::new("cmpl-"),
         created: id::now(),
@@ -135,9 +139,9 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
         fingerprint: model.fingerprint(),
     };
     if fields.stream.unwrap_or(false) {
-        let usage = fields.stream_options.unwrap_or_default().include_usage;
-        let stream = Stream { state: Arc::clone(&state), head, usage };
-        return Ok(answer::stream(|events| stream.run(texts, echoed, events)));
+        let usage = StreamOptions::usage(fields.stream_options);
+        let stream = Stream { state: Arc::clone(&state), head, usage, n };
+        return Ok(answer::stream(&state, |events| stream.run(texts, echoed, events)));
     }
     let answers = answer::all(texts).await?;
     let choices = (0..).zip(answers.iter().zip(&echoed)).map(|(index, (answer, echoed))| {
@@ -191,7 +195,10 @@ fn logprobs_of(model: &Model, all: &[(u32, LogProbabilities)], mut offset: usize
 struct Stream {
     state: Arc<State>,
     head: Head,
+    /// Whether the last chunk says what it took.
     usage: bool,
+    /// Texts of each prompt.
+    n: usize,
 }
 
 impl Stream {
@@ -209,7 +216,7 @@ impl Stream {
         }
         if self.usage {
             let mut last = self.head.object(json!([]));
-            last["usage"] = usage(&answers.iter().collect::<Vec<_>>(), 1);
+            last["usage"] = usage(&answers.iter().collect::<Vec<_>>(), self.n);
             events.data(&last).await?;
         }
         events.done().await

@@ -20,7 +20,7 @@ const TEXTS: usize = 2048;
 struct Fields {
     input: Prompts,
     #[serde(default)]
-    encoding_format: Encoding,
+    encoding_format: Option<Encoding>,
     #[serde(default)]
     dimensions: Option<usize>,
 }
@@ -46,10 +46,11 @@ pub(crate) async fn embed(state: Arc<State>, body: Value) -> Result<Response, Ap
     if let Some(n) = fields.dimensions.filter(|n| *n != hidden) {
         return Err(wrong("dimensions", format!("{n}, and the model has {hidden}")));
     }
-    let texts = fields.input.tokens(model)?;
-    if texts.is_empty() || texts.len() > TEXTS {
+    if !(1..=TEXTS).contains(&fields.input.len()) {
         return Err(wrong("input", format!("there may be 1 to {TEXTS} texts")));
     }
+    let _place = state.places(1)?;
+    let texts = state.think(|| fields.input.tokens(model)).await?;
     let (context, vocabulary) = (model.engine.context(), model.engine.vocabulary());
     for (index, tokens) in texts.iter().enumerate() {
         let name = format!("input[{index}]");
@@ -66,9 +67,8 @@ pub(crate) async fn embed(state: Arc<State>, body: Value) -> Result<Response, Ap
     }
     let tokens: usize = texts.iter().map(Vec::len).sum();
     let mut data = Vec::with_capacity(texts.len());
-    for (index, tokens) in texts.into_iter().enumerate() {
-        let embedding = state.embed(tokens).await?;
-        let embedding = match fields.encoding_format {
+    for (index, embedding) in state.embed(texts).await?.into_iter().enumerate() {
+        let embedding = match fields.encoding_format.unwrap_or_default() {
             Encoding::Float => json!(embedding),
             Encoding::Base64 => {
                 let bytes: Vec<u8> = embedding.iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bitnet_inference::Error;
-use bitnet_inference::chat::ChatError;
 use serde_json::{Value, json};
 
-/// Why a request fails, as clients of OpenAI know it.
+/// Why a request fails, as clients of OpenAI know it. Responses carry it along, for what stands before
+/// all routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -42,6 +42,16 @@ impl ApiError {
     pub(crate) fn method(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
             .code("method_not_allowed")
+    }
+
+    /// Who asks must not.
+    pub(crate) fn forbidden(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, "permission_error", message)
+    }
+
+    /// The client was too slow.
+    pub(crate) fn slow(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", message).code("request_timeout")
     }
 
     /// The key is missing or wrong.
@@ -86,6 +96,14 @@ impl ApiError {
         ApiError { param: Some(param.into()), ..self }
     }
 
+    /// What is wrong is the prompt, where it is: the field that has it.
+    pub(crate) fn of(self, prompt: &str) -> ApiError {
+        match self.code {
+            Some("context_length_exceeded" | "empty_prompt") => self.param(prompt),
+            _ => self,
+        }
+    }
+
     /// As OpenAI has it.
     pub(crate) fn body(&self) -> Value {
         json!({ "error": {
@@ -98,27 +116,34 @@ impl ApiError {
         let kind = match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
-            StatusCode::GATEWAY_TIMEOUT => "timeout_error",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout_error",
             status if status.is_client_error() => "invalid_request_error",
             _ => "api_error",
         };
         json!({ "type": "error", "error": { "type": kind, "message": self.message } })
     }
 
+    /// The same, as clients of Anthropic know it.
     pub(crate) fn into_anthropic(self) -> Response {
         let body = self.anthropic_body();
         self.respond(body)
     }
 
-    fn respond(&self, body: Value) -> Response {
+    fn respond(self, body: Value) -> Response {
         let mut response = (self.status, Json(body)).into_response();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             let seconds = HeaderValue::from_static(RETRY_AFTER);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -134,19 +159,21 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> ApiError {
         let message = error.to_string();
         match error {
-            Error::Context { .. } => {
-                ApiError::invalid(message).code("context_length_exceeded").param("messages")
-            }
+            Error::Context { .. } => ApiError::invalid(message).code("context_length_exceeded"),
             Error::EmptyPrompt => ApiError::invalid(message).code("empty_prompt"),
             Error::Token { .. } => ApiError::invalid(message).code("invalid_token"),
-            Error::Sampling { name, .. } => {
-                ApiError::invalid(message).code("invalid_value").param(name.replace('-', "_"))
+            Error::Sampling { name, value, expected } => {
+                let param = match name {
+                    "typical" => "typical_p".to_owned(),
+                    "dynatemp-exp" => "dynatemp_exponent".to_owned(),
+                    name => name.replace('-', "_"),
+                };
+                ApiError::invalid(format!("{param}: {value} is not {expected}"))
+                    .code("invalid_value")
+                    .param(param)
             }
             Error::StopString => ApiError::invalid(message).code("invalid_value").param("stop"),
             Error::Constraint { .. } => ApiError::invalid(message).code("invalid_constraint"),
-            Error::Chat(ChatError::Missing { .. }) => {
-                ApiError::invalid(message).code("no_chat_template")
-            }
             Error::Chat(_) => ApiError::invalid(message).code("invalid_messages").param("messages"),
             Error::Memory { .. } => ApiError::unavailable(message).code("out_of_memory"),
             _ => ApiError::internal(message),

@@ -4,22 +4,25 @@
 //! [`Scheduler`](bitnet_inference::Scheduler), and all requests share its forward passes.
 
 use std::net::TcpListener;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use bitnet_inference::{Capacity, Engine, Error, Sampling};
+use bitnet_inference::{Capacity, Engine, Error, Request};
 use tokio::runtime;
 use tokio::signal;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time;
 
 mod answer;
 mod anthropic;
 mod chat;
+mod completion;
 mod completions;
+mod connections;
 mod embeddings;
 mod error;
+mod guard;
 mod http;
 mod id;
 mod log;
@@ -33,6 +36,7 @@ mod state;
 mod tools;
 mod worker;
 
+use connections::Connections;
 pub use log::Log;
 use metrics::Metrics;
 use state::State;
@@ -49,38 +53,35 @@ pub struct Config {
     pub capacity: Capacity,
     /// Requests that may wait.
     pub queue: usize,
-    /// How tokens are drawn where a request does not say.
-    pub sampling: Sampling,
-    /// Tokens of an answer at most.
-    pub max_tokens: Option<usize>,
-    /// Tokens to guess ahead at most.
-    pub draft: usize,
+    /// What holds where a request does not say. Its limit holds in any case, its prompt and seed never.
+    pub defaults: Request,
+    /// The seed of requests that give none; another one for each, if not given.
+    pub seed: Option<u64>,
     /// Keys of which a request needs one; none if there are none.
     pub api_keys: Vec<String>,
     /// Whether figures need no key.
     pub open_metrics: bool,
     /// Whether figures have the names of vLLM, too.
     pub vllm_metrics: bool,
+    /// Whether there is a page to chat on.
+    pub page: bool,
     /// Origins whose pages may ask; those of this machine if there are none.
     pub cors: Vec<String>,
     /// Bytes of a body at most.
     pub body_limit: usize,
     /// How long a request may take.
     pub timeout: Duration,
+    /// How long a client may take to send a request, or to take a piece of its answer.
+    pub client_timeout: Duration,
     /// How long requests may go on when the server is to end.
     pub shutdown: Duration,
     /// Lines about requests.
     pub log: Log,
 }
 
-impl Config {
-    fn most(&self) -> usize {
-        self.max_tokens.unwrap_or(usize::MAX)
-    }
-}
-
 /// Why a server ended.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServeError {
     /// The system does not do what is needed.
     #[error("{what}: {source}")]
@@ -96,7 +97,8 @@ pub enum ServeError {
 }
 
 /// Serves until the process is told to end (SIGTERM, SIGINT), and then until all requests are answered.
-/// `load` gives the model while the server already says that it loads; `ready` is called then.
+/// `load` gives the model while the server already says that it loads; `ready` is called then, with what
+/// clients call the model.
 ///
 /// # Errors
 ///
@@ -105,7 +107,7 @@ pub fn serve<E>(
     listeners: Vec<TcpListener>,
     config: Config,
     load: impl FnOnce() -> Result<Engine, E> + Send + 'static,
-    ready: impl FnOnce(&Engine) + Send + 'static,
+    ready: impl FnOnce(&Engine, &str) + Send + 'static,
 ) -> Result<(), E>
 where
     E: From<Error> + From<ServeError> + Send + 'static,
@@ -116,21 +118,21 @@ where
         .enable_all()
         .build()
         .map_err(system("there is no runtime for connections"))?;
+    let loopback = listeners
+        .iter()
+        .all(|listener| listener.local_addr().is_ok_and(|address| address.ip().is_loopback()));
     let (commands, asked) = mpsc::channel();
     let (metrics, pulse) = (Arc::new(Metrics::default()), Arc::new(Pulse::new()));
     let (capacity, shared) = (config.capacity, (Arc::clone(&metrics), Arc::clone(&pulse)));
-    let state = Arc::new(State::new(config, commands, shared));
+    let state = Arc::new(State::new(config, loopback, commands, shared));
     let (failed, failure) = oneshot::channel();
     let engine_state = Arc::clone(&state);
     let work = move || {
         let work = || -> Result<(), E> {
             let engine = Arc::new(load()?);
-            let context = Arc::new(OnceLock::new());
-            let shared = (metrics, pulse, Arc::clone(&context));
-            let worker = Worker::new(&engine, capacity, shared)?;
-            let context = context.get().copied().unwrap_or_else(|| engine.context());
-            engine_state.ready(Arc::clone(&engine), context);
-            ready(&engine);
+            let worker = Worker::new(&engine, capacity, (metrics, pulse))?;
+            let name = engine_state.ready(Arc::clone(&engine), worker.context());
+            ready(&engine, name);
             worker.run(&asked);
             Ok(())
         };
@@ -141,18 +143,10 @@ where
         .name("bitnet-engine".into())
         .spawn(work)
         .map_err(system("there is no thread for the engine"))?;
-    runtime.block_on(async {
-        let stop = Arc::new(Notify::new());
-        let mut servers = tokio::task::JoinSet::new();
+    let served = runtime.block_on(async {
+        let mut connections = Connections::new(http::router(Arc::clone(&state)), &state.config);
         for listener in listeners {
-            listener.set_nonblocking(true).map_err(system("cannot listen"))?;
-            let listener =
-                tokio::net::TcpListener::from_std(listener).map_err(system("cannot listen"))?;
-            let (router, stop) = (http::router(Arc::clone(&state)), Arc::clone(&stop));
-            servers.spawn(async move {
-                let stopped = async move { stop.notified().await };
-                axum::serve(listener, router).with_graceful_shutdown(stopped).await
-            });
+            connections.listen(listener).map_err(system("cannot listen"))?;
         }
         tokio::select! {
             ended = failure => return match ended {
@@ -163,16 +157,20 @@ where
         }
         // Those that ask now are told that the server ends; those that asked before get their answers.
         state.drain();
+        let ended = async {
+            state.idle().await;
+            connections.close().await;
+        };
         tokio::select! {
-            () = state.idle() => {}
+            () = ended => {}
             () = time::sleep(state.config.shutdown) => {}
             signal = told_to_end() => signal.map_err(system("cannot listen for signals"))?,
         }
-        stop.notify_waiters();
-        let closed = async { while servers.join_next().await.is_some() {} };
-        let _ = time::timeout(Duration::from_secs(1), closed).await;
         Ok(())
-    })
+    });
+    // What still runs there is for nobody.
+    runtime.shutdown_background();
+    served
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -18,29 +18,37 @@ pub enum Log {
 
 /// What a line says.
 #[derive(Debug, Serialize)]
-pub(crate) struct Request<'r> {
-    pub(crate) method: &'r str,
-    pub(crate) route: &'r str,
+pub(crate) struct Line<'l> {
+    pub(crate) method: &'l str,
+    pub(crate) route: &'l str,
     pub(crate) status: u16,
     /// To the beginning of the answer.
     pub(crate) milliseconds: f64,
-    pub(crate) id: &'r str,
+    pub(crate) id: &'l str,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<&'l str>,
+    /// The same in words, where it is the server's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<&'l str>,
 }
 
 impl Log {
-    pub(crate) fn line(self, request: &Request<'_>) {
-        let line = match self {
+    pub(crate) fn line(self, line: &Line<'_>) {
+        let text = match self {
             Log::Off => return,
             Log::Text => {
-                let Request { method, route, status, milliseconds, id } = request;
-                format!("{method} {route} {status} {milliseconds:.1} ms {id}\n")
+                let Line { method, route, status, milliseconds, id, code, message } = line;
+                let why: String =
+                    [*code, *message].into_iter().flatten().map(|why| format!(" {why}")).collect();
+                format!("{method} {route} {status} {milliseconds:.1} ms {id}{why}\n")
             }
-            Log::Json => match serde_json::to_string(request) {
+            Log::Json => match serde_json::to_string(line) {
                 Ok(json) => json + "\n",
                 Err(_) => return,
             },
         };
         // That nobody reads it is no failure.
-        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = io::stderr().write_all(text.as_bytes());
     }
 }

@@ -13,18 +13,19 @@ fn wrong(param: &str, why: &str) -> ApiError {
     ApiError::invalid(format!("{param}: {why}")).code("invalid_messages").param(param)
 }
 
-/// The conversation that some messages make, with functions that the model can call and what else its
-/// template is to know.
-pub(crate) fn conversation(
-    messages: &[Value],
+/// The conversation that some messages make, each with the field that it comes from; with functions that
+/// the model can call and what else its template is to know.
+pub(crate) fn conversation<'m>(
+    messages: impl IntoIterator<Item = (String, &'m Value)>,
     tools: &[Value],
     variables: &Map<String, Value>,
 ) -> Result<Conversation, ApiError> {
-    if messages.is_empty() {
+    let read = messages.into_iter().map(|(place, message)| one(&place, message));
+    let read = read.collect::<Result<Vec<_>, _>>()?;
+    if read.is_empty() {
         return Err(wrong("messages", "there are none"));
     }
-    let read = messages.iter().enumerate().map(|(index, message)| one(index, message));
-    let mut conversation = Conversation::new(read.collect::<Result<_, _>>()?, Moment::now());
+    let mut conversation = Conversation::new(read, Moment::now());
     conversation.tools = tools.iter().map(data).collect();
     conversation.variables =
         variables.iter().map(|(name, value)| (name.clone(), data(value))).collect();
@@ -37,9 +38,14 @@ pub(crate) fn data(value: &Value) -> Data {
     Data::deserialize(value).unwrap_or(Data::Null)
 }
 
+/// Messages as clients of OpenAI send them, with their places.
+pub(crate) fn placed(messages: &[Value]) -> impl Iterator<Item = (String, &Value)> {
+    messages.iter().enumerate().map(|(index, message)| (format!("messages[{index}]"), message))
+}
+
 /// One message.
-fn one(index: usize, message: &Value) -> Result<Data, ApiError> {
-    let place = |field: &str| format!("messages[{index}]{field}");
+fn one(place: &str, message: &Value) -> Result<Data, ApiError> {
+    let place = |field: &str| format!("{place}{field}");
     let Value::Object(fields) = message else {
         return Err(wrong(&place(""), "it is no object"));
     };

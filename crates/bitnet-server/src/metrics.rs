@@ -160,27 +160,35 @@ impl Metrics {
         let (used, all) = (self.blocks_used.get(), self.blocks.get());
         let ratio = if all == 0 { 0.0 } else { used as f64 / all as f64 };
         page.one(
-            "requests_running",
-            "num_requests_running",
+            ("requests_running", "num_requests_running"),
             "gauge",
             "Requests that are being generated.",
             self.running.get(),
         );
         page.one(
-            "requests_waiting",
-            "num_requests_waiting",
+            ("requests_waiting", "num_requests_waiting"),
             "gauge",
             "Requests that wait for their turn.",
             self.waiting.get(),
         );
         page.one(
-            "kv_cache_usage_ratio",
-            "kv_cache_usage_perc",
+            ("kv_cache_usage_ratio", "kv_cache_usage_perc"),
             "gauge",
             "Share of the blocks of keys and values in use, from 0 to 1.",
             ratio,
         );
-        page.info(all);
+        let help = "How keys and values are kept.";
+        let names = ("cache_config_info", Some("cache_config_info"));
+        page.family(names, "gauge", help, |page, name| {
+            page.line(name, &format!("block_size=\"16\",num_gpu_blocks=\"{all}\""), 1);
+        });
+        if page.vllm {
+            // Routers that read vLLM's figures look for it with each of them.
+            let name = "vllm:lora_requests_info";
+            page.head(name, "gauge", "Adapters: there are none.");
+            let labels = "max_lora=\"0\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"";
+            page.line(name, labels, 0);
+        }
     }
 
     fn counters(&self, page: &mut Page) {
@@ -199,28 +207,20 @@ impl Metrics {
         ];
         for (name, counter, help) in all {
             let name = format!("{name}_total");
-            page.one(&name, &name, "counter", help, counter.get());
+            page.one((&name, &name), "counter", help, counter.get());
         }
-        page.family(
-            "request_success_total",
-            "counter",
-            "Requests that ended, by why.",
-            |page, name| {
-                for (end, counter) in ENDS.iter().zip(&self.ends) {
-                    page.line(name, &format!("finished_reason=\"{end}\""), counter.get());
-                }
-            },
-        );
-        page.family(
-            "http_responses_total",
-            "counter",
-            "Responses, by class of status.",
-            |page, name| {
-                for (class, counter) in (1..).zip(&self.responses) {
-                    page.line(name, &format!("status=\"{class}xx\""), counter.get());
-                }
-            },
-        );
+        let names = ("requests_total", Some("request_success_total"));
+        page.family(names, "counter", "Requests that ended, by why.", |page, name| {
+            for (end, counter) in ENDS.iter().zip(&self.ends) {
+                page.line(name, &format!("finished_reason=\"{end}\""), counter.get());
+            }
+        });
+        let names = ("http_responses_total", None);
+        page.family(names, "counter", "Responses, by class of status.", |page, name| {
+            for (class, counter) in (1..).zip(&self.responses) {
+                page.line(name, &format!("status=\"{class}xx\""), counter.get());
+            }
+        });
     }
 
     fn histograms(&self, page: &mut Page) {
@@ -241,7 +241,7 @@ impl Metrics {
             ("request_decode_time_seconds", &self.decode, "From the first token to the last."),
         ];
         for (name, histogram, help) in all {
-            page.family(name, "histogram", help, |page, name| {
+            page.family((name, Some(name)), "histogram", help, |page, name| {
                 let mut count = 0;
                 for (i, bucket) in histogram.buckets.iter().enumerate() {
                     count += bucket.load(Ordering::Relaxed);
@@ -264,31 +264,25 @@ struct Page {
 }
 
 impl Page {
-    /// A family of one figure, which vLLM may call otherwise.
-    fn one(&mut self, ours: &str, theirs: &str, kind: &str, help: &str, value: impl Display) {
-        self.head(&format!("bitnet_{ours}"), kind, help);
-        self.line(&format!("bitnet_{ours}"), "", &value);
-        if self.vllm {
-            self.head(&format!("vllm:{theirs}"), kind, help);
-            self.line(&format!("vllm:{theirs}"), "", &value);
-        }
+    /// A family of one figure.
+    fn one(&mut self, names: (&str, &str), kind: &str, help: &str, value: impl Display) {
+        let names = (names.0, Some(names.1));
+        self.family(names, kind, help, |page, name| page.line(name, "", &value));
     }
 
-    /// A family that both call alike.
-    fn family(&mut self, name: &str, kind: &str, help: &str, lines: impl Fn(&mut Page, &str)) {
-        let prefixes = if self.vllm { &["bitnet_", "vllm:"][..] } else { &["bitnet_"] };
-        for prefix in prefixes {
-            let name = format!("{prefix}{name}");
+    /// A family, by its name and by that which vLLM has for it.
+    fn family(
+        &mut self,
+        (ours, theirs): (&str, Option<&str>),
+        kind: &str,
+        help: &str,
+        lines: impl Fn(&mut Page, &str),
+    ) {
+        let theirs = theirs.filter(|_| self.vllm).map(|name| format!("vllm:{name}"));
+        for name in [Some(format!("bitnet_{ours}")), theirs].into_iter().flatten() {
             self.head(&name, kind, help);
             lines(self, &name);
         }
-    }
-
-    fn info(&mut self, blocks: u64) {
-        let help = "How keys and values are kept.";
-        self.family("cache_config_info", "gauge", help, |page, name| {
-            page.line(name, &format!("block_size=\"16\",num_gpu_blocks=\"{blocks}\""), 1);
-        });
     }
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bitnet_inference::tokenizer::Special;
 use serde::Deserialize;
@@ -13,6 +13,9 @@ use crate::error::ApiError;
 use crate::state::{Model, State};
 use crate::tools::Tools;
 use crate::{messages, metrics, options};
+
+/// What there is, as programs read it.
+pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 
 /// Seconds that the engine may be busy with one thing before it counts as stuck.
 const STUCK: f64 = 30.0;
@@ -81,7 +84,7 @@ pub(crate) async fn props(state: Arc<State>) -> Result<Response, ApiError> {
     let model = state.model()?;
     let engine = &model.engine;
     let template = model.template().map(|template| template.text().to_owned());
-    let sampling = serde_json::to_value(&state.config.sampling);
+    let sampling = serde_json::to_value(&state.config.defaults.sampling);
     let sampling = sampling.map_err(|why| ApiError::internal(why.to_string()))?;
     Ok(Json(json!({
         "default_generation_settings": { "n_ctx": model.context, "params": sampling },
@@ -97,6 +100,30 @@ pub(crate) async fn props(state: Arc<State>) -> Result<Response, ApiError> {
         },
     }))
     .into_response())
+}
+
+/// What `GET /slots` is asked.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Slots {
+    /// Whether it is an error if all are taken.
+    fail_on_no_slot: Option<String>,
+}
+
+/// `GET /slots`: how many requests run. Who has which is not told.
+pub(crate) async fn slots(state: Arc<State>, asked: Slots) -> Result<Response, ApiError> {
+    let model = state.model()?;
+    let (running, all) = (state.metrics.running.get(), state.config.capacity.sequences as u64);
+    if running >= all && asked.fail_on_no_slot.is_some_and(|it| it == "1" || it == "true") {
+        return Err(ApiError::unavailable("all slots are taken").code("no_slot"));
+    }
+    let slot = |id| json!({ "id": id, "n_ctx": model.context, "is_processing": id < running });
+    Ok(Json((0..all).map(slot).collect::<Vec<_>>()).into_response())
+}
+
+/// `GET /openapi.json`: all of this, for programs.
+pub(crate) async fn openapi(_: Arc<State>) -> Result<Response, ApiError> {
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, json)], OPENAPI).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,7 +147,7 @@ pub(crate) async fn tokenize(state: Arc<State>, body: Value) -> Result<Response,
     let asked: Tokenize = options::read(&body)?;
     let around = asked.add_special;
     let special = Special { bos: around, suffix: around, parse: asked.parse_special };
-    let ids = tokenizer.encode(&asked.content, special);
+    let ids = state.think(|| tokenizer.encode(&asked.content, special)).await;
     let piece = |&id: &u32| match tokenizer.piece(id).map(std::str::from_utf8) {
         Some(Ok(text)) => json!({ "id": id, "piece": text }),
         _ => json!({ "id": id, "piece": tokenizer.piece(id).unwrap_or_default() }),
@@ -162,8 +189,10 @@ pub(crate) async fn apply_template(state: Arc<State>, body: Value) -> Result<Res
     let asked: Apply = options::read(&body)?;
     let tools = Tools::of(&body)?;
     let variables = asked.chat_template_kwargs.unwrap_or_default();
-    let conversation = messages::conversation(&asked.messages, tools.told(), &variables)?;
-    let prompt = model.template()?.render(&conversation, model.tokenizer()?);
+    let conversation =
+        messages::conversation(messages::placed(&asked.messages), tools.told(), &variables)?;
+    let (template, tokenizer) = (model.template()?, model.tokenizer()?);
+    let prompt = state.think(|| template.render(&conversation, tokenizer)).await;
     let prompt = prompt.map_err(bitnet_inference::Error::from)?.text();
-    Ok((StatusCode::OK, Json(json!({ "prompt": prompt }))).into_response())
+    Ok(Json(json!({ "prompt": prompt })).into_response())
 }

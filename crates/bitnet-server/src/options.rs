@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::Config;
 use crate::error::ApiError;
 
 /// Choices at most.
@@ -23,8 +24,8 @@ const CERTAIN: f32 = 100.0;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Options {
-    pub(crate) temperature: Option<f32>,
-    pub(crate) top_p: Option<f32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
     top_k: Option<i64>,
     min_p: Option<f32>,
     typical_p: Option<f32>,
@@ -50,10 +51,23 @@ pub(crate) struct Options {
     max_completion_tokens: Option<i64>,
     n_predict: Option<i64>,
     n: Option<i64>,
-    ignore_eos: bool,
+    ignore_eos: Option<bool>,
     response_format: Option<Format>,
     grammar: Option<String>,
     json_schema: Option<Value>,
+}
+
+/// What a stream is to have.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+impl StreamOptions {
+    /// Whether the last chunk says what the answer took.
+    pub(crate) fn usage(given: Option<StreamOptions>) -> bool {
+        given.and_then(|options| options.include_usage).unwrap_or(false)
+    }
 }
 
 /// One string or several.
@@ -113,10 +127,21 @@ struct Named {
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
+        let path = if path == "." { "" } else { &path };
         let why = error.into_inner().to_string();
-        match path.as_str() {
-            "." => ApiError::invalid(why).code("invalid_type"),
-            path => ApiError::invalid(format!("{path}: {why}")).code("invalid_type").param(path),
+        // What is not there has no path.
+        let missing = why.strip_prefix("missing field `").and_then(|why| why.strip_suffix('`'));
+        match (missing, path) {
+            (Some(name), _) => {
+                let dot = if path.is_empty() { "" } else { "." };
+                let param = format!("{path}{dot}{name}");
+                let what = format!("{param}: it is missing");
+                ApiError::invalid(what).code("missing_field").param(param)
+            }
+            (None, "") => ApiError::invalid(why).code("invalid_type"),
+            (None, path) => {
+                ApiError::invalid(format!("{path}: {why}")).code("invalid_type").param(path)
+            }
         }
     })
 }
@@ -126,6 +151,14 @@ fn wrong(param: &str, why: impl std::fmt::Display) -> ApiError {
 }
 
 impl Options {
+    /// Whether the text may be anything.
+    pub(crate) fn is_free(&self) -> bool {
+        let format = self.response_format.as_ref();
+        format.is_none_or(|format| matches!(format, Format::Text))
+            && self.json_schema.is_none()
+            && self.grammar.as_deref().is_none_or(str::is_empty)
+    }
+
     /// How many texts are wanted.
     pub(crate) fn choices(&self) -> Result<usize, ApiError> {
         match self.n {
@@ -137,25 +170,30 @@ impl Options {
         }
     }
 
-    /// The request of a prompt, `most` tokens long at most.
-    pub(crate) fn request(
-        self,
-        prompt: Vec<u32>,
-        defaults: &Sampling,
-        most: usize,
-    ) -> Result<Request, ApiError> {
-        let limit = self.limit(most)?;
-        let constraint = self.constraint()?;
-        let stop = self.stop.clone().map(OneOrMore::into_vec).unwrap_or_default();
+    /// The request of a prompt; what is not said here is as the server has it.
+    pub(crate) fn request(self, prompt: Vec<u32>, config: &Config) -> Result<Request, ApiError> {
+        let defaults = &config.defaults;
+        let limit = self.limit(defaults.limit)?;
+        let constraint = self.constraint()?.or_else(|| defaults.constraint.clone());
+        let stop = self.stop.clone().map(OneOrMore::into_vec);
+        let stop = stop.unwrap_or_else(|| defaults.stop.clone());
         if stop.len() > STOPS || stop.iter().map(String::len).sum::<usize>() > STOP_BYTES {
             return Err(wrong(
                 "stop",
                 format!("there may be {STOPS} of {STOP_BYTES} bytes together"),
             ));
         }
-        let ignore_end = self.ignore_eos;
-        let sampling = self.sampling(defaults)?;
-        Ok(Request { stop, ignore_end, constraint, ..Request::new(prompt, sampling, limit) })
+        let ignore_end = self.ignore_eos.unwrap_or(defaults.ignore_end);
+        let seed = self.seed.and_then(|seed| u64::try_from(seed).ok()).or(config.seed);
+        let mut sampling = self.sampling(&defaults.sampling)?;
+        // 32 bits, which all clients can give back.
+        let random = || getrandom::u32().map(u64::from);
+        sampling.seed = seed.map_or_else(random, Ok).map_err(|why| {
+            ApiError::internal(format!("there are no random numbers for a seed: {why}"))
+        })?;
+        let draft = defaults.draft;
+        let request = Request::new(prompt, sampling, limit);
+        Ok(Request { stop, ignore_end, constraint, draft, ..request })
     }
 
     /// Tokens to generate at most.
@@ -213,6 +251,10 @@ impl Options {
 
     fn sampling(self, defaults: &Sampling) -> Result<Sampling, ApiError> {
         let d = defaults.clone();
+        let temperature = self.temperature.unwrap_or(d.temperature);
+        if temperature < 0.0 {
+            return Err(wrong("temperature", format!("{temperature} is below 0")));
+        }
         let last = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
         let samplers = match self.samplers {
             None => d.samplers,
@@ -233,7 +275,7 @@ impl Options {
         logit_bias.extend(biases(self.logit_bias)?);
         Ok(Sampling {
             samplers,
-            temperature: self.temperature.unwrap_or(d.temperature),
+            temperature,
             top_k: self.top_k.map_or(d.top_k, |k| usize::try_from(k).unwrap_or(0)),
             top_p: self.top_p.unwrap_or(d.top_p),
             min_p: self.min_p.unwrap_or(d.min_p),
@@ -249,7 +291,7 @@ impl Options {
             frequency_penalty: self.frequency_penalty.unwrap_or(d.frequency_penalty),
             dry,
             logit_bias,
-            seed: self.seed.map_or(d.seed, i64::cast_unsigned),
+            seed: d.seed,
         })
     }
 }

@@ -49,7 +49,11 @@ fn wrong(param: &str, why: &str) -> ApiError {
 }
 
 /// A request as `chat.rs` understands it.
-fn ask(state: &State, model: &Model, fields: &Fields, body: &Value) -> Result<Asked, ApiError> {
+async fn ask(
+    state: &State,
+    model: &Model,
+    (fields, body): (&Fields, &Value),
+) -> Result<Asked, ApiError> {
     let kept = [
         ("previous_response_id", fields.previous_response_id.is_some()),
         ("conversation", fields.conversation.as_ref().is_some_and(|it| !it.is_null())),
@@ -60,14 +64,20 @@ fn ask(state: &State, model: &Model, fields: &Fields, body: &Value) -> Result<As
     }
     let mut said = Vec::new();
     if let Some(instructions) = &fields.instructions {
-        said.push(json!({ "role": "system", "content": instructions }));
+        let message = json!({ "role": "system", "content": instructions });
+        said.push(("instructions".to_owned(), message));
     }
     match &fields.input {
-        Value::String(text) => said.push(json!({ "role": "user", "content": text })),
+        Value::String(text) => {
+            said.push(("input".to_owned(), json!({ "role": "user", "content": text })));
+        }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 let place = format!("input[{index}]");
-                take(item, &mut said).map_err(|why| wrong(&place, why))?;
+                match take(item, said.last_mut()).map_err(|why| wrong(&place, why))? {
+                    Some(message) => said.push((place, message)),
+                    None => {}
+                }
             }
         }
         _ => return Err(wrong("input", "it is neither a string nor an array")),
@@ -92,55 +102,49 @@ fn ask(state: &State, model: &Model, fields: &Fields, body: &Value) -> Result<As
     }
     let ours = Value::Object(ours);
     let tools = Tools::of(&ours)?;
-    let conversation = messages::conversation(&said, tools.told(), &Map::new())?;
-    chat::ask(state, model, (&conversation, tools, &ours))
+    let said = said.iter().map(|(place, message)| (place.clone(), message));
+    let conversation = messages::conversation(said, tools.told(), &Map::new())?;
+    chat::ask(state, model, (&conversation, tools, &ours)).await
 }
 
-/// Adds what an item says to the messages.
-fn take(item: &Value, said: &mut Vec<Value>) -> Result<(), &'static str> {
+/// The message that an item is, if it is one by itself: calls go with the last message, if that is of calls.
+fn take(item: &Value, last: Option<&mut (String, Value)>) -> Result<Option<Value>, &'static str> {
     match item.get("type").and_then(Value::as_str) {
         None | Some("message") => {
             let role = item.get("role").ok_or("it has no role")?;
             let content = item.get("content").ok_or("it has no content")?;
-            said.push(json!({ "role": role, "content": content }));
+            Ok(Some(json!({ "role": role, "content": content })))
         }
         Some("function_call") => {
             let call = json!({
                 "id": item.get("call_id"), "type": "function",
                 "function": { "name": item.get("name"), "arguments": item.get("arguments") },
             });
-            match said.last_mut().filter(|last| last.get("tool_calls").is_some()) {
-                Some(last) => {
-                    if let Some(calls) = last["tool_calls"].as_array_mut() {
-                        calls.push(call);
-                    }
-                }
-                None => said.push(json!({ "role": "assistant", "tool_calls": [call] })),
+            let calls = last.and_then(|(_, message)| message.get_mut("tool_calls"));
+            if let Some(Value::Array(calls)) = calls {
+                calls.push(call);
+                return Ok(None);
             }
+            Ok(Some(json!({ "role": "assistant", "tool_calls": [call] })))
         }
         Some("function_call_output") => {
             let output = item.get("output").ok_or("it has no output")?;
-            said.push(json!({
-                "role": "tool", "tool_call_id": item.get("call_id"), "content": output,
-            }));
+            let id = item.get("call_id");
+            Ok(Some(json!({ "role": "tool", "tool_call_id": id, "content": output })))
         }
         // What the model thought before is not told to it again.
-        Some("reasoning") => {}
-        Some(_) => return Err("it is none of message, function_call and function_call_output"),
+        Some("reasoning") => Ok(None),
+        Some(_) => Err("it is none of message, function_call and function_call_output"),
     }
-    Ok(())
 }
 
 /// Answers a conversation.
 pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let model = state.takes_requests()?;
     let fields: Fields = options::read(&body)?;
-    let Asked { request, tools, .. } = ask(&state, model, &fields, &body)?;
-    let sampling = request.sampling.clone();
-    let mut texts = state.generate(vec![request]).await?;
-    let Some(mut text) = texts.pop() else {
-        return Err(ApiError::internal("there is no text"));
-    };
+    let asked = ask(&state, model, (&fields, &body)).await?;
+    let sampling = asked.request.sampling.clone();
+    let (mut text, tools) = asked.begin_one(&state, "input").await?;
     let or = |name: &str, other: Value| body.get(name).cloned().unwrap_or(other);
     let head = json!({
         "id": id::new("resp_"), "object": "response", "created_at": id::now(),
@@ -156,7 +160,7 @@ pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, A
     });
     if fields.stream.unwrap_or(false) {
         let stream = Stream::new(head, tools);
-        return Ok(answer::stream(|events| stream.run(text, events)));
+        return Ok(answer::stream(&state, |events| stream.run(text, events)));
     }
     let answer = answer::whole(&mut text).await?;
     let (said, calls) = tools.parse(&answer.text);

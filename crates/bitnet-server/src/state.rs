@@ -2,18 +2,23 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use bitnet_inference::chat::{ChatTemplate, Conversation, Data, Moment};
+use bitnet_inference::chat::{ChatError, ChatTemplate, Conversation};
 use bitnet_inference::tokenizer::Tokenizer;
-use bitnet_inference::{Engine, Request};
+use bitnet_inference::{Engine, Error, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as channel, oneshot};
-use tokio::time;
+use tokio::{task, time};
 
 use crate::Config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::worker::{Command, Piece, Pulse};
+
+/// How many read prompts and prepare constraints at the same time.
+const TURNS: usize = 2;
+/// The template of models that have none.
+const PLAIN: &str = "plain";
 
 /// What all requests share.
 pub(crate) struct State {
@@ -24,7 +29,12 @@ pub(crate) struct State {
     places: Arc<Semaphore>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pulse: Arc<Pulse>,
+    /// Turns to read prompts and to prepare constraints, which can take a while: all that is left of
+    /// the processors is for those.
+    turns: Semaphore,
     draining: AtomicBool,
+    /// Whether only this machine can ask.
+    pub(crate) loopback: bool,
 }
 
 /// The model, once it is loaded.
@@ -61,22 +71,36 @@ impl Text {
 impl State {
     pub(crate) fn new(
         config: Config,
+        loopback: bool,
         commands: mpsc::Sender<Command>,
         (metrics, pulse): (Arc<Metrics>, Arc<Pulse>),
     ) -> State {
         let places = Arc::new(Semaphore::new(config.capacity.sequences + config.queue));
-        let (model, draining) = (OnceLock::new(), AtomicBool::new(false));
-        State { config, model, commands, places, metrics, pulse, draining }
+        State {
+            config,
+            model: OnceLock::new(),
+            commands,
+            places,
+            metrics,
+            pulse,
+            turns: Semaphore::new(TURNS),
+            draining: AtomicBool::new(false),
+            loopback,
+        }
     }
 
-    /// Takes a model that is loaded.
-    pub(crate) fn ready(&self, engine: Arc<Engine>, context: usize) {
-        let template = engine.chat_template(self.config.chat_template.as_deref());
+    /// Takes a model that is loaded. Gives what clients call it.
+    pub(crate) fn ready(&self, engine: Arc<Engine>, context: usize) -> &str {
+        let template = match engine.chat_template(self.config.chat_template.as_deref()) {
+            // It goes on with what is written.
+            Err(Error::Chat(ChatError::Missing { .. })) => engine.chat_template(Some(PLAIN)),
+            found => found,
+        };
         let name = self.config.alias.clone();
         let name = name.unwrap_or_else(|| engine.checkpoint().name().to_owned());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let template = template.map_err(ApiError::from);
-        let _ = self.model.set(Model { engine, name, created, context, template });
+        &self.model.get_or_init(|| Model { engine, name, created, context, template }).name
     }
 
     pub(crate) fn model(&self) -> Result<&Model, ApiError> {
@@ -107,8 +131,15 @@ impl State {
         let _ = self.places.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await;
     }
 
-    /// A place for each of `n` texts.
-    fn places(&self, n: usize) -> Result<Vec<OwnedSemaphorePermit>, ApiError> {
+    /// Does what takes a while, and for which many may ask at once.
+    pub(crate) async fn think<T>(&self, work: impl FnOnce() -> T) -> T {
+        // Nobody closes them.
+        let _turn = self.turns.acquire().await;
+        task::block_in_place(work)
+    }
+
+    /// A place for each of `n` texts, which are then sure to be generated.
+    pub(crate) fn places(&self, n: usize) -> Result<Vec<OwnedSemaphorePermit>, ApiError> {
         let all = self.config.capacity.sequences + self.config.queue;
         if n > all {
             let what = format!("n: {n} texts at once, of {all} at most");
@@ -125,21 +156,21 @@ impl State {
     }
 
     /// Begins to generate texts.
-    pub(crate) async fn generate(&self, requests: Vec<Request>) -> Result<Vec<Text>, ApiError> {
+    pub(crate) async fn generate(
+        &self,
+        requests: Vec<Request>,
+        places: Vec<OwnedSemaphorePermit>,
+    ) -> Result<Vec<Text>, ApiError> {
         let model = self.takes_requests()?;
-        let places = self.places(requests.len())?;
         let mut texts = Vec::with_capacity(requests.len());
         let deadline = time::Instant::now() + self.config.timeout;
-        for (mut request, place) in requests.into_iter().zip(places) {
+        for request in &requests {
             request.check(&model.engine, model.context)?;
+        }
+        for (mut request, place) in requests.into_iter().zip(places) {
             let constraint = match request.constraint.take() {
                 None => None,
-                Some(constraint) => {
-                    let engine = Arc::clone(&model.engine);
-                    let work = move || engine.compile(&constraint);
-                    let compiled = tokio::task::spawn_blocking(work).await;
-                    Some(compiled.map_err(|why| ApiError::internal(why.to_string()))??)
-                }
+                Some(constraint) => Some(self.think(|| model.engine.compile(&constraint)).await?),
             };
             let (pieces, receiver) = channel::unbounded_channel();
             let request = Box::new(request);
@@ -149,13 +180,12 @@ impl State {
         Ok(texts)
     }
 
-    /// The embedding of a text.
-    pub(crate) async fn embed(&self, tokens: Vec<u32>) -> Result<Vec<f32>, ApiError> {
-        let _place = self.places(1)?;
+    /// The embeddings of texts.
+    pub(crate) async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, ApiError> {
         let (answer, receiver) = oneshot::channel();
-        self.send(Command::Embed { tokens, answer })?;
+        self.send(Command::Embed { texts, answer })?;
         match time::timeout(self.config.timeout, receiver).await {
-            Ok(Ok(embedding)) => Ok(embedding?),
+            Ok(Ok(embeddings)) => Ok(embeddings?),
             Ok(Err(_)) => Err(ApiError::unavailable("the server is shutting down")),
             Err(_) => Err(ApiError::timeout("the request took longer than the server allows")),
         }
@@ -184,8 +214,9 @@ impl Model {
         Ok(prompt.map_err(bitnet_inference::Error::from)?.tokens(tokenizer))
     }
 
-    /// What stands for the program and the way it computes: the same answers come from the same.
+    /// What stands for the program and the way it computes: with the same, the same model and the same
+    /// seed, answers are the same. Kernels, threads and other requests change nothing.
     pub(crate) fn fingerprint(&self) -> String {
-        format!("bitnet-{}-{}", env!("CARGO_PKG_VERSION"), self.engine.layouts().join("+"))
+        format!("bitnet-{}-{}", env!("CARGO_PKG_VERSION"), self.engine.kv())
     }
 }

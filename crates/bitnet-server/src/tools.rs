@@ -127,11 +127,13 @@ impl Tools {
                 "additionalProperties": false,
             })
         };
-        let schema = match &self.choice {
+        let mut schema = match &self.choice {
             Choice::Auto | Choice::Nothing => return None,
             Choice::Any => json!({ "anyOf": self.all.iter().map(call).collect::<Vec<_>>() }),
             Choice::One(name) => call(self.named(name)?),
         };
+        // Nobody reads it: small models lose their way in white space.
+        schema["x-guidance"] = json!({ "whitespace_flexible": false });
         Some(Constraint::JsonSchema(schema))
     }
 

@@ -1,9 +1,9 @@
 //! The thread that has the scheduler: requests go in, what comes of them goes out.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bitnet_inference::{
@@ -22,8 +22,8 @@ pub(crate) enum Command {
         constraint: Option<Compiled>,
         pieces: mpsc::UnboundedSender<Piece>,
     },
-    /// The embedding of a text.
-    Embed { tokens: Vec<u32>, answer: oneshot::Sender<Result<Vec<f32>, Error>> },
+    /// The embeddings of texts.
+    Embed { texts: Vec<Vec<u32>>, answer: oneshot::Sender<Result<Vec<Vec<f32>>, Error>> },
 }
 
 /// What comes of a text.
@@ -72,6 +72,15 @@ struct Reader {
     last: Option<Instant>,
 }
 
+/// Texts whose embeddings are wanted.
+struct Embeddings {
+    texts: Vec<Vec<u32>>,
+    answer: oneshot::Sender<Result<Vec<Vec<f32>>, Error>>,
+    done: Vec<Vec<f32>>,
+    /// Tokens of the next text that have been run.
+    run: usize,
+}
+
 pub(crate) struct Worker<'a> {
     engine: &'a Engine,
     capacity: Capacity,
@@ -79,10 +88,9 @@ pub(crate) struct Worker<'a> {
     /// Made when the first embedding is asked for.
     embedder: Option<Session>,
     readers: HashMap<RequestId, Reader>,
-    embeddings: VecDeque<(Vec<u32>, oneshot::Sender<Result<Vec<f32>, Error>>)>,
+    embeddings: VecDeque<Embeddings>,
     metrics: Arc<Metrics>,
     pulse: Arc<Pulse>,
-    context: Arc<OnceLock<usize>>,
 }
 
 impl<'a> Worker<'a> {
@@ -92,24 +100,18 @@ impl<'a> Worker<'a> {
     pub(crate) fn new(
         engine: &'a Engine,
         capacity: Capacity,
-        (metrics, pulse, context): (Arc<Metrics>, Arc<Pulse>, Arc<OnceLock<usize>>),
+        (metrics, pulse): (Arc<Metrics>, Arc<Pulse>),
     ) -> Result<Worker<'a>, Error> {
         let scheduler = Scheduler::new(engine, capacity)?;
         let (readers, embeddings) = (HashMap::new(), VecDeque::new());
-        let _ = context.set(scheduler.context());
         metrics.blocks.set(scheduler.blocks().1);
         let embedder = None;
-        Ok(Worker {
-            engine,
-            capacity,
-            scheduler,
-            embedder,
-            readers,
-            embeddings,
-            metrics,
-            pulse,
-            context,
-        })
+        Ok(Worker { engine, capacity, scheduler, embedder, readers, embeddings, metrics, pulse })
+    }
+
+    /// Tokens that a request can hold.
+    pub(crate) fn context(&self) -> usize {
+        self.scheduler.context()
     }
 
     /// Works until nobody can ask any more and all is done.
@@ -134,7 +136,7 @@ impl<'a> Worker<'a> {
                 Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
                 Err(error) => self.fail_all(&error),
             }
-            self.embed_one();
+            self.embed();
         }
     }
 
@@ -153,7 +155,10 @@ impl<'a> Worker<'a> {
                     }
                 }
             }
-            Command::Embed { tokens, answer } => self.embeddings.push_back((tokens, answer)),
+            Command::Embed { texts, answer } => {
+                let done = Vec::with_capacity(texts.len());
+                self.embeddings.push_back(Embeddings { texts, answer, done, run: 0 });
+            }
         }
     }
 
@@ -162,7 +167,7 @@ impl<'a> Worker<'a> {
         for id in left.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.scheduler.cancel(id);
         }
-        self.embeddings.retain(|(_, answer)| !answer.is_closed());
+        self.embeddings.retain(|wanted| !wanted.answer.is_closed());
     }
 
     fn tell(&mut self, event: Event) {
@@ -196,33 +201,47 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// A forward pass failed: all who took part in it are told, and others begin anew.
+    /// A forward pass failed: all who took part in it are told.
     fn fail_all(&mut self, error: &Error) {
         let what = error.to_string();
-        for (_, reader) in self.readers.drain() {
+        for (id, reader) in self.readers.drain() {
+            self.scheduler.cancel(id);
             self.metrics.ended("error", None, reader.asked.elapsed());
             let _ = reader.pieces.send(Piece::Failed(Error::Pass { what: what.clone() }));
         }
-        if let Ok(scheduler) = Scheduler::new(self.engine, self.capacity) {
-            self.scheduler = scheduler;
+    }
+
+    /// A piece of the text whose embedding is wanted next: between steps, so that texts go on.
+    fn embed(&mut self) {
+        let Some(mut wanted) = self.embeddings.pop_front() else { return };
+        match self.run_some(&mut wanted) {
+            Ok(()) if wanted.done.len() < wanted.texts.len() => self.embeddings.push_front(wanted),
+            // Who is not there any more need not know.
+            Ok(()) => drop(wanted.answer.send(Ok(wanted.done))),
+            Err(error) => drop(wanted.answer.send(Err(error))),
         }
     }
 
-    /// Between steps, so that texts go on.
-    fn embed_one(&mut self) {
-        let Some((tokens, answer)) = self.embeddings.pop_front() else { return };
-        let embedding = self.embed(&tokens);
-        self.metrics.prompt_tokens.add(tokens.len());
-        let _ = answer.send(embedding);
-    }
-
-    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+    fn run_some(&mut self, wanted: &mut Embeddings) -> Result<(), Error> {
         let session = match &mut self.embedder {
             Some(session) => session,
             none => none.insert(self.engine.session(1)?),
         };
-        session.truncate(0, 0);
-        session.embed(0, tokens)
+        let Some(text) = wanted.texts.get(wanted.done.len()) else { return Ok(()) };
+        if wanted.run == 0 {
+            session.truncate(0, 0);
+        }
+        let rest = &text[wanted.run..];
+        let piece = &rest[..rest.len().min(self.capacity.chunk)];
+        self.metrics.prompt_tokens.add(piece.len());
+        let embedding = session.embed(0, piece)?;
+        wanted.run += piece.len();
+        // That of a piece is of nobody's interest.
+        if wanted.run == text.len() {
+            wanted.done.push(embedding);
+            wanted.run = 0;
+        }
+        Ok(())
     }
 
     fn publish(&self) {
