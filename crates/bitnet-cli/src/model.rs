@@ -171,6 +171,19 @@ impl How {
 }
 
 impl Args {
+    /// What to call the model before others, who need not know where it is.
+    pub(crate) fn label(&self) -> String {
+        let Some(path) = &self.model else { return "bitnet-tales".to_owned() };
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let name = match path.is_file() {
+            true => path.file_stem(),
+            false if path.is_dir() => path.file_name(),
+            // A name in the cache.
+            false => Some(path.as_os_str()),
+        };
+        name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    }
+
     /// Loads the model, and says on stderr what its user should know.
     pub(crate) fn load(&self) -> Result<Engine> {
         self.load_with(|_| {})

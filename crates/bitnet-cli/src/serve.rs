@@ -129,9 +129,9 @@ pub(crate) fn run(args: Args) -> Result<End> {
     if config.api_keys.is_empty() && addresses.iter().any(|address| !address.ip().is_loopback()) {
         exit::say("note: whoever reaches this address can ask: --api-key asks for a key");
     }
-    let asked = config.chat_template.clone();
+    let (asked, name) = (config.chat_template.clone(), config.name.clone());
     let load = move || args.model.load();
-    let ready = move |engine: &Engine, name: &str| {
+    let ready = move |engine: &Engine| {
         match engine.chat_template(asked.as_deref()) {
             Ok(template) => {
                 if let Some(notice) = template.notice() {
@@ -172,7 +172,7 @@ impl Args {
             return Err(Usage("there is no key in what was given: all could ask".to_owned()).into());
         }
         Ok(Config {
-            alias: self.alias.clone(),
+            name: self.alias.clone().unwrap_or_else(|| self.model.label()),
             chat_template: self.chat_template.clone(),
             capacity: Capacity {
                 sequences: self.parallel,

@@ -45,8 +45,8 @@ use worker::{Pulse, Worker};
 /// How a server serves.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What clients call the model; its own name if not given.
-    pub alias: Option<String>,
+    /// What clients call the model.
+    pub name: String,
     /// Chat template in place of that of the model.
     pub chat_template: Option<String>,
     /// How much is done at once.
@@ -97,8 +97,7 @@ pub enum ServeError {
 }
 
 /// Serves until the process is told to end (SIGTERM, SIGINT), and then until all requests are answered.
-/// `load` gives the model while the server already says that it loads; `ready` is called then, with what
-/// clients call the model.
+/// `load` gives the model while the server already says that it loads; `ready` is called then.
 ///
 /// # Errors
 ///
@@ -107,7 +106,7 @@ pub fn serve<E>(
     listeners: Vec<TcpListener>,
     config: Config,
     load: impl FnOnce() -> Result<Engine, E> + Send + 'static,
-    ready: impl FnOnce(&Engine, &str) + Send + 'static,
+    ready: impl FnOnce(&Engine) + Send + 'static,
 ) -> Result<(), E>
 where
     E: From<Error> + From<ServeError> + Send + 'static,
@@ -131,8 +130,8 @@ where
         let work = || -> Result<(), E> {
             let engine = Arc::new(load()?);
             let worker = Worker::new(&engine, capacity, (metrics, pulse))?;
-            let name = engine_state.ready(Arc::clone(&engine), worker.context());
-            ready(&engine, name);
+            engine_state.ready(Arc::clone(&engine), worker.context());
+            ready(&engine);
             worker.run(&asked);
             Ok(())
         };

@@ -44,8 +44,7 @@ pub(crate) async fn version(_: Arc<State>) -> Result<Response, ApiError> {
 
 /// `GET /metrics`.
 pub(crate) async fn metrics(state: Arc<State>) -> Result<Response, ApiError> {
-    let name = state.model().map_or("", |model| &model.name);
-    let text = state.metrics.text(name, state.config.vllm_metrics);
+    let text = state.metrics.text(&state.config.name, state.config.vllm_metrics);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

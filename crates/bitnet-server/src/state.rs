@@ -89,18 +89,18 @@ impl State {
         }
     }
 
-    /// Takes a model that is loaded. Gives what clients call it.
-    pub(crate) fn ready(&self, engine: Arc<Engine>, context: usize) -> &str {
+    /// Takes a model that is loaded.
+    pub(crate) fn ready(&self, engine: Arc<Engine>, context: usize) {
         let template = match engine.chat_template(self.config.chat_template.as_deref()) {
             // It goes on with what is written.
             Err(Error::Chat(ChatError::Missing { .. })) => engine.chat_template(Some(PLAIN)),
             found => found,
         };
-        let name = self.config.alias.clone();
-        let name = name.unwrap_or_else(|| engine.checkpoint().name().to_owned());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let template = template.map_err(ApiError::from);
-        &self.model.get_or_init(|| Model { engine, name, created, context, template }).name
+        let name = self.config.name.clone();
+        // It is the only one.
+        let _ = self.model.set(Model { engine, name, created, context, template });
     }
 
     pub(crate) fn model(&self) -> Result<&Model, ApiError> {
