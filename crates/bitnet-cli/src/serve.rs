@@ -12,6 +12,7 @@ use bitnet_server::{Config, Log};
 use clap::value_parser;
 
 use crate::exit::{self, End, Usage};
+use crate::interrupt::Interrupt;
 use crate::{model, sampling};
 
 /// Flags of `bitnet serve`. Names and defaults are those of llama-server.
@@ -118,6 +119,8 @@ enum AccessLog {
 }
 
 pub(crate) fn run(args: Args) -> Result<End> {
+    // The first Ctrl-C is the server's, which ends in order.
+    let _interrupt = Interrupt::listen();
     let config = args.config()?;
     let listeners = args.listen()?;
     let addresses: Vec<_> =

@@ -7,7 +7,7 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bitnet_inference::tokenizer::Tokenizer;
 use bitnet_inference::{Finish, LogProbabilities, Token, Usage};
-use futures_util::stream;
+use futures_util::{future, stream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time;
@@ -53,8 +53,14 @@ impl Part {
     }
 }
 
+/// Waits for the only one of some texts.
+pub(crate) async fn one(texts: Vec<Text>) -> Result<Answer, ApiError> {
+    let answer = all(texts).await?.pop();
+    answer.ok_or_else(|| ApiError::internal("there is no text"))
+}
+
 /// Waits for a text.
-pub(crate) async fn whole(text: &mut Text) -> Result<Answer, ApiError> {
+async fn whole(text: &mut Text) -> Result<Answer, ApiError> {
     let mut part = Part::default();
     loop {
         match text.next().await? {
@@ -118,14 +124,24 @@ impl Events {
 #[derive(Debug)]
 pub(crate) struct Gone;
 
-/// A response of the events that `work` sends.
-pub(crate) fn stream<F>(state: &State, work: impl FnOnce(Events) -> F) -> Response
+/// A response of the events that `work` sends of texts. It begins with the first of them, so that an error
+/// before that has a status, and a server that dies before it can be told from one that answers; but not
+/// later than a sign of life is due.
+pub(crate) async fn stream<F>(
+    state: &State,
+    mut texts: Vec<Text>,
+    work: impl FnOnce(Vec<Text>, Events) -> F,
+) -> Result<Response, ApiError>
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
+    let first = future::select_all(texts.iter_mut().map(|text| Box::pin(text.begin())));
+    if let Ok((began, ..)) = time::timeout(PING, first).await {
+        began?;
+    }
     let (sender, receiver) = mpsc::channel(EVENTS);
     // Who does not read on drops the receiver, and with that ends the work.
-    tokio::spawn(work(Events { to: sender, patience: state.config.client_timeout }));
+    tokio::spawn(work(texts, Events { to: sender, patience: state.config.client_timeout }));
     let events = stream::unfold(receiver, |mut receiver| async move {
         let event = receiver.recv().await?;
         Some((Ok::<_, Infallible>(event), receiver))
@@ -135,7 +151,7 @@ where
     // Proxies pass it on piece by piece.
     let no = axum::http::HeaderValue::from_static("no");
     response.headers_mut().insert("x-accel-buffering", no);
-    response
+    Ok(response)
 }
 
 /// What texts of one prompt took together, as OpenAI counts it.
@@ -192,7 +208,7 @@ pub(crate) fn logprob(tokenizer: &Tokenizer, (token, logprobs): &(u32, LogProbab
         let bytes = tokenizer.bytes(id).unwrap_or_default();
         let text = String::from_utf8_lossy(bytes);
         // JSON has no infinity.
-        json!({ "token": text, "logprob": logprob.max(-9999.0), "bytes": bytes })
+        json!({ "id": id, "token": text, "logprob": logprob.max(-9999.0), "bytes": bytes })
     };
     let mut entry = one(*token, logprobs.token);
     let top = logprobs.top.iter().map(|&(id, logprob)| one(id, logprob));

@@ -33,6 +33,14 @@ struct Fields {
     tools: Option<Vec<Value>>,
     #[serde(default)]
     tool_choice: Option<ToolChoice>,
+    #[serde(default)]
+    output_config: Option<Output>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Output {
+    #[serde(default)]
+    format: Option<Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -72,14 +80,12 @@ fn read(body: &Value) -> Result<Said, ApiError> {
         let messages = translated(message).map_err(|why| wrong(&place, why))?;
         said.extend(messages.into_iter().map(|message| (place.clone(), message)));
     }
-    let mut ours = Map::new();
-    for name in ["temperature", "top_p", "top_k", "min_p", "seed", "repeat_penalty"] {
-        if let Some(value) = body.get(name) {
-            ours.insert(name.to_owned(), value.clone());
-        }
-    }
+    // What this interface does not know is as in `chat/completions`.
+    let mut ours = body.as_object().cloned().unwrap_or_default();
     ours.insert("max_tokens".to_owned(), json!(fields.max_tokens));
     ours.insert("stop".to_owned(), json!(fields.stop_sequences.map(OneOrMore::into_vec)));
+    let format = fields.output_config.and_then(|output| output.format);
+    ours.insert("response_format".to_owned(), json!(format));
     let tool = |tool: &Value| {
         json!({ "type": "function", "function": {
             "name": tool.get("name"), "description": tool.get("description"),
@@ -88,6 +94,7 @@ fn read(body: &Value) -> Result<Said, ApiError> {
     };
     let tools: Vec<_> = fields.tools.iter().flatten().map(tool).collect();
     ours.insert("tools".to_owned(), json!(tools));
+    ours.remove("tool_choice");
     if let Some(choice) = fields.tool_choice {
         ours.insert("parallel_tool_calls".to_owned(), json!(!choice.disable_parallel_tool_use));
         let choice = match choice.kind.as_str() {
@@ -151,13 +158,13 @@ pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, A
     let Said { conversation, tools, body, stream } = read(&body)?;
     let asked = chat::ask(&state, model, (&conversation, tools, &body)).await?;
     let prompt = asked.request.prompt.len();
-    let (mut text, tools) = asked.begin_one(&state, "messages").await?;
+    let (texts, tools) = asked.begin(&state, "messages").await?;
     let head = Head { id: id::new("msg_"), model: model.name.clone() };
     if stream {
         let stream = Stream { head, prompt, tools, index: 0, sent: 0 };
-        return Ok(answer::stream(&state, |events| stream.run(text, events)));
+        return answer::stream(&state, texts, |texts, events| stream.run(texts, events)).await;
     }
-    let answer = answer::whole(&mut text).await?;
+    let answer = answer::one(texts).await?;
     let (said, calls) = tools.parse(&answer.text);
     let mut content = Vec::new();
     if !said.is_empty() || calls.is_empty() {
@@ -232,14 +239,15 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(mut self, mut text: Text, events: Events) -> Result<(), Gone> {
+    async fn run(mut self, mut texts: Vec<Text>, events: Events) -> Result<(), Gone> {
+        let Some(text) = texts.first_mut() else { return Ok(()) };
         let mut message = self.head.message(&[]);
         message["usage"] = json!({ "input_tokens": self.prompt, "output_tokens": 0 });
         let start = json!({ "type": "message_start", "message": message });
         events.named("message_start", &start).await?;
         let mut part = Part::default();
         loop {
-            match events.next(&mut text).await? {
+            match events.next(text).await? {
                 Ok(Piece::Token(token)) => {
                     part.push(token);
                     let certain = self.tools.certain(&part.text).max(self.sent);

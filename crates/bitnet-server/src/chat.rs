@@ -102,16 +102,6 @@ impl Asked {
         Ok((texts, tools))
     }
 
-    /// The same for one text.
-    pub(crate) async fn begin_one(
-        self,
-        state: &State,
-        prompt: &str,
-    ) -> Result<(Text, Tools), ApiError> {
-        let (mut texts, tools) = self.begin(state, prompt).await?;
-        let text = texts.pop().ok_or_else(|| ApiError::internal("there is no text"))?;
-        Ok((text, tools))
-    }
 }
 
 /// The same request, for each of its texts: their seeds differ.
@@ -143,7 +133,7 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     if fields.stream.unwrap_or(false) {
         let usage = StreamOptions::usage(fields.stream_options);
         let stream = Stream { state: Arc::clone(&state), head, tools, usage };
-        return Ok(answer::stream(&state, |events| stream.run(texts, events)));
+        return answer::stream(&state, texts, |texts, events| stream.run(texts, events)).await;
     }
     let answers = answer::all(texts).await?;
     let choices = (0..).zip(&answers).map(|(index, answer)| {

@@ -52,16 +52,13 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
         requests.push(Request { logprobs, ..request });
     }
     let texts = state.generate(requests, places).await.map_err(|error| error.of("prompt"))?;
-    let Some(mut text) = texts.into_iter().next() else {
-        return Err(ApiError::internal("there is no text"));
-    };
     let return_tokens = fields.return_tokens.unwrap_or(false);
     let ask = Ask { model: model.name.clone(), return_tokens };
     if fields.stream.unwrap_or(false) {
         let work = Arc::clone(&state);
-        return Ok(answer::stream(&state, |events| stream(work, ask, text, events)));
+        return answer::stream(&state, texts, |texts, events| stream(work, ask, texts, events)).await;
     }
-    let answer = answer::whole(&mut text).await?;
+    let answer = answer::one(texts).await?;
     let mut object = ask.last(&answer, &answer.text, &answer.tokens);
     if wanted.is_some() {
         let tokenizer = model.tokenizer()?;
@@ -102,10 +99,16 @@ impl Ask {
 }
 
 /// An answer that goes out as it comes. There is no `[DONE]` behind it.
-async fn stream(state: Arc<State>, ask: Ask, mut text: Text, events: Events) -> Result<(), Gone> {
+async fn stream(
+    state: Arc<State>,
+    ask: Ask,
+    mut texts: Vec<Text>,
+    events: Events,
+) -> Result<(), Gone> {
+    let Some(text) = texts.first_mut() else { return Ok(()) };
     let mut part = Part::default();
     loop {
-        let error = match events.next(&mut text).await? {
+        let error = match events.next(text).await? {
             Ok(Piece::Token(token)) => {
                 let mut piece = ask.piece(&token.text, &[token.token]);
                 if let (Some(logprobs), Ok(model)) = (&token.logprobs, state.model())

@@ -141,7 +141,8 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     if fields.stream.unwrap_or(false) {
         let usage = StreamOptions::usage(fields.stream_options);
         let stream = Stream { state: Arc::clone(&state), head, usage, n };
-        return Ok(answer::stream(&state, |events| stream.run(texts, echoed, events)));
+        let work = |texts, events| stream.run(texts, echoed, events);
+        return answer::stream(&state, texts, work).await;
     }
     let answers = answer::all(texts).await?;
     let choices = (0..).zip(answers.iter().zip(&echoed)).map(|(index, (answer, echoed))| {

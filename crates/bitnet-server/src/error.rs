@@ -99,7 +99,9 @@ impl ApiError {
     /// What is wrong is the prompt, where it is: the field that has it.
     pub(crate) fn of(self, prompt: &str) -> ApiError {
         match self.code {
-            Some("context_length_exceeded" | "empty_prompt") => self.param(prompt),
+            Some("context_length_exceeded" | "empty_prompt" | "invalid_token") => {
+                self.param(prompt)
+            }
             _ => self,
         }
     }

@@ -14,7 +14,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::error::ApiError;
 use crate::id;
-use crate::log::Line;
+use crate::log::{Line, Log};
 use crate::state::State;
 
 /// Names a request in answers and in what the server says.
@@ -27,6 +27,11 @@ const LONGEST_ID: usize = 128;
 /// What needs no key: whether the server is well, and the page, which asks for one.
 const PUBLIC: [&str; 7] =
     ["/", "/health", "/healthz", "/v1/health", "/livez", "/readyz", "/openapi.json"];
+
+/// Whether programs look there again and again.
+fn is_watched(path: &str) -> bool {
+    ["/health", "/healthz", "/v1/health", "/livez", "/readyz", "/metrics"].contains(&path)
+}
 
 /// Asks for a key, where there are some.
 pub(crate) async fn authorize(
@@ -157,11 +162,17 @@ pub(crate) async fn account(
     // The pattern, not the path: that is the client's.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
+    let path = route.as_ref().map_or("-", MatchedPath::as_str);
     let error = response.extensions_mut().remove::<ApiError>();
     state.metrics.responded(response.status().as_u16());
-    state.config.log.line(&Line {
+    // Those who watch the server ask all the time.
+    let log = match response.status().is_success() && is_watched(path) {
+        true => Log::Off,
+        false => state.config.log,
+    };
+    log.line(&Line {
         method: method.as_str(),
-        route: route.as_ref().map_or("-", MatchedPath::as_str),
+        route: path,
         status: response.status().as_u16(),
         milliseconds: start.elapsed().as_secs_f64() * 1e3,
         id: name.to_str().unwrap_or_default(),

@@ -192,26 +192,52 @@ impl Metrics {
     }
 
     fn counters(&self, page: &mut Page) {
+        // Ours, vLLM's, and what it is.
         let all = [
-            ("prompt_tokens", &self.prompt_tokens, "Tokens of prompts."),
-            ("generation_tokens", &self.generated_tokens, "Tokens generated."),
+            ("prompt_tokens", "prompt_tokens", &self.prompt_tokens, "Tokens of prompts."),
+            ("generation_tokens", "generation_tokens", &self.generated_tokens, "Tokens generated."),
             (
+                "prefix_cache_queries",
                 "prefix_cache_queries",
                 &self.prefix_queries,
                 "Tokens looked for in the prefix cache.",
             ),
-            ("prefix_cache_hits", &self.prefix_hits, "Tokens found in the prefix cache."),
-            ("num_preemptions", &self.preemptions, "Requests that had to give way to others."),
-            ("drafted_tokens", &self.drafted, "Tokens that were guessed."),
-            ("accepted_tokens", &self.accepted, "Tokens that were guessed right."),
+            (
+                "prefix_cache_hits",
+                "prefix_cache_hits",
+                &self.prefix_hits,
+                "Tokens found in the prefix cache.",
+            ),
+            (
+                "preemptions",
+                "num_preemptions",
+                &self.preemptions,
+                "How often a request had to give way to others.",
+            ),
+            (
+                "drafted_tokens",
+                "spec_decode_num_draft_tokens",
+                &self.drafted,
+                "Tokens that were guessed.",
+            ),
+            (
+                "accepted_tokens",
+                "spec_decode_num_accepted_tokens",
+                &self.accepted,
+                "Tokens that were guessed right.",
+            ),
         ];
-        for (name, counter, help) in all {
-            let name = format!("{name}_total");
-            page.one((&name, &name), "counter", help, counter.get());
+        for (ours, theirs, counter, help) in all {
+            let names = (&*format!("{ours}_total"), &*format!("{theirs}_total"));
+            page.one(names, "counter", help, counter.get());
         }
         let names = ("requests_total", Some("request_success_total"));
         page.family(names, "counter", "Requests that ended, by why.", |page, name| {
             for (end, counter) in ENDS.iter().zip(&self.ends) {
+                let end = match *end {
+                    "cancelled" if name.starts_with("vllm") => "abort",
+                    end => end,
+                };
                 page.line(name, &format!("finished_reason=\"{end}\""), counter.get());
             }
         });

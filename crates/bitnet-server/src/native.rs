@@ -84,7 +84,10 @@ pub(crate) async fn props(state: Arc<State>) -> Result<Response, ApiError> {
     let engine = &model.engine;
     let template = model.template().map(|template| template.text().to_owned());
     let sampling = serde_json::to_value(&state.config.defaults.sampling);
-    let sampling = sampling.map_err(|why| ApiError::internal(why.to_string()))?;
+    let mut sampling = sampling.map_err(|why| ApiError::internal(why.to_string()))?;
+    // -1 is no limit, and a new seed for each.
+    sampling["max_tokens"] = i64::try_from(state.config.defaults.limit).unwrap_or(-1).into();
+    sampling["seed"] = state.config.seed.map_or(json!(-1), Value::from);
     Ok(Json(json!({
         "default_generation_settings": { "n_ctx": model.context, "params": sampling },
         "total_slots": state.config.capacity.sequences,

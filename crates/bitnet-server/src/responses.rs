@@ -82,14 +82,8 @@ async fn ask(
         }
         _ => return Err(wrong("input", "it is neither a string nor an array")),
     }
-    let mut ours = Map::new();
-    let same =
-        ["temperature", "top_p", "top_k", "min_p", "seed", "parallel_tool_calls", "repeat_penalty"];
-    for name in same {
-        if let Some(value) = body.get(name) {
-            ours.insert(name.to_owned(), value.clone());
-        }
-    }
+    // What this interface does not know is as in `chat/completions`.
+    let mut ours = body.as_object().cloned().unwrap_or_default();
     ours.insert("max_tokens".to_owned(), json!(fields.max_output_tokens));
     let format = fields.text.as_ref().and_then(|text| text.format.clone());
     ours.insert("response_format".to_owned(), json!(format));
@@ -97,9 +91,6 @@ async fn ask(
     let tool = |tool: &Value| json!({ "type": "function", "function": tool });
     let tools: Vec<_> = fields.tools.iter().flatten().filter(is_function).map(tool).collect();
     ours.insert("tools".to_owned(), json!(tools));
-    if let Some(choice) = body.get("tool_choice").filter(|choice| !choice.is_null()) {
-        ours.insert("tool_choice".to_owned(), choice.clone());
-    }
     let ours = Value::Object(ours);
     let tools = Tools::of(&ours)?;
     let said = said.iter().map(|(place, message)| (place.clone(), message));
@@ -144,7 +135,7 @@ pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, A
     let fields: Fields = options::read(&body)?;
     let asked = ask(&state, model, (&fields, &body)).await?;
     let sampling = asked.request.sampling.clone();
-    let (mut text, tools) = asked.begin_one(&state, "input").await?;
+    let (texts, tools) = asked.begin(&state, "input").await?;
     let or = |name: &str, other: Value| body.get(name).cloned().unwrap_or(other);
     let head = json!({
         "id": id::new("resp_"), "object": "response", "created_at": id::now(),
@@ -160,9 +151,9 @@ pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, A
     });
     if fields.stream.unwrap_or(false) {
         let stream = Stream::new(head, tools);
-        return Ok(answer::stream(&state, |events| stream.run(text, events)));
+        return answer::stream(&state, texts, |texts, events| stream.run(texts, events)).await;
     }
-    let answer = answer::whole(&mut text).await?;
+    let answer = answer::one(texts).await?;
     let (said, calls) = tools.parse(&answer.text);
     let mut output = Vec::new();
     if !said.is_empty() || calls.is_empty() {
@@ -237,14 +228,15 @@ impl Stream {
         to.named(name, &value).await
     }
 
-    async fn run(mut self, mut text: Text, events: Events) -> Result<(), Gone> {
+    async fn run(mut self, mut texts: Vec<Text>, events: Events) -> Result<(), Gone> {
+        let Some(text) = texts.first_mut() else { return Ok(()) };
         for name in ["response.created", "response.in_progress"] {
             let value = json!({ "response": self.head });
             self.event(name, value, &events).await?;
         }
         let mut part = Part::default();
         loop {
-            match events.next(&mut text).await? {
+            match events.next(text).await? {
                 Ok(Piece::Token(token)) => {
                     part.push(token);
                     let certain = self.tools.certain(&part.text).max(self.sent);

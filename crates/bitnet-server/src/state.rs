@@ -52,13 +52,26 @@ pub(crate) struct Model {
 /// A text that is being generated. Who drops it ends it.
 pub(crate) struct Text {
     pieces: channel::UnboundedReceiver<Piece>,
+    /// What came while only its beginning was waited for.
+    first: Option<Piece>,
     deadline: time::Instant,
     _place: OwnedSemaphorePermit,
 }
 
 impl Text {
+    /// Waits for its beginning.
+    pub(crate) async fn begin(&mut self) -> Result<(), ApiError> {
+        if self.first.is_none() {
+            self.first = Some(self.next().await?);
+        }
+        Ok(())
+    }
+
     /// What comes next.
     pub(crate) async fn next(&mut self) -> Result<Piece, ApiError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         match time::timeout_at(self.deadline, self.pieces.recv()).await {
             Ok(Some(Piece::Failed(error))) => Err(error.into()),
             Ok(Some(piece)) => Ok(piece),
@@ -175,7 +188,7 @@ impl State {
             let (pieces, receiver) = channel::unbounded_channel();
             let request = Box::new(request);
             self.send(Command::Generate { request, constraint, pieces })?;
-            texts.push(Text { pieces: receiver, deadline, _place: place });
+            texts.push(Text { pieces: receiver, first: None, deadline, _place: place });
         }
         Ok(texts)
     }

@@ -12,6 +12,7 @@ mod pages;
 mod perplexity;
 mod receipt;
 mod run;
+mod serve;
 mod template;
 mod test_backend_selection;
 mod tokenize;
