@@ -101,7 +101,6 @@ impl Asked {
         let texts = state.generate(requests, places).await.map_err(|error| error.of(prompt))?;
         Ok((texts, tools))
     }
-
 }
 
 /// The same request, for each of its texts: their seeds differ.

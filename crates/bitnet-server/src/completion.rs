@@ -56,7 +56,8 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     let ask = Ask { model: model.name.clone(), return_tokens };
     if fields.stream.unwrap_or(false) {
         let work = Arc::clone(&state);
-        return answer::stream(&state, texts, |texts, events| stream(work, ask, texts, events)).await;
+        return answer::stream(&state, texts, |texts, events| stream(work, ask, texts, events))
+            .await;
     }
     let answer = answer::one(texts).await?;
     let mut object = ask.last(&answer, &answer.text, &answer.tokens);

@@ -34,7 +34,10 @@ fn many_share_few_slots_and_none_is_lost() {
         });
         clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
     });
-    assert_eq!(server.figure("requests_total", "finished_reason=\"length\""), f64::from(8 + 64 * 3));
+    assert_eq!(
+        server.figure("requests_total", "finished_reason=\"length\""),
+        f64::from(8 + 64 * 3)
+    );
     server.wait_for("requests_running", "", 0.0);
     assert_eq!(server.figure("kv_cache_usage_ratio", ""), 0.0);
 }
