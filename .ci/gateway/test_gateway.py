@@ -1,0 +1,243 @@
+"""Two servers behind a gateway (SMG), as clients of the gateway see them: the same answers as from one, and
+none of them lost when a server goes away.
+
+What the gateway has to be told for that is in SETTINGS, and why. docs/server.md tells it to users, and
+deploy/compose.yaml has the same settings: test_deploy.py compares them."""
+
+import concurrent.futures
+import json
+import signal
+import socket
+import subprocess
+import threading
+import urllib.request
+
+import anthropic
+import openai
+import pytest
+
+from servers import PATIENCE, Server, answers, until
+
+MODEL = "tale"
+SETTINGS = [
+    # Texts that begin alike go where their keys and values are.
+    *["--policy", "cache_aware"],
+    # Otherwise a server where 8 requests wait counts as overloaded. Where the other one is gone, that was the
+    # last: the gateway then refuses all requests, although the server would take them.
+    "--disable-worker-overload-protection",
+    # A server that comes back gets requests again after this; the default is a minute.
+    *["--cb-timeout-duration-secs", "2"],
+    # Whether servers are well is asked once a minute by default; without an answer, they get no requests.
+    *["--health-check-interval-secs", "1", "--health-failure-threshold", "1", "--health-success-threshold", "1"],
+]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def replica(port=0):
+    """One of the servers. The gateway takes them for vLLM, and reads figures by its names only. It needs no more
+    than a core, so that two of them and the gateway do not get in each other's way."""
+    return Server("--alias", MODEL, "--metrics-compat", "vllm", "--threads", "1", port=port)
+
+
+class Gateway:
+    """The gateway before some servers."""
+
+    def __init__(self, servers, log):
+        ports = free_port(), free_port()
+        command = ["smg", "launch", "--host", "127.0.0.1", "--port", str(ports[0]), *SETTINGS]
+        command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(ports[1])]
+        command += ["--worker-urls", *(server.url for server in servers)]
+        self.url = f"http://127.0.0.1:{ports[0]}"
+        self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        until(lambda: answers(self.url + "/workers"), "the gateway listens")
+        until(lambda: len(self.healthy()) == len(servers), "the gateway knows the servers")
+
+    def healthy(self):
+        """The addresses of servers that get requests."""
+        with urllib.request.urlopen(self.url + "/workers") as response:
+            return {worker["url"] for worker in json.load(response)["workers"] if worker["is_healthy"]}
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def servers():
+    both = [replica(), replica()]
+    yield both
+    for server in both:
+        assert server.end() == 0
+
+
+@pytest.fixture(scope="module")
+def gateway(servers, tmp_path_factory):
+    path = tmp_path_factory.mktemp("gateway") / "log"
+    with open(path, "w") as log:
+        gateway = Gateway(servers, log)
+        yield gateway
+        gateway.end()
+
+
+@pytest.fixture
+def client(gateway):
+    return openai.OpenAI(base_url=gateway.url + "/v1", api_key="none", max_retries=0)
+
+
+def story(n, **fields):
+    """A request whose answer is always the same; some begin alike."""
+    return dict(model=MODEL, prompt=f"Tale {n % 20}. Once upon a time", max_tokens=60, temperature=1, seed=n, **fields)
+
+
+def tell(client, n):
+    return client.completions.create(**story(n)).choices[0].text
+
+
+def tell_streamed(client, n):
+    """The same as a stream. Gives what came, whether it came to its end, and the error if there was one."""
+    text, ended, error = "", False, None
+    try:
+        for chunk in client.completions.create(**story(n), stream=True):
+            text += chunk.choices[0].text
+            ended = chunk.choices[0].finish_reason is not None
+    except openai.OpenAIError as why:
+        error = why
+    return text, ended, error
+
+
+def direct(server):
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+
+def test_all_interfaces_are_as_without_it(client, servers, gateway):
+    alone = direct(servers[0])
+    user = [{"role": "user", "content": "Once upon a time"}]
+    chat = dict(model=MODEL, messages=user, max_tokens=20, temperature=0)
+    text = alone.chat.completions.create(**chat).choices[0].message.content
+    assert client.chat.completions.create(**chat).choices[0].message.content == text
+    chunks = list(client.chat.completions.create(**chat, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    assert tell(client, 1) == tell(alone, 1) == tell_streamed(client, 1)[0]
+    embed = lambda client: client.embeddings.create(model=MODEL, input=["one", "two"]).data
+    assert embed(client) == embed(alone)
+    respond = dict(model=MODEL, input="Once upon a time", max_output_tokens=20, temperature=0)
+    assert client.responses.create(**respond).output_text == text
+    assert list(client.responses.create(**respond, stream=True))[-1].response.output_text == text
+    claude = anthropic.Anthropic(base_url=gateway.url, api_key="none", max_retries=0)
+    said = dict(model=MODEL, messages=user, max_tokens=20, extra_body={"temperature": 0})
+    with claude.messages.stream(**said) as stream:
+        assert stream.get_final_text() == claude.messages.create(**said).content[0].text == text
+
+
+def test_calls_of_functions_pass(client):
+    parameters = {"type": "object", "properties": {"n": {"enum": [3, 4]}}, "required": ["n"]}
+    parameters["additionalProperties"] = False
+    tools = [{"type": "function", "function": {"name": "dice", "parameters": parameters}}]
+    user = [{"role": "user", "content": "Once upon a time"}]
+    answer = client.chat.completions.create(
+        model=MODEL, messages=user, max_tokens=400, tools=tools, tool_choice="required", temperature=0
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "dice" and json.loads(call.function.arguments)["n"] in (3, 4)
+
+
+def test_errors_of_servers_are_those_of_the_gateway(client):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.completions.create(model=MODEL, prompt="king " * 2000)
+    assert error.value.code == "context_length_exceeded"
+    # The gateway knows the names of models, where a server takes any.
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="other", prompt="Hi")
+
+
+def test_texts_that_begin_alike_go_to_one_server(client):
+    """All requests of a conversation go where it was; of two, each to its own or both to one."""
+    begin = ["Tell of the king and his three sons. " * 12, "Now of the fox, who was wiser than all. " * 12]
+    went = {0: set(), 1: set()}
+    for turn in range(6):
+        for which in (0, 1):
+            prompt = begin[which] + "And then? " * turn
+            raw = client.completions.with_raw_response.create(model=MODEL, prompt=prompt, max_tokens=2)
+            went[which].add(raw.headers["x-smg-routed-worker-id"])
+    assert all(len(workers) == 1 for workers in went.values()), went
+
+
+def test_load_is_shared(client, servers):
+    before = [server.figure("bitnet_generation_tokens") for server in servers]
+    alone = [tell(direct(servers[0]), n) for n in range(40)]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(lambda n: tell(client, n), range(40))) == alone
+    assert all(server.figure("bitnet_generation_tokens") > was for server, was in zip(servers, before))
+
+
+class Load:
+    """Requests from many threads, each of a story of its own."""
+
+    def __init__(self, work, requests=200, threads=16):
+        self.pool = concurrent.futures.ThreadPoolExecutor(threads)
+        self.done = threading.Semaphore(0)
+        self.futures = [self.pool.submit(self.one, work, n) for n in range(requests)]
+
+    def one(self, work, n):
+        try:
+            return work(n)
+        finally:
+            self.done.release()
+
+    def until_done(self, n):
+        """Waits until some are through. The others run, or wait."""
+        for _ in range(n):
+            assert self.done.acquire(timeout=PATIENCE)
+
+    def results(self):
+        self.pool.shutdown()
+        return [future.result() for future in self.futures]
+
+
+@pytest.fixture
+def returning(servers, gateway, client):
+    """Starts servers that have gone where they were, and waits until they get work again."""
+    yield
+    for which, server in enumerate(servers):
+        if server.process.poll() is not None:
+            servers[which] = back = replica(server.port)
+            until(lambda: back.url in gateway.healthy(), "the gateway sees the server again")
+            numbers = iter(range(10**6))
+            work = lambda: tell(client, next(numbers)) and back.figure("bitnet_generation_tokens") > 0
+            until(work, "the server gets work again")
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_nothing_is_lost_when_a_server_is_told_to_end(client, servers, returning, gone):
+    """Whole answers and streams, those that are under way and those that come."""
+    told = lambda n: (tell(client, n), True, None) if n % 2 else tell_streamed(client, n)
+    load = Load(told)
+    load.until_done(40)
+    assert servers[gone].end(signal.SIGTERM) == 0
+    results = load.results()
+    assert [error for _, _, error in results if error] == []
+    assert all(ended for _, ended, _ in results)
+    assert [text for text, _, _ in results] == [tell(direct(servers[1 - gone]), n) for n in range(len(results))]
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_only_what_was_told_is_lost_when_a_server_dies(client, servers, returning, gone):
+    """Whole answers of which nothing had come are asked for again by the gateway. Streams that had begun end
+    with an error: nobody takes a piece for the whole."""
+    told = lambda n: (tell(client, n), True, None) if n % 2 else tell_streamed(client, n)
+    load = Load(told)
+    load.until_done(40)
+    servers[gone].end(signal.SIGKILL)
+    results = load.results()
+    for n, (text, ended, error) in enumerate(results):
+        expected = tell(direct(servers[1 - gone]), n)
+        if error is None:
+            assert ended and text == expected, n
+        else:
+            assert not ended and text and expected.startswith(text), (n, text, error)
+    assert sum(error is not None for _, _, error in results) <= 16
