@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/toolchain.sh
-apt_install python3-venv
+apt_install python3-venv systemd
 venv=$target/gateway
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
