@@ -25,21 +25,21 @@ def server():
 
 @pytest.fixture(scope="session")
 def tireless_model(tmp_path_factory):
-    """The demo model with far more context than it was trained for: what it says there makes no sense, and
-    goes on for longer than anybody waits."""
+    """Options for the demo model with far more context than it was trained for, that never ends a text: what it
+    says there makes no sense, and goes on for longer than anybody waits."""
     demo = Path(__file__).parents[2] / "models/bitnet-tales-i2_s.gguf"
     folder = tmp_path_factory.mktemp("models") / "tireless"
     subprocess.run([BITNET, "convert", demo, folder, "--to", "hf"], check=True, stderr=subprocess.DEVNULL)
     config = json.loads((folder / "config.json").read_text())
     config["max_position_embeddings"] = 100_000
     (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return ["--model", str(folder), "--logit-bias", f"{config['eos_token_id']}-inf"]
 
 
 @pytest.fixture(scope="session")
 def tireless(tireless_model):
     """A server of it with two places, behind which nobody can wait."""
-    with Server("-m", tireless_model, "--parallel", "2", "--max-queue", "0") as server:
+    with Server(*tireless_model, "--parallel", "2", "--max-queue", "0") as server:
         yield server
 
 

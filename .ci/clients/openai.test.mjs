@@ -12,7 +12,7 @@ const tireless = connect(process.env.BITNET_TIRELESS_URL);
 const STORY = " there lived a king who had three sons";
 const USER = [{ role: "user", content: "Once upon a time" }];
 const greedy = { model: "any", max_tokens: 8, temperature: 0 };
-const endless = { model: "any", messages: USER, max_tokens: 90_000, ignore_eos: true };
+const endless = { model: "any", messages: USER, max_tokens: 90_000 };
 const schema = {
   type: "object",
   properties: { sides: { type: "integer", minimum: 3, maximum: 9 } },

@@ -11,7 +11,7 @@ import pytest
 from conftest import STORY, STORY_TOKENS, connect
 from servers import Server, answers, until
 
-ENDLESS = dict(model="any", prompt="Once upon a time", max_tokens=90_000, extra_body={"ignore_eos": True})
+ENDLESS = dict(model="any", prompt="Once upon a time", max_tokens=90_000)
 
 
 def running(server):
@@ -44,7 +44,7 @@ def test_a_stream_that_nobody_reads_on_ends(tireless, cancels):
 def test_a_chat_that_nobody_reads_on_ends(tireless, cancels):
     chat = connect(tireless).chat.completions
     fields = dict(model="any", messages=[{"role": "user", "content": "Hi"}], max_tokens=90_000)
-    with chat.create(**fields, stream=True, extra_body={"ignore_eos": True}) as stream:
+    with chat.create(**fields, stream=True) as stream:
         next(iter(stream))
 
 
@@ -79,6 +79,31 @@ def test_a_full_server_says_when_to_ask_again(tireless):
         streams[0].close()
         assert answer.result().choices[0].text == STORY
     streams[1].close()
+
+
+def test_what_takes_too_long_ends_with_an_error(tireless_model):
+    """Whole answers with a status, streams with an event, each as its library knows it."""
+    user = [{"role": "user", "content": "Once upon a time"}]
+    endless = dict(model="any")
+    with Server(*tireless_model, "--timeout", "1") as server:
+        client, claude = connect(server), connect(server, anthropic.Anthropic)
+        with pytest.raises(openai.InternalServerError) as error:
+            client.completions.create(**ENDLESS)
+        assert (error.value.status_code, error.value.code) == (504, "timeout")
+        for stream in [
+            client.completions.create(**ENDLESS, stream=True),
+            client.chat.completions.create(model="any", messages=user, max_tokens=90_000, stream=True),
+        ]:
+            with pytest.raises(openai.APIError) as error:
+                list(stream)
+            assert error.value.code == "timeout"
+        events = list(client.responses.create(model="any", input="a", max_output_tokens=90_000, stream=True))
+        assert (events[-1].type, events[-1].response.status) == ("response.failed", "failed")
+        assert events[-1].response.error.message
+        with pytest.raises(anthropic.APIStatusError) as error:
+            list(claude.messages.create(model="any", messages=user, max_tokens=90_000, stream=True))
+        assert error.value.body["error"]["type"] == "timeout_error"
+        server.until_idle()
 
 
 def test_together_as_alone(client, model):
@@ -127,11 +152,11 @@ def test_embeddings_beside_texts(client, model):
 def test_what_was_asked_before_the_end_is_answered(tireless_model):
     """Told to end, a server takes nothing new, and answers what it has: streams, texts and embeddings."""
     told = dict(model="any", prompt="Once upon a time", temperature=0)
-    with Server("-m", tireless_model, "--parallel", "1") as server, concurrent.futures.ThreadPoolExecutor() as pool:
+    with Server(*tireless_model, "--parallel", "1") as server, concurrent.futures.ThreadPoolExecutor() as pool:
         client = connect(server)
         expected = client.completions.create(**told, max_tokens=50).choices[0].text
         # The stream has the only place, so that all the others have to wait.
-        stream = client.completions.create(**told, max_tokens=4000, stream=True, extra_body={"ignore_eos": True})
+        stream = client.completions.create(**told, max_tokens=4000, stream=True)
         first = next(stream)
         computed = server.figure("bitnet_prompt_tokens")
         numbers = pool.submit(client.embeddings.create, model="any", input=["king " * 200] * 48)

@@ -105,7 +105,7 @@ def test_the_page_is_of_the_classic_format(fresh):
 
 def test_usage_of_the_cache(tireless):
     """Keys and values of a text that goes on are in use; between 0 and 1."""
-    fields = dict(model="any", prompt="a", max_tokens=90_000, extra_body={"ignore_eos": True})
+    fields = dict(model="any", prompt="a", max_tokens=90_000)
     with connect(tireless).completions.create(**fields, stream=True) as stream:
         next(iter(stream))
         assert 0 < tireless.figure("bitnet_kv_cache_usage_ratio") < 1
