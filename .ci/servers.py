@@ -42,8 +42,12 @@ class Server:
         self.said = []
         self.reader = threading.Thread(target=self.listen, daemon=True)
         self.reader.start()
-        self.url = until(self.address, f"{command} listens")
-        until(lambda: answers(self.url + "/readyz"), "the model is loaded")
+        try:
+            self.url = until(self.address, f"{command} listens")
+            until(lambda: answers(self.url + "/readyz"), "the model is loaded")
+        except BaseException:
+            self.process.kill()
+            raise
 
     def listen(self):
         """Keeps what the server says, so that it never waits for a reader."""

@@ -158,11 +158,11 @@ def test_what_was_asked_before_the_end_is_answered(tireless_model):
         # The stream has the only place, so that all the others have to wait.
         stream = client.completions.create(**told, max_tokens=4000, stream=True)
         first = next(stream)
+        wholes = [pool.submit(client.completions.create, **told, max_tokens=50) for _ in range(4)]
+        until(lambda: server.figure("bitnet_requests_waiting") == 4, "the others wait")
         computed = server.figure("bitnet_prompt_tokens")
         numbers = pool.submit(client.embeddings.create, model="any", input=["king " * 200] * 48)
         until(lambda: server.figure("bitnet_prompt_tokens") > computed, "the first embedding is there")
-        wholes = [pool.submit(client.completions.create, **told, max_tokens=50) for _ in range(4)]
-        until(lambda: server.figure("bitnet_requests_waiting") >= 4, "the others wait")
         server.process.send_signal(signal.SIGTERM)
         until(lambda: not answers(server.url + "/readyz"), "the server takes nothing any more")
         assert answers(server.url + "/livez") and answers(server.url + "/metrics")

@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 
 import anthropic
 import openai
 import pytest
 
-from servers import PATIENCE, Server, answers, until
+from servers import PATIENCE, Server, until
 
 MODEL = "tale"
 SETTINGS = [
@@ -38,30 +39,38 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def replica(port=0):
+def replica(*others, port=0):
     """One of the servers. The gateway takes them for vLLM, and reads figures by its names only. With few places,
     requests wait when there is load; with one thread, two of them do not get in each other's way."""
     options = ["--alias", MODEL, "--metrics-compat", "vllm", "--parallel", "4", "--threads", "1"]
-    return Server(*options, port=port)
+    return Server(*options, *others, port=port)
 
 
 class Gateway:
-    """The gateway before some servers."""
+    """The gateway before some servers, and the key that they and it ask for."""
 
-    def __init__(self, servers, log):
+    def __init__(self, servers, log, key=None):
         ports = free_port(), free_port()
         command = ["smg", "launch", "--host", "127.0.0.1", "--port", str(ports[0]), *SETTINGS]
         command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(ports[1])]
+        command += ["--api-key", key] if key else []
         command += ["--worker-urls", *(server.url for server in servers)]
-        self.url = f"http://127.0.0.1:{ports[0]}"
+        self.url, self.key = f"http://127.0.0.1:{ports[0]}", key
         self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        until(lambda: answers(self.url + "/workers"), "the gateway listens")
-        until(lambda: len(self.healthy()) == len(servers), "the gateway knows the servers")
+        try:
+            until(lambda: len(self.healthy()) == len(servers), "the gateway knows the servers")
+        except BaseException:
+            self.process.kill()
+            raise
 
     def healthy(self):
         """The addresses of servers that get requests."""
-        with urllib.request.urlopen(self.url + "/workers") as response:
-            return {worker["url"] for worker in json.load(response)["workers"] if worker["is_healthy"]}
+        asked = urllib.request.Request(self.url + "/workers", headers={"Authorization": f"Bearer {self.key}"})
+        try:
+            with urllib.request.urlopen(asked) as response:
+                return {worker["url"] for worker in json.load(response)["workers"] if worker["is_healthy"]}
+        except urllib.error.URLError:
+            return set()
 
     def end(self):
         self.process.terminate()
@@ -72,17 +81,21 @@ class Gateway:
 def servers():
     both = [replica(), replica()]
     yield both
-    for server in both:
-        assert server.end() == 0
+    assert [server.end() for server in both] == [0, 0]
 
 
 @pytest.fixture(scope="module")
-def gateway(servers, tmp_path_factory):
-    path = tmp_path_factory.mktemp("gateway") / "log"
-    with open(path, "w") as log:
-        gateway = Gateway(servers, log)
-        yield gateway
-        gateway.end()
+def log(tmp_path_factory):
+    """What gateways say."""
+    with open(tmp_path_factory.mktemp("gateway") / "log", "w") as log:
+        yield log
+
+
+@pytest.fixture(scope="module")
+def gateway(servers, log):
+    gateway = Gateway(servers, log)
+    yield gateway
+    gateway.end()
 
 
 @pytest.fixture
@@ -164,6 +177,34 @@ def test_errors_of_servers_are_those_of_the_gateway(client):
         client.completions.create(model="other", prompt="Hi")
 
 
+def test_keys_are_asked_for_by_both(log):
+    """The gateway has the key of the servers, and asks its clients for the same."""
+    with replica("--api-key", "sesame") as server:
+        gateway = Gateway([server], log, "sesame")
+        try:
+            connect = lambda key: openai.OpenAI(base_url=gateway.url + "/v1", api_key=key, max_retries=0)
+            assert tell(connect("sesame"), 1) == openai.OpenAI(
+                base_url=server.url + "/v1", api_key="sesame"
+            ).completions.create(**story(1)).choices[0].text
+            with pytest.raises(openai.AuthenticationError):
+                tell(connect("barley"), 1)
+        finally:
+            gateway.end()
+
+
+def test_full_servers_are_asked_again(log):
+    """A server without a queue says 429 where another has a place, or will have."""
+    with replica("--max-queue", "0") as one, replica("--max-queue", "0") as other:
+        gateway = Gateway([one, other], log)
+        try:
+            client = direct(gateway)
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                told = list(pool.map(lambda n: tell(client, n), range(80)))
+            assert told == [tell(direct(one), n) for n in range(80)]
+        finally:
+            gateway.end()
+
+
 def test_texts_that_begin_alike_go_to_one_server(client):
     """All requests of a conversation go where it was; of two, each to its own or both to one."""
     begin = ["Tell of the king and his three sons. " * 12, "Now of the fox, who was wiser than all. " * 12]
@@ -213,7 +254,7 @@ def returning(servers, gateway, client):
     yield
     for which, server in enumerate(servers):
         if server.process.poll() is not None:
-            servers[which] = back = replica(server.port)
+            servers[which] = back = replica(port=server.port)
             until(lambda: back.url in gateway.healthy(), "the gateway sees the server again")
             numbers = iter(range(10**6))
             work = lambda: tell(client, next(numbers)) and back.figure("bitnet_generation_tokens") > 0
