@@ -13,7 +13,7 @@ USER = [{"role": "user", "content": "Hi"}]
         ({"messages": []}, "invalid_messages", "messages"),
         ({"messages": [{"role": "witch", "content": "Hi"}]}, "invalid_messages", "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "invalid_messages", "messages[0].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_messages", "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "invalid_messages", "messages[0].content"),
         ({"n": 0}, "invalid_value", "n"),
         ({"max_tokens": -7}, "invalid_value", "max_tokens"),
         ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),

@@ -78,11 +78,12 @@ def test_what_was_cut_off_is_no_object(client, model):
 
 
 def test_json_schema(ask):
-    wanted = {"type": "json_schema", "json_schema": {"name": "hero", "strict": True, "schema": Hero.model_json_schema()}}
+    schema = {"name": "hero", "strict": True, "schema": Hero.model_json_schema()}
+    wanted = {"type": "json_schema", "json_schema": schema}
     whole = ask(response_format=wanted).choices[0].message.content
     Hero.model_validate_json(whole)
-    parts = [choice.delta.content or "" for chunk in ask(response_format=wanted, stream=True) for choice in chunk.choices]
-    assert "".join(parts) == whole
+    chunks = ask(response_format=wanted, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
 
 
 def test_json_object(ask):

@@ -13,7 +13,8 @@ class Reply:
     """What curl got: the status, headers by their names in lower case, and the body."""
 
     def __init__(self, url, *options):
-        done = subprocess.run(["curl", "-sSN", "--max-time", "60", "-i", *options, url], capture_output=True, check=True)
+        command = ["curl", "-sSN", "--max-time", "60", "-i", *options, url]
+        done = subprocess.run(command, capture_output=True, check=True)
         head, self.body = done.stdout.decode().split("\r\n\r\n", 1)
         status, *lines = head.split("\r\n")
         self.status = int(status.split()[1])
@@ -53,7 +54,8 @@ def test_stream_of_a_chat(server):
 
 
 def test_stream_of_a_completion(server):
-    reply = send(server, "/v1/completions", {"prompt": "Once upon a time", "max_tokens": 2, "temperature": 0, "stream": True})
+    fields = dict(prompt="Once upon a time", max_tokens=2, temperature=0, stream=True)
+    reply = send(server, "/v1/completions", fields)
     *chunks, (_, done) = events(reply.body)
     assert done == "[DONE]" and "".join(json.loads(data)["choices"][0]["text"] for _, data in chunks) == " there lived"
 
