@@ -56,7 +56,7 @@ def client(server):
 
 
 @pytest.fixture(scope="session")
-def claude(server):
+def other(server):
     return connect(server, anthropic.Anthropic)
 
 

@@ -89,7 +89,7 @@ def test_what_takes_too_long_ends_with_an_error(tireless_model):
     user = [{"role": "user", "content": "Once upon a time"}]
     endless = dict(model="any")
     with Server(*tireless_model, "--timeout", "1") as server:
-        client, claude = connect(server), connect(server, anthropic.Anthropic)
+        client, other = connect(server), connect(server, anthropic.Anthropic)
         with pytest.raises(openai.InternalServerError) as error:
             client.completions.create(**ENDLESS)
         assert (error.value.status_code, error.value.code) == (504, "timeout")
@@ -104,7 +104,7 @@ def test_what_takes_too_long_ends_with_an_error(tireless_model):
         assert (events[-1].type, events[-1].response.status) == ("response.failed", "failed")
         assert events[-1].response.error.message
         with pytest.raises(anthropic.APIStatusError) as error:
-            list(claude.messages.create(model="any", messages=user, max_tokens=90_000, stream=True))
+            list(other.messages.create(model="any", messages=user, max_tokens=90_000, stream=True))
         assert error.value.body["error"]["type"] == "timeout_error"
         server.until_idle()
 

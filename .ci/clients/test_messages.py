@@ -34,9 +34,9 @@ def fields(model):
 
 
 @pytest.fixture
-def ask(claude, fields):
+def ask(other, fields):
     def ask(**others):
-        return claude.messages.create(**{**fields, **others})
+        return other.messages.create(**{**fields, **others})
 
     return ask
 
@@ -72,8 +72,8 @@ def test_events_of_a_stream(ask):
     assert "".join(event.delta.text for event in events if event.type == "content_block_delta") == STORY
 
 
-def test_stream_helper(claude, fields, ask):
-    with claude.messages.stream(**fields) as stream:
+def test_stream_helper(other, fields, ask):
+    with other.messages.stream(**fields) as stream:
         assert "".join(stream.text_stream) == STORY
         final = stream.get_final_message()
     assert (final.content[0].text, final.stop_reason) == (STORY, "max_tokens")
@@ -85,11 +85,11 @@ def test_content_blocks_are_one_text(ask):
     assert ask(messages=[{"role": "user", "content": blocks}]).content[0].text == STORY
 
 
-def test_system_prompts(claude, ask, fields, model):
+def test_system_prompts(other, ask, fields, model):
     text = ask(system="Tell a tale.").content[0].text
     blocks = [{"type": "text", "text": "Tell a tale.", "cache_control": {"type": "ephemeral"}}]
     assert ask(system=blocks).content[0].text == text
-    counted = claude.messages.count_tokens(model=model, messages=fields["messages"], system="Tell a tale.")
+    counted = other.messages.count_tokens(model=model, messages=fields["messages"], system="Tell a tale.")
     assert counted.input_tokens == tokens(ask(system="Tell a tale.").usage) > PROMPT_TOKENS
 
 
@@ -108,23 +108,23 @@ def test_calls_and_their_results(ask, fields, choice):
     assert ask(messages=conversation, tools=[DICE]).content[0].text
 
 
-def test_streamed_calls(claude, fields, ask):
+def test_streamed_calls(other, fields, ask):
     others = dict(tools=[DICE], tool_choice={"type": "any"}, max_tokens=MOST)
     whole = ask(**others).content[0]
-    with claude.messages.stream(**{**fields, **others}) as stream:
+    with other.messages.stream(**{**fields, **others}) as stream:
         parts = [event.partial_json for event in stream if event.type == "input_json"]
         final = stream.get_final_message()
     assert parts and final.content[0].input == whole.input
     assert final.stop_reason == "tool_use"
 
 
-def test_parse_gives_objects(claude, fields):
-    answer = claude.messages.parse(**{**fields, "max_tokens": MOST}, output_format=Hero)
+def test_parse_gives_objects(other, fields):
+    answer = other.messages.parse(**{**fields, "max_tokens": MOST}, output_format=Hero)
     assert isinstance(answer.parsed_output, Hero) and answer.stop_reason == "end_turn"
 
 
-def test_models(claude, model):
-    assert [each.id for each in claude.models.list()] == [model]
+def test_models(other, model):
+    assert [each.id for each in other.models.list()] == [model]
 
 
 @pytest.mark.parametrize("wrong", [{"messages": []}, {"tool_choice": {"type": "any"}}, {"max_tokens": -7}])
@@ -136,14 +136,14 @@ def test_bad_requests(ask, wrong):
     assert error.value.request_id
 
 
-def test_errors_have_their_shape_wherever_they_come_from(claude):
+def test_errors_have_their_shape_wherever_they_come_from(other):
     for path, body, kind in [
         ("/v1/messages", b"no JSON", anthropic.BadRequestError),
         ("/v1/messages", b" " * (17 << 20), anthropic.APIStatusError),
         ("/v1/messages/batches", b"{}", anthropic.NotFoundError),
     ]:
         with pytest.raises(kind) as error:
-            claude.post(path, content=body, cast_to=object)
+            other.post(path, content=body, cast_to=object)
         assert error.value.body["type"] == "error", path
 
 

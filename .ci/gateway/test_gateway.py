@@ -150,10 +150,10 @@ def test_all_interfaces_are_as_without_it(client, servers, gateway):
     respond = dict(model=MODEL, input="Once upon a time", max_output_tokens=20, temperature=0)
     assert client.responses.create(**respond).output_text == text
     assert list(client.responses.create(**respond, stream=True))[-1].response.output_text == text
-    claude = anthropic.Anthropic(base_url=gateway.url, api_key="none", max_retries=0)
+    other = anthropic.Anthropic(base_url=gateway.url, api_key="none", max_retries=0)
     said = dict(model=MODEL, messages=user, max_tokens=20, extra_body={"temperature": 0})
-    with claude.messages.stream(**said) as stream:
-        assert stream.get_final_text() == claude.messages.create(**said).content[0].text == text
+    with other.messages.stream(**said) as stream:
+        assert stream.get_final_text() == other.messages.create(**said).content[0].text == text
 
 
 def test_calls_of_functions_pass(client):
