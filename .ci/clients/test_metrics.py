@@ -13,7 +13,7 @@ from servers import Server
 GAUGES = ["requests_running", "requests_waiting", "kv_cache_usage_ratio", "cache_config_info"]
 COUNTERS = [
     *["prompt_tokens", "generation_tokens", "requests"],
-    *["prefix_cache_queries", "prefix_cache_hits", "num_preemptions", "drafted_tokens", "accepted_tokens"],
+    *["prefix_cache_queries", "prefix_cache_hits", "preemptions", "drafted_tokens", "accepted_tokens"],
 ]
 HISTOGRAMS = [
     *["time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"],
@@ -25,6 +25,9 @@ VLLM = {
     "requests_running": "num_requests_running",
     "requests_waiting": "num_requests_waiting",
     "kv_cache_usage_ratio": "kv_cache_usage_perc",
+    "preemptions": "num_preemptions",
+    "drafted_tokens": "spec_decode_num_draft_tokens",
+    "accepted_tokens": "spec_decode_num_accepted_tokens",
 }
 # What only one of the two has.
 OURS = {"counter": {"bitnet_http_responses"}}

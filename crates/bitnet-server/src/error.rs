@@ -182,3 +182,31 @@ impl From<Error> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those that no client brings about.
+    #[test]
+    fn errors_of_the_engine_are_told() {
+        let row = |error: Error| {
+            let error = ApiError::from(error);
+            (error.status.as_u16(), error.kind, error.code)
+        };
+        let memory = Error::Memory { what: "key-value cache", bytes: 1 };
+        assert_eq!(row(memory), (503, "unavailable_error", Some("out_of_memory")));
+        let pass = Error::Pass { what: "no more memory".to_owned() };
+        assert_eq!(row(pass), (500, "server_error", Some("internal_error")));
+    }
+
+    #[test]
+    fn anthropic_has_its_own_names() {
+        let kind = |error: ApiError| error.anthropic_body()["error"]["type"].clone();
+        assert_eq!(kind(ApiError::busy("")), "rate_limit_error");
+        assert_eq!(kind(ApiError::unavailable("")), "overloaded_error");
+        assert_eq!(kind(ApiError::internal("")), "api_error");
+        assert_eq!(kind(ApiError::method("")), "invalid_request_error");
+        assert_eq!(kind(ApiError::too_large("")), "request_too_large");
+    }
+}

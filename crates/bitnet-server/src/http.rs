@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State as Shared};
-use axum::http::{Method, StatusCode};
+use axum::extract::{Path, Query, Request, State as Shared};
+use axum::http::Method;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -17,6 +16,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::error::ApiError;
 use crate::state::State;
 use crate::{anthropic, chat, completion, completions, embeddings, guard, native, page, responses};
+
+/// How many times the limit of a body is read at most.
+const READ_ON: usize = 8;
 
 /// Answers the body of a request.
 macro_rules! takes {
@@ -97,7 +99,6 @@ pub(crate) fn router(state: Arc<State>) -> Router {
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             ApiError::method(format!("{path} does not take {method}"))
         })
-        .layer(DefaultBodyLimit::max(state.config.body_limit))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::internal("the server made a mistake: see what it said").into_response()
         }))
@@ -110,25 +111,62 @@ pub(crate) fn router(state: Arc<State>) -> Router {
 
 /// The body of a request, which is to be a JSON object.
 async fn body(state: &State, request: Request) -> Result<Value, ApiError> {
-    let bytes = Bytes::from_request(request, &());
+    let bytes = collected(request, state.config.body_limit);
     let bytes = time::timeout(state.config.client_timeout, bytes).await;
-    parse(bytes.map_err(|_| ApiError::slow("the body took longer than the server allows"))?)
+    parse(&bytes.map_err(|_| ApiError::slow("the body took longer than the server allows"))??)
 }
 
-fn parse(body: Result<Bytes, BytesRejection>) -> Result<Value, ApiError> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::too_large("the body is larger than the server allows")
+/// The bytes of a body. Of one that is too large the rest is read as well, as long as that is not much more:
+/// many clients do not listen before they are through.
+async fn collected(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut pieces = request.into_body().into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| {
+            ApiError::invalid("the body could not be read to its end").code("incomplete_body")
+        })?;
+        length += piece.len();
+        if length <= limit {
+            bytes.extend_from_slice(&piece);
+        } else if length > limit.saturating_mul(READ_ON) {
+            break;
         }
-        _ => ApiError::invalid("the body could not be read to its end").code("incomplete_body"),
-    })?;
+    }
+    if length > limit {
+        return Err(ApiError::too_large(format!("the body is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn parse(body: &[u8]) -> Result<Value, ApiError> {
     let wrong = |why: String| ApiError::invalid(why).code("invalid_json");
     if body.is_empty() {
         return Err(wrong("there is no body: send JSON".to_owned()));
     }
-    match serde_json::from_slice(&body) {
+    match serde_json::from_slice(body) {
         Ok(object @ Value::Object(_)) => Ok(object),
         Ok(_) => Err(wrong("the body is no JSON object".to_owned())),
         Err(why) => Err(wrong(format!("the body is no JSON: {why}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_all_routes() {
+        let document: Value = serde_json::from_str(native::OPENAPI).unwrap();
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let routes = routes().into_iter().map(|(path, method, _)| {
+            (path.replace("{*id}", "{id}"), method.as_str().to_ascii_lowercase())
+        });
+        let listed = document["paths"].as_object().unwrap().iter().flat_map(|(path, methods)| {
+            let methods = methods.as_object().unwrap().keys();
+            methods.map(move |method| (path.clone(), method.clone()))
+        });
+        assert_eq!(listed.collect::<BTreeSet<_>>(), routes.collect());
     }
 }

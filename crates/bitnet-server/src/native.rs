@@ -28,13 +28,17 @@ pub(crate) async fn health(state: Arc<State>) -> Result<Response, ApiError> {
 
 /// `GET /livez`: whether the process is worth keeping.
 pub(crate) async fn livez(state: Arc<State>) -> Result<Response, ApiError> {
-    match state.pulse.busy() {
-        seconds if seconds > STUCK => {
-            let what = format!("the engine has been busy with one thing for {seconds:.0} s");
-            Err(ApiError::unavailable(what).code("stuck"))
-        }
-        _ => Ok(Json(json!({ "status": "ok" })).into_response()),
+    alive(state.pulse.busy())?;
+    Ok(Json(json!({ "status": "ok" })).into_response())
+}
+
+/// Whether an engine is that has been busy with one step for so many seconds.
+fn alive(seconds: f64) -> Result<(), ApiError> {
+    if seconds > STUCK {
+        let what = format!("the engine has been busy with one step for {seconds:.0} s");
+        return Err(ApiError::unavailable(what).code("stuck"));
     }
+    Ok(())
 }
 
 /// `GET /version`.
@@ -197,4 +201,19 @@ pub(crate) async fn apply_template(state: Arc<State>, body: Value) -> Result<Res
     let prompt = state.think(|| template.render(&conversation, tokenizer)).await;
     let prompt = prompt.map_err(bitnet_inference::Error::from)?.text();
     Ok(Json(json!({ "prompt": prompt })).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_without_end_is_told() {
+        assert_eq!(alive(STUCK), Ok(()));
+        let error = alive(STUCK + 1.0).unwrap_err();
+        assert_eq!(
+            (error.status.as_u16(), error.kind, error.code),
+            (503, "unavailable_error", Some("stuck"))
+        );
+    }
 }
