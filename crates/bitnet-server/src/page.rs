@@ -12,7 +12,8 @@ use crate::state::State;
 
 const PAGE: &str = include_str!("page.html");
 
-/// What the page may do: run its own script, look as it says itself, and ask this server.
+/// What the page may do: run its own script, look as it says itself with the icon in it, and ask this
+/// server. Text never becomes HTML or script in it.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |tag: &str| {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
@@ -21,8 +22,9 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
         BASE64_STANDARD.encode(hash)
     };
     format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+         require-trusted-types-for 'script'; trusted-types 'none'",
         hash("script"),
         hash("style"),
     )
