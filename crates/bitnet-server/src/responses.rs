@@ -74,10 +74,8 @@ async fn ask(
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 let place = format!("input[{index}]");
-                match take(item, said.last_mut()).map_err(|why| wrong(&place, why))? {
-                    Some(message) => said.push((place, message)),
-                    None => {}
-                }
+                let message = take(item, said.last_mut()).map_err(|why| wrong(&place, why))?;
+                said.extend(message.map(|message| (place, message)));
             }
         }
         _ => return Err(wrong("input", "it is neither a string nor an array")),

@@ -183,7 +183,9 @@ impl State {
         for (mut request, place) in requests.into_iter().zip(places) {
             let constraint = match request.constraint.take() {
                 None => None,
-                Some(constraint) => Some(self.think(|| model.engine.compile(&constraint)).await?),
+                Some(constraint) => {
+                    Some(Box::new(self.think(|| model.engine.compile(&constraint)).await?))
+                }
             };
             let (pieces, receiver) = channel::unbounded_channel();
             let request = Box::new(request);

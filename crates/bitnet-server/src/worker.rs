@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use bitnet_inference::{
@@ -19,7 +19,7 @@ pub(crate) enum Command {
     /// A text. Where nobody takes its pieces any more, it ends.
     Generate {
         request: Box<Request>,
-        constraint: Option<Compiled>,
+        constraint: Option<Box<Compiled>>,
         pieces: mpsc::UnboundedSender<Piece>,
     },
     /// The embeddings of texts.
@@ -124,11 +124,8 @@ impl<'a> Worker<'a> {
                 self.take(command);
             }
             self.pulse.beat();
-            loop {
-                match commands.try_recv() {
-                    Ok(command) => self.take(command),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok(command) = commands.try_recv() {
+                self.take(command);
             }
             self.forget_those_who_left();
             self.publish();
@@ -144,7 +141,7 @@ impl<'a> Worker<'a> {
         match command {
             Command::Generate { request, constraint, pieces } => {
                 let asked = Instant::now();
-                match self.scheduler.submit_with(*request, constraint) {
+                match self.scheduler.submit_with(*request, constraint.map(|it| *it)) {
                     Ok(id) => {
                         self.readers.insert(id, Reader { pieces, asked, last: None });
                     }
