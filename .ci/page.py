@@ -194,7 +194,7 @@ def refused(browser, bitnet):
         tab = Tab(browser, server.url)
         tab.tell(TALE)
         for label, value, why in [
-            ("Top-p", "7", "top-p = 7 is out of range"),
+            ("Top-p", "7", "top_p: 7 is not a number from 0 to 1"),
             ("Temperature", "<img src=x>", 'temperature: invalid type: string "<img src=x>"'),
             ("Seed", "12345678901234567890", "seed: invalid type: string"),
         ]:

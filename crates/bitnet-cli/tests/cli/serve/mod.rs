@@ -1,9 +1,11 @@
 //! `bitnet serve`, as clients meet it: over a socket, byte by byte where that matters.
 
 mod answers;
-mod ends;
+mod begins;
 mod errors;
 mod faults;
+#[cfg(unix)]
+mod signals;
 mod streams;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -144,6 +146,7 @@ impl Server {
     }
 
     /// Waits for its end, and gives the exit code.
+    #[cfg(unix)]
     fn end(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
