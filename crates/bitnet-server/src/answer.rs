@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time;
 
 use crate::error::ApiError;
-use crate::state::{State, Text};
+use crate::id;
+use crate::state::{Model, State, Text};
 use crate::worker::Piece;
 
 /// Between signs of life of a stream in which nothing comes.
@@ -29,6 +30,29 @@ pub(crate) struct Answer {
     pub(crate) logprobs: Vec<(u32, LogProbabilities)>,
     pub(crate) finish: Finish,
     pub(crate) usage: Usage,
+}
+
+/// What all objects of an answer have in common, where OpenAI has the interface.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    id: String,
+    created: u64,
+    model: String,
+    fingerprint: String,
+}
+
+impl Head {
+    pub(crate) fn new(prefix: &str, model: &Model) -> Head {
+        let (id, created) = (id::new(prefix), id::now());
+        Head { id, created, model: model.name.clone(), fingerprint: model.fingerprint() }
+    }
+
+    pub(crate) fn object(&self, kind: &str, choices: Value) -> Value {
+        json!({
+            "id": self.id, "object": kind, "created": self.created, "model": self.model,
+            "system_fingerprint": self.fingerprint, "choices": choices,
+        })
+    }
 }
 
 /// What there is of a text.

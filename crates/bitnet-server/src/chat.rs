@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::answer::{self, Answer, Events, Gone, Part};
+use crate::answer::{self, Answer, Events, Gone, Head, Part};
 use crate::error::ApiError;
 use crate::id;
 use crate::messages;
@@ -35,29 +35,6 @@ struct Fields {
     chat_template_kwargs: Option<Map<String, Value>>,
     #[serde(default)]
     add_generation_prompt: Option<bool>,
-}
-
-/// What all chunks of an answer have in common.
-#[derive(Clone, Debug)]
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
-}
-
-impl Head {
-    fn new(model: &Model) -> Head {
-        let (id, created) = (id::new("chatcmpl-"), id::now());
-        Head { id, created, model: model.name.clone(), fingerprint: model.fingerprint() }
-    }
-
-    fn object(&self, kind: &str, choices: Value) -> Value {
-        json!({
-            "id": self.id, "object": kind, "created": self.created, "model": self.model,
-            "system_fingerprint": self.fingerprint, "choices": choices,
-        })
-    }
 }
 
 /// A request that has been understood, with places for its texts.
@@ -128,7 +105,7 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
         asked.request.logprobs = Some(top);
     }
     let (texts, tools) = asked.begin(&state, "messages").await?;
-    let head = Head::new(model);
+    let head = Head::new("chatcmpl-", model);
     if fields.stream.unwrap_or(false) {
         let usage = StreamOptions::usage(fields.stream_options);
         let stream = Stream { state: Arc::clone(&state), head, tools, usage };

@@ -9,13 +9,15 @@ use bitnet_inference::{LogProbabilities, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::answer::{self, Answer, Events, Gone, Part};
+use crate::answer::{self, Answer, Events, Gone, Head, Part};
+use crate::chat;
 use crate::error::ApiError;
 use crate::options::{self, Options, StreamOptions};
 use crate::state::{Model, State, Text};
 use crate::worker::Piece;
-use crate::{chat, id};
 
+/// What clients call an answer.
+const OBJECT: &str = "text_completion";
 /// Prompts of a request at most.
 const PROMPTS: usize = 128;
 /// Alternatives to a token at most.
@@ -71,23 +73,6 @@ impl Prompts {
     }
 }
 
-/// What all chunks have in common.
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
-}
-
-impl Head {
-    fn object(&self, choices: Value) -> Value {
-        json!({
-            "id": self.id, "object": "text_completion", "created": self.created,
-            "model": self.model, "system_fingerprint": self.fingerprint, "choices": choices,
-        })
-    }
-}
-
 /// Continues prompts.
 pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let model = state.takes_requests()?;
@@ -132,12 +117,7 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
         requests.extend(chat::each(&Request { logprobs, ..request }, n));
     }
     let texts = state.generate(requests, places).await.map_err(|error| error.of("prompt"))?;
-    let head = Head {
-        id: id::new("cmpl-"),
-        created: id::now(),
-        model: model.name.clone(),
-        fingerprint: model.fingerprint(),
-    };
+    let head = Head::new("cmpl-", model);
     if fields.stream.unwrap_or(false) {
         let usage = StreamOptions::usage(fields.stream_options);
         let stream = Stream { state: Arc::clone(&state), head, usage, n };
@@ -152,7 +132,7 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
             "logprobs": logprobs_of(model, &answer.logprobs, 0),
         })
     });
-    let mut object = head.object(choices.collect());
+    let mut object = head.object(OBJECT, choices.collect());
     object["usage"] = usage(&answers.iter().collect::<Vec<_>>(), n);
     if let Some(answer) = answers.first() {
         object["timings"] = answer::timings(&answer.usage);
@@ -216,7 +196,7 @@ impl Stream {
             }
         }
         if self.usage {
-            let mut last = self.head.object(json!([]));
+            let mut last = self.head.object(OBJECT, json!([]));
             last["usage"] = usage(&answers.iter().collect::<Vec<_>>(), self.n);
             events.data(&last).await?;
         }
@@ -259,7 +239,7 @@ impl Stream {
     fn chunk(&self, index: usize, text: &str, logprobs: Value, finish: Value) -> Value {
         let choice =
             json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish });
-        let mut chunk = self.head.object(json!([choice]));
+        let mut chunk = self.head.object(OBJECT, json!([choice]));
         if self.usage {
             chunk["usage"] = Value::Null;
         }
