@@ -52,8 +52,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 8, env = "BITNET_PARALLEL")]
     parallel: usize,
     /// Requests that may wait behind them.
-    #[arg(long, value_name = "N", default_value_t = 256, env = "BITNET_MAX_QUEUE")]
-    max_queue: usize,
+    #[arg(long, value_name = "N", default_value_t = 256, env = "BITNET_MAX_QUEUE",
+        value_parser = value_parser!(u32).range(..=1 << 20))]
+    max_queue: u32,
     /// Tokens whose keys and values are kept, of all requests together; 0 is as many as all can hold.
     #[arg(long, value_name = "N", default_value_t = 0, env = "BITNET_CACHE_TOKENS")]
     cache_tokens: usize,
@@ -133,7 +134,14 @@ pub(crate) fn run(args: Args) -> Result<End> {
         exit::say("note: whoever reaches this address can ask: --api-key asks for a key");
     }
     let (asked, name) = (config.chat_template.clone(), config.name.clone());
-    let load = move || args.model.load();
+    let given = asked.clone();
+    let load = move || {
+        let engine = args.model.load()?;
+        if let Some(given) = given {
+            engine.chat_template(Some(&given))?;
+        }
+        Ok(engine)
+    };
     let ready = move |engine: &Engine| {
         match engine.chat_template(asked.as_deref()) {
             Ok(template) => {
@@ -183,7 +191,7 @@ impl Args {
                 prefix_cache: !self.no_cache_prompt,
                 chunk: self.ubatch_size,
             },
-            queue: self.max_queue,
+            queue: self.max_queue as usize,
             defaults: self.sampling.request(Vec::new())?,
             seed: u64::try_from(self.sampling.seed).ok(),
             api_keys,

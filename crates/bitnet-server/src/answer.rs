@@ -1,6 +1,8 @@
 //! From the pieces of texts to answers, at once or as they come.
 
-use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
@@ -164,11 +166,22 @@ where
         began?;
     }
     let (sender, receiver) = mpsc::channel(EVENTS);
+    let events = Events { to: sender.clone(), patience: state.config.client_timeout };
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let (work, ended) = (work(texts, events), Arc::clone(&is_whole));
     // Who does not read on drops the receiver, and with that ends the work.
-    tokio::spawn(work(texts, Events { to: sender, patience: state.config.client_timeout }));
-    let events = stream::unfold(receiver, |mut receiver| async move {
-        let event = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(event), receiver))
+    tokio::spawn(async move {
+        ended.store(work.await.is_ok(), Ordering::Relaxed);
+        drop(sender);
+    });
+    let events = stream::unfold((receiver, is_whole), |(mut receiver, is_whole)| async move {
+        let event = match receiver.recv().await {
+            Some(event) => Ok(event),
+            None if is_whole.swap(true, Ordering::Relaxed) => return None,
+            // Who was too slow is not to take it for the end.
+            None => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        };
+        Some((event, (receiver, is_whole)))
     });
     let ping = KeepAlive::new().interval(PING).text("ping");
     let mut response = Sse::new(events).keep_alive(ping).into_response();

@@ -95,6 +95,7 @@ fn read(body: &Value) -> Result<Said, ApiError> {
     let tools: Vec<_> = fields.tools.iter().flatten().map(tool).collect();
     ours.insert("tools".to_owned(), json!(tools));
     ours.remove("tool_choice");
+    ours.remove("n");
     if let Some(choice) = fields.tool_choice {
         ours.insert("parallel_tool_calls".to_owned(), json!(!choice.disable_parallel_tool_use));
         let choice = match choice.kind.as_str() {
@@ -152,8 +153,16 @@ fn translated(message: &Value) -> Result<Vec<Value>, &'static str> {
     Ok(results)
 }
 
+/// Names of fields, in `chat/completions` and here.
+const NAMES: [(&str, &str); 2] =
+    [("stop", "stop_sequences"), ("response_format", "output_config.format")];
+
 /// Answers a conversation.
 pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+    answer(state, body).await.map_err(|error| error.renamed(&NAMES))
+}
+
+async fn answer(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let model = state.takes_requests()?;
     let Said { conversation, tools, body, stream } = read(&body)?;
     let asked = chat::ask(&state, model, (&conversation, tools, &body)).await?;
@@ -161,7 +170,7 @@ pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, A
     let (texts, tools) = asked.begin(&state, "messages").await?;
     let head = Head { id: id::new("msg_"), model: model.name.clone() };
     if stream {
-        let stream = Stream { head, prompt, tools, index: 0, sent: 0 };
+        let stream = Stream { head, prompt, tools, index: 0, sent: 0, begun: false };
         return answer::stream(&state, texts, |texts, events| stream.run(texts, events)).await;
     }
     let answer = answer::one(texts).await?;
@@ -236,6 +245,8 @@ struct Stream {
     index: usize,
     /// Bytes of the text that have gone out.
     sent: usize,
+    /// Whether the block of the text has begun.
+    begun: bool,
 }
 
 impl Stream {
@@ -265,11 +276,16 @@ impl Stream {
         if text.is_empty() {
             return Ok(());
         }
-        if self.sent == 0 {
-            self.begin(json!({ "type": "text", "text": "" }), events).await?;
-        }
+        self.begin_text(events).await?;
         self.sent += text.len();
         self.delta(json!({ "type": "text_delta", "text": text }), events).await
+    }
+
+    async fn begin_text(&mut self, events: &Events) -> Result<(), Gone> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        self.begin(json!({ "type": "text", "text": "" }), events).await
     }
 
     async fn begin(&self, block: Value, events: &Events) -> Result<(), Gone> {
@@ -294,7 +310,11 @@ impl Stream {
         let (said, calls) = self.tools.parse(&answer.text);
         let rest = said.get(self.sent..).unwrap_or_default().to_owned();
         self.say(&rest, events).await?;
-        if self.sent > 0 {
+        if calls.is_empty() {
+            // There is one, even if it is empty.
+            self.begin_text(events).await?;
+        }
+        if self.begun {
             self.stop(events).await?;
         }
         for call in &calls {

@@ -42,6 +42,8 @@ pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) tools: Tools,
     places: Vec<OwnedSemaphorePermit>,
+    /// The field that says what the text must be.
+    bound_by: Option<&'static str>,
 }
 
 /// The request of a conversation.
@@ -53,17 +55,17 @@ pub(crate) async fn ask(
     let options: Options = options::read(body)?;
     let places = state.places(options.choices()?)?;
     let prompt = state.think(|| model.render(conversation)).await?;
-    let free = options.is_free();
+    let mut bound_by = options.bound_by();
     let mut request = options.request(prompt, &state.config)?;
     if let Some(constraint) = tools.constraint() {
-        if !free {
+        if bound_by.replace("tools").is_some() {
             let what =
                 "a text cannot be a call of a function and what response_format says at once";
             return Err(ApiError::invalid(what).code("invalid_tools").param("tool_choice"));
         }
         request.constraint = Some(constraint);
     }
-    Ok(Asked { request, tools, places })
+    Ok(Asked { request, tools, places, bound_by })
 }
 
 impl Asked {
@@ -73,10 +75,11 @@ impl Asked {
         state: &State,
         prompt: &str,
     ) -> Result<(Vec<Text>, Tools), ApiError> {
-        let Asked { request, tools, places } = self;
+        let Asked { request, tools, places, bound_by } = self;
+        let named = |error: ApiError| error.of(prompt, bound_by);
+        state.model()?.check(&request).map_err(named)?;
         let requests = each(&request, places.len());
-        let texts = state.generate(requests, places).await.map_err(|error| error.of(prompt))?;
-        Ok((texts, tools))
+        Ok((state.generate(requests, places).await.map_err(named)?, tools))
     }
 }
 

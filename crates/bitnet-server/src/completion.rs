@@ -44,14 +44,16 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     }
     let wanted = fields.n_probs.filter(|&n| n > 0);
     let logprobs = wanted.map(|n| options::top_logprobs(Some(n), "n_probs")).transpose()?;
+    let named = |error: ApiError| error.of("prompt", options.bound_by());
     let places = state.places(1)?;
     let prompts = state.think(|| fields.prompt.tokens(model)).await?;
     let mut requests = Vec::with_capacity(1);
     for prompt in prompts {
         let request = options.clone().request(prompt, &state.config)?;
+        model.check(&request).map_err(named)?;
         requests.push(Request { logprobs, ..request });
     }
-    let texts = state.generate(requests, places).await.map_err(|error| error.of("prompt"))?;
+    let texts = state.generate(requests, places).await.map_err(named)?;
     let return_tokens = fields.return_tokens.unwrap_or(false);
     let ask = Ask { model: model.name.clone(), return_tokens };
     if fields.stream.unwrap_or(false) {

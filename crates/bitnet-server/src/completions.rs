@@ -101,6 +101,7 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
         Some(top) if top > TOP => return Err(wrong("logprobs", &format!("{TOP} at most"))),
         Some(_) => Some(options::top_logprobs(fields.logprobs, "logprobs")?),
     };
+    let named = |error: ApiError| error.of("prompt", options.bound_by());
     let places = state.places(given * n)?;
     let prompts = state.think(|| fields.prompt.tokens(model)).await?;
     let echoed: Vec<String> = match echo {
@@ -114,9 +115,10 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     let mut requests = Vec::with_capacity(given * n);
     for prompt in prompts {
         let request = options.clone().request(prompt, &state.config)?;
+        model.check(&request).map_err(named)?;
         requests.extend(chat::each(&Request { logprobs, ..request }, n));
     }
-    let texts = state.generate(requests, places).await.map_err(|error| error.of("prompt"))?;
+    let texts = state.generate(requests, places).await.map_err(named)?;
     let head = Head::new("cmpl-", model);
     if fields.stream.unwrap_or(false) {
         let usage = StreamOptions::usage(fields.stream_options);
@@ -198,6 +200,9 @@ impl Stream {
         if self.usage {
             let mut last = self.head.object(OBJECT, json!([]));
             last["usage"] = usage(&answers.iter().collect::<Vec<_>>(), self.n);
+            if let Some(answer) = answers.first() {
+                last["timings"] = answer::timings(&answer.usage);
+            }
             events.data(&last).await?;
         }
         events.done().await

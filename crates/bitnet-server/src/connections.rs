@@ -11,27 +11,35 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{self, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::Config;
 
+/// Connections at the same time; others wait.
+const MOST: usize = 2048;
 /// What to wait for where the system has no room for another connection.
 const FULL: Duration = Duration::from_millis(50);
 
 /// All connections, and what listens for more.
 pub(crate) struct Connections {
     router: Router,
-    /// How long a client may take for the head of a request, and between two requests.
+    /// How long a client may take for the head of a request, between two requests, and for a piece of an
+    /// answer.
     patience: Duration,
+    /// A place for each connection.
+    places: Arc<Semaphore>,
     all: Arc<GracefulShutdown>,
     listeners: JoinSet<()>,
 }
 
 impl Connections {
     pub(crate) fn new(router: Router, config: &Config) -> Connections {
+        let places = Arc::new(Semaphore::new(MOST));
         let (all, listeners) = (Arc::default(), JoinSet::new());
-        Connections { router, patience: config.client_timeout, all, listeners }
+        Connections { router, patience: config.client_timeout, places, all, listeners }
     }
 
     /// Serves whoever connects.
@@ -39,12 +47,18 @@ impl Connections {
         listener.set_nonblocking(true)?;
         let listener = net::TcpListener::from_std(listener)?;
         let (router, patience) = (self.router.clone(), self.patience);
-        let all = Arc::clone(&self.all);
+        let (all, places) = (Arc::clone(&self.all), Arc::clone(&self.places));
         self.listeners.spawn(async move {
             loop {
+                // Nobody closes them.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        tokio::spawn(serve(stream, router.clone(), patience, all.watcher()));
+                        let served = serve(stream, router.clone(), patience, all.watcher());
+                        tokio::spawn(async move {
+                            served.await;
+                            drop(place);
+                        });
                     }
                     // Of one client, or of all while there are too many: both pass.
                     Err(_) => time::sleep(FULL).await,
@@ -68,6 +82,9 @@ impl Connections {
 async fn serve(stream: TcpStream, router: Router, patience: Duration, all: Watcher) {
     // Pieces of answers are small, and are to be there at once.
     let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience));
+    let stream = Box::pin(stream);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(patience);
     let connection =

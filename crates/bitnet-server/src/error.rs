@@ -96,14 +96,31 @@ impl ApiError {
         ApiError { param: Some(param.into()), ..self }
     }
 
-    /// What is wrong is the prompt, where it is: the field that has it.
-    pub(crate) fn of(self, prompt: &str) -> ApiError {
-        match self.code {
-            Some("context_length_exceeded" | "empty_prompt" | "invalid_token") => {
+    /// Names the field, where it is the prompt or what binds the text: those that have these.
+    pub(crate) fn of(self, prompt: &str, bound_by: Option<&str>) -> ApiError {
+        match (self.code, bound_by) {
+            (Some("context_length_exceeded" | "empty_prompt" | "invalid_token"), _) => {
                 self.param(prompt)
             }
+            (Some("invalid_constraint"), Some(name)) => self.param(name),
             _ => self,
         }
+    }
+
+    /// Gives the field the name that the client has for it: pairs of what it begins with here and there.
+    pub(crate) fn renamed(mut self, names: &[(&str, &str)]) -> ApiError {
+        let Some(param) = &self.param else { return self };
+        let found = names.iter().find_map(|(ours, theirs)| {
+            let rest = param.strip_prefix(ours)?;
+            (rest.is_empty() || rest.starts_with(['.', '['])).then(|| format!("{theirs}{rest}"))
+        });
+        if let Some(name) = found {
+            if let Some(why) = self.message.strip_prefix(&**param) {
+                self.message = format!("{name}{why}");
+            }
+            self.param = Some(name);
+        }
+        self
     }
 
     /// As OpenAI has it.

@@ -52,17 +52,17 @@ pub(crate) async fn authorize(
 
 /// Whether one of the keys comes with a request. How long that takes tells nothing about them.
 fn has_key(headers: &HeaderMap, keys: &[String]) -> bool {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let bearer = bearer.and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        let (scheme, key) = value.split_at_checked(b"Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
     });
-    let other = headers.get("x-api-key").and_then(|value| value.to_str().ok());
-    let hash = |key: &str| Sha256::digest(key.as_bytes());
+    let other = headers.get("x-api-key").map(HeaderValue::as_bytes);
+    let hash = |key: &[u8]| Sha256::digest(key);
     let mut found = subtle::Choice::from(0);
     for given in [bearer, other].into_iter().flatten().map(hash) {
         for key in keys {
-            found |= hash(key).as_slice().ct_eq(given.as_slice());
+            found |= hash(key.as_bytes()).as_slice().ct_eq(given.as_slice());
         }
     }
     found.into()
@@ -80,6 +80,7 @@ fn is_allowed(origin: &str, origins: &[String]) -> bool {
 fn is_here(host: &str) -> bool {
     let name = name(host);
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let name = name.to_ascii_lowercase();
     name == "localhost"
         || name.ends_with(".localhost")
         || address.is_ok_and(|address| address.is_loopback())

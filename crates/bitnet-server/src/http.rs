@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State as Shared};
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use futures_util::StreamExt;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 use tokio::time;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -20,12 +22,19 @@ use crate::{anthropic, chat, completion, completions, embeddings, guard, native,
 /// How many times the limit of a body is read at most.
 const READ_ON: usize = 8;
 
+/// Bytes of a body that is not large.
+const SMALL: usize = 256 << 10;
+
 /// Answers the body of a request.
 macro_rules! takes {
     ($handler:path) => {
         post(|Shared(state): Shared<Arc<State>>, request: Request| async move {
+            let length = length(&request);
+            let place = place(&state, length).await;
             let body = body(&state, request).await?;
-            $handler(state, body).await as Answer
+            let answer: Answer = $handler(Arc::clone(&state), body).await;
+            drop(place);
+            answer
         })
     };
 }
@@ -44,10 +53,15 @@ type Route = (&'static str, Method, MethodRouter<Arc<State>>);
 
 /// All there is.
 fn routes() -> Vec<Route> {
-    let model = |Shared(state): Shared<Arc<State>>, Path(id): Path<String>| async move {
+    type Id = Result<Path<String>, PathRejection>;
+    let model = |Shared(state): Shared<Arc<State>>, id: Id| async move {
+        let Path(id) = id.map_err(|why| ApiError::not_found(why.body_text()))?;
         native::model(state, &id).await
     };
-    let slots = |Shared(state): Shared<Arc<State>>, Query(asked): Query<native::Slots>| async move {
+    type Asked = Result<Query<native::Slots>, QueryRejection>;
+    let slots = |Shared(state): Shared<Arc<State>>, asked: Asked| async move {
+        let wrong = |why: QueryRejection| ApiError::invalid(why.body_text()).code("invalid_value");
+        let Query(asked) = asked.map_err(wrong)?;
         native::slots(state, asked).await
     };
     let (read, write) = (Method::GET, Method::POST);
@@ -107,6 +121,20 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard::origin))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard::account))
         .with_state(state)
+}
+
+/// Bytes of the body of a request, if it says how many.
+fn length(request: &Request) -> Option<usize> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Waits for one of the few places of requests with large bodies, if it may be one of those.
+async fn place(state: &State, length: Option<usize>) -> Option<SemaphorePermit<'_>> {
+    if length.is_some_and(|length| length <= SMALL) {
+        return None;
+    }
+    // Nobody closes them.
+    state.large.acquire().await.ok()
 }
 
 /// The body of a request, which is to be a JSON object.

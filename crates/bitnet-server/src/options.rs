@@ -15,6 +15,8 @@ const CHOICES: usize = 128;
 /// Stop strings at most, and bytes of all of them.
 const STOPS: usize = 64;
 const STOP_BYTES: usize = 64 << 10;
+/// Stages of sampling at most: each twice.
+const STAGES: usize = 18;
 /// Alternatives to a token at most.
 const TOP_LOGPROBS: usize = 20;
 /// How far logits can be moved, as OpenAI has it; more makes a token certain or impossible.
@@ -151,12 +153,17 @@ fn wrong(param: &str, why: impl std::fmt::Display) -> ApiError {
 }
 
 impl Options {
-    /// Whether the text may be anything.
-    pub(crate) fn is_free(&self) -> bool {
+    /// The field that says what the text must be, if one does.
+    pub(crate) fn bound_by(&self) -> Option<&'static str> {
         let format = self.response_format.as_ref();
-        format.is_none_or(|format| matches!(format, Format::Text))
-            && self.json_schema.is_none()
-            && self.grammar.as_deref().is_none_or(str::is_empty)
+        let has_format = format.is_some_and(|format| !matches!(format, Format::Text));
+        let has_grammar = self.grammar.as_deref().is_some_and(|grammar| !grammar.is_empty());
+        let all = [
+            ("response_format", has_format),
+            ("json_schema", self.json_schema.is_some()),
+            ("grammar", has_grammar),
+        ];
+        all.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
     }
 
     /// How many texts are wanted.
@@ -258,6 +265,9 @@ impl Options {
         let last = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
         let samplers = match self.samplers {
             None => d.samplers,
+            Some(names) if names.len() > STAGES => {
+                return Err(wrong("samplers", format!("there may be {STAGES}")));
+            }
             Some(names) => {
                 let stages = names.iter().map(|name| name.parse());
                 stages.collect::<Result<_, String>>().map_err(|why| wrong("samplers", why))?
@@ -270,7 +280,15 @@ impl Options {
         if let Some(n) = self.dry_penalty_last_n {
             dry.last_n = usize::try_from(n).ok();
         }
-        dry.breakers = self.dry_sequence_breakers.unwrap_or(dry.breakers);
+        if let Some(breakers) = self.dry_sequence_breakers {
+            if breakers.len() > STOPS
+                || breakers.iter().map(String::len).sum::<usize>() > STOP_BYTES
+            {
+                let what = format!("there may be {STOPS} of {STOP_BYTES} bytes together");
+                return Err(wrong("dry_sequence_breakers", what));
+            }
+            dry.breakers = breakers;
+        }
         let mut logit_bias = d.logit_bias;
         logit_bias.extend(biases(self.logit_bias)?);
         Ok(Sampling {

@@ -89,6 +89,7 @@ async fn ask(
     let tool = |tool: &Value| json!({ "type": "function", "function": tool });
     let tools: Vec<_> = fields.tools.iter().flatten().filter(is_function).map(tool).collect();
     ours.insert("tools".to_owned(), json!(tools));
+    ours.remove("n");
     let ours = Value::Object(ours);
     let tools = Tools::of(&ours)?;
     let said = said.iter().map(|(place, message)| (place.clone(), message));
@@ -127,8 +128,20 @@ fn take(item: &Value, last: Option<&mut (String, Value)>) -> Result<Option<Value
     }
 }
 
+/// Names of fields, in `chat/completions` and here.
+const NAMES: [(&str, &str); 4] = [
+    ("messages", "input"),
+    ("max_tokens", "max_output_tokens"),
+    ("response_format.json_schema", "text.format"),
+    ("response_format", "text.format"),
+];
+
 /// Answers a conversation.
 pub(crate) async fn create(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
+    answer(state, body).await.map_err(|error| error.renamed(&NAMES))
+}
+
+async fn answer(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let model = state.takes_requests()?;
     let fields: Fields = options::read(&body)?;
     let asked = ask(&state, model, (&fields, &body)).await?;
@@ -211,12 +224,14 @@ struct Stream {
     message: String,
     /// Bytes of the text that have gone out.
     sent: usize,
+    /// Whether the message has begun.
+    begun: bool,
 }
 
 impl Stream {
     fn new(head: Value, tools: Tools) -> Stream {
         let message = id::new("msg_");
-        Stream { head, tools, count: 0, output: Vec::new(), message, sent: 0 }
+        Stream { head, tools, count: 0, output: Vec::new(), message, sent: 0, begun: false }
     }
 
     async fn event(&mut self, name: &str, mut value: Value, to: &Events) -> Result<(), Gone> {
@@ -252,15 +267,20 @@ impl Stream {
         if text.is_empty() {
             return Ok(());
         }
-        if self.sent == 0 {
-            let added = json!({ "output_index": 0, "item": message(&self.message, None) });
-            self.event("response.output_item.added", added, events).await?;
-            let added = self.of_text(json!({ "part": part("") }));
-            self.event("response.content_part.added", added, events).await?;
-        }
+        self.begin(events).await?;
         self.sent += text.len();
         let delta = self.of_text(json!({ "delta": text, "logprobs": [] }));
         self.event("response.output_text.delta", delta, events).await
+    }
+
+    async fn begin(&mut self, events: &Events) -> Result<(), Gone> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        let added = json!({ "output_index": 0, "item": message(&self.message, None) });
+        self.event("response.output_item.added", added, events).await?;
+        let added = self.of_text(json!({ "part": part("") }));
+        self.event("response.content_part.added", added, events).await
     }
 
     /// Something of the text of the message.
@@ -276,7 +296,11 @@ impl Stream {
         let (said, calls) = self.tools.parse(&answer.text);
         let rest = said.get(self.sent..).unwrap_or_default().to_owned();
         self.say(&rest, events).await?;
-        if self.sent > 0 {
+        if calls.is_empty() {
+            // There is one, even if it is empty.
+            self.begin(events).await?;
+        }
+        if self.begun {
             let done = self.of_text(json!({ "text": said, "logprobs": [] }));
             self.event("response.output_text.done", done, events).await?;
             let done = self.of_text(json!({ "part": part(&said) }));

@@ -17,6 +17,8 @@ use crate::worker::{Command, Piece, Pulse};
 
 /// How many read prompts and prepare constraints at the same time.
 const TURNS: usize = 2;
+/// Requests with large bodies at the same time.
+const LARGE: usize = 4;
 /// The template of models that have none.
 const PLAIN: &str = "plain";
 
@@ -32,6 +34,8 @@ pub(crate) struct State {
     /// Turns to read prompts and to prepare constraints, which can take a while: all that is left of
     /// the processors is for those.
     turns: Semaphore,
+    /// A place for each request with a large body, which takes many times its size once it is read.
+    pub(crate) large: Semaphore,
     draining: AtomicBool,
     /// Whether only this machine can ask.
     pub(crate) loopback: bool,
@@ -97,6 +101,7 @@ impl State {
             metrics,
             pulse,
             turns: Semaphore::new(TURNS),
+            large: Semaphore::new(LARGE),
             draining: AtomicBool::new(false),
             loopback,
         }
@@ -168,7 +173,7 @@ impl State {
         })
     }
 
-    /// Begins to generate texts.
+    /// Begins to generate texts, whose requests have been checked.
     pub(crate) async fn generate(
         &self,
         requests: Vec<Request>,
@@ -177,9 +182,6 @@ impl State {
         let model = self.takes_requests()?;
         let mut texts = Vec::with_capacity(requests.len());
         let deadline = time::Instant::now() + self.config.timeout;
-        for request in &requests {
-            request.check(&model.engine, model.context)?;
-        }
         for (mut request, place) in requests.into_iter().zip(places) {
             let constraint = match request.constraint.take() {
                 None => None,
@@ -214,6 +216,11 @@ impl State {
 }
 
 impl Model {
+    /// Whether a request would be taken.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), ApiError> {
+        Ok(request.check(&self.engine, self.context)?)
+    }
+
     pub(crate) fn tokenizer(&self) -> Result<&Tokenizer, ApiError> {
         Ok(self.engine.tokenizer()?)
     }

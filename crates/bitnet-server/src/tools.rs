@@ -118,22 +118,29 @@ impl Tools {
 
     /// What the text must be, where a call is required.
     pub(crate) fn constraint(&self) -> Option<Constraint> {
-        let call = |tool: &Value| {
-            let (name, parameters) = function(tool);
+        // Parameters are schemas of their own, whose references begin at their root.
+        let mut roots = Map::new();
+        let mut call = |tool: &Value| {
+            let (name, mut parameters) = function(tool);
+            let root = format!("function{}", roots.len());
+            rebase(&mut parameters, &format!("#/$defs/{root}"));
+            let arguments = json!({ "$ref": format!("#/$defs/{root}") });
+            roots.insert(root, parameters);
             json!({
                 "type": "object",
-                "properties": { "name": { "const": name }, "arguments": parameters },
+                "properties": { "name": { "const": name }, "arguments": arguments },
                 "required": ["name", "arguments"],
                 "additionalProperties": false,
             })
         };
         let mut schema = match &self.choice {
             Choice::Auto | Choice::Nothing => return None,
-            Choice::Any => json!({ "anyOf": self.all.iter().map(call).collect::<Vec<_>>() }),
+            Choice::Any => json!({ "anyOf": self.all.iter().map(&mut call).collect::<Vec<_>>() }),
             Choice::One(name) => call(self.named(name)?),
         };
         // Nobody reads it: small models lose their way in white space.
         schema["x-guidance"] = json!({ "whitespace_flexible": false });
+        schema["$defs"] = Value::Object(roots);
         Some(Constraint::JsonSchema(schema))
     }
 
@@ -147,15 +154,10 @@ impl Tools {
         if !self.is_there() {
             return (text.to_owned(), Vec::new());
         }
-        let (said, mut calls) = match text.split_once(MARKS.0) {
-            Some((said, rest)) => {
-                let calls = rest.split(MARKS.0).filter_map(|part| {
-                    let json = part.split_once(MARKS.1).map_or(part, |(json, _)| json);
-                    self.call(&serde_json::from_str(json.trim()).ok()?)
-                });
-                (said.trim_end(), calls.collect())
-            }
-            None => ("", self.bare(text.trim())),
+        // A text that is bound to be a call has marks in its strings only.
+        let (said, mut calls) = match text.contains(MARKS.0) && !self.is_required() {
+            true => self.marked(text),
+            false => (String::new(), self.bare(text.trim())),
         };
         if calls.is_empty() {
             return (text.to_owned(), calls);
@@ -163,7 +165,31 @@ impl Tools {
         if !self.parallel {
             calls.truncate(1);
         }
-        (said.to_owned(), calls)
+        (said, calls)
+    }
+
+    /// Calls between marks, and the text around them. What is no call between marks stays text.
+    fn marked(&self, text: &str) -> (String, Vec<Call>) {
+        let (mut said, mut calls, mut rest) = (String::new(), Vec::new(), text);
+        while let Some((before, after)) = rest.split_once(MARKS.0) {
+            said.push_str(before);
+            let mut values = serde_json::Deserializer::from_str(after).into_iter::<Value>();
+            let call = values.next().and_then(|value| self.call(&value.ok()?));
+            rest = match call {
+                Some(call) => {
+                    calls.push(call);
+                    let after = after[values.byte_offset()..].trim_start();
+                    after.strip_prefix(MARKS.1).unwrap_or(after)
+                }
+                None => {
+                    said.push_str(MARKS.0);
+                    after
+                }
+            };
+        }
+        said.push_str(rest);
+        said.truncate(said.trim_end().len());
+        (said, calls)
     }
 
     /// Calls of a text that is nothing but them: an object, an array of some, or one after another.
@@ -218,6 +244,24 @@ impl Tools {
     }
 }
 
+/// Has the references of a schema begin elsewhere than at the root.
+fn rebase(schema: &mut Value, root: &str) {
+    match schema {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(to) if name == "$ref" && to.starts_with('#') => {
+                        *to = format!("{root}{}", &to[1..]);
+                    }
+                    value => rebase(value, root),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| rebase(value, root)),
+        _ => {}
+    }
+}
+
 /// The name and the parameters of a function.
 fn function(tool: &Value) -> (&str, Value) {
     let function = tool.get("function").unwrap_or(tool);
@@ -225,4 +269,70 @@ fn function(tool: &Value) -> (&str, Value) {
     let parameters = function.get("parameters").or_else(|| function.get("input_schema"));
     let parameters = parameters.filter(|it| it.is_object()).cloned();
     (name, parameters.unwrap_or_else(|| json!({ "type": "object" })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dice() -> Vec<Value> {
+        vec![json!({ "type": "function", "function": { "name": "dice" } })]
+    }
+
+    #[test]
+    fn calls_are_found_and_nothing_is_lost() {
+        let tools = Tools::new(dice(), Choice::Auto, true).unwrap();
+        let call = |arguments: &str| Call { name: "dice".into(), arguments: arguments.into() };
+        let one = r#"{"name": "dice", "arguments": {"n": 3}}"#;
+        for (text, said, calls) in [
+            ("a tale", "a tale", vec![]),
+            (one, "", vec![call(r#"{"n":3}"#)]),
+            (&format!("[{one}, {one}]"), "", vec![call(r#"{"n":3}"#), call(r#"{"n":3}"#)]),
+            (&format!("Well. <tool_call>{one}</tool_call>"), "Well.", vec![call(r#"{"n":3}"#)]),
+            (&format!("<tool_call>{one}</tool_call> Done."), " Done.", vec![call(r#"{"n":3}"#)]),
+            (
+                &format!("<tool_call>\n{one}\n</tool_call>\n<tool_call>{one}"),
+                "",
+                vec![call(r#"{"n":3}"#); 2],
+            ),
+            ("<tool_call>a king</tool_call>", "<tool_call>a king</tool_call>", vec![]),
+            (
+                r#"{"name": "cards", "arguments": {}}"#,
+                r#"{"name": "cards", "arguments": {}}"#,
+                vec![],
+            ),
+            ("{\"a\": ", "{\"a\": ", vec![]),
+            (
+                r#"<tool_call>{"name": "dice", "arguments": {"s": "</tool_call>"}}</tool_call>"#,
+                "",
+                vec![call(r#"{"s":"</tool_call>"}"#)],
+            ),
+        ] {
+            assert_eq!(tools.parse(text), (said.to_owned(), calls), "{text}");
+        }
+        let required = Tools::new(dice(), Choice::Any, true).unwrap();
+        let marked = r#"{"name": "dice", "arguments": {"s": "<tool_call>"}}"#;
+        assert_eq!(required.parse(marked).1, [call(r#"{"s":"<tool_call>"}"#)]);
+        let single = Tools::new(dice(), Choice::Auto, false).unwrap();
+        assert_eq!(single.parse(&format!("{one}{one}")).1.len(), 1);
+    }
+
+    /// What has gone out stays, whatever comes.
+    #[test]
+    fn what_is_certain_stays() {
+        let tools = Tools::new(dice(), Choice::Auto, true).unwrap();
+        for text in [
+            "A king said <b> and <tool_call>{\"name\": \"dice\"}</tool_call> after.",
+            "  {\"name\": \"dice\"}",
+            "no <tool_call> at all <tool_",
+        ] {
+            let (said, _) = tools.parse(text);
+            let mut sent = 0;
+            for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
+                let certain = tools.certain(&text[..end]);
+                sent = sent.max(certain);
+                assert_eq!(said[..sent], text[..sent], "{text}");
+            }
+        }
+    }
 }

@@ -13,6 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
+/// Tokens of texts whose embeddings are wanted that are run beside a step, at most: what the others wait for.
+const BESIDE: usize = 32;
+
 /// What the thread is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -212,7 +215,9 @@ impl<'a> Worker<'a> {
     fn embed(&mut self) {
         let Some(mut wanted) = self.embeddings.pop_front() else { return };
         match self.run_some(&mut wanted) {
-            Ok(()) if wanted.done.len() < wanted.texts.len() => self.embeddings.push_front(wanted),
+            // All have their turn, text by text.
+            Ok(()) if wanted.run > 0 => self.embeddings.push_front(wanted),
+            Ok(()) if wanted.done.len() < wanted.texts.len() => self.embeddings.push_back(wanted),
             // Who is not there any more need not know.
             Ok(()) => drop(wanted.answer.send(Ok(wanted.done))),
             Err(error) => drop(wanted.answer.send(Err(error))),
@@ -229,7 +234,8 @@ impl<'a> Worker<'a> {
             session.truncate(0, 0);
         }
         let rest = &text[wanted.run..];
-        let piece = &rest[..rest.len().min(self.capacity.chunk)];
+        let most = if self.scheduler.is_idle() { self.capacity.chunk } else { BESIDE };
+        let piece = &rest[..rest.len().min(most)];
         self.metrics.prompt_tokens.add(piece.len());
         let embedding = session.embed(0, piece)?;
         wanted.run += piece.len();

@@ -180,6 +180,17 @@ fn answers_are_bound() {
         );
         fits(&call["function"]["arguments"]);
     }
+    // Definitions of its own.
+    let parameters = json!({
+        "type": "object", "properties": { "dice": { "$ref": "#/$defs/Dice" } }, "required": ["dice"],
+        "additionalProperties": false, "$defs": { "Dice": schema },
+    });
+    let tools =
+        json!([{ "type": "function", "function": { "name": "dice", "parameters": parameters } }]);
+    let answer = ask(json!({ "tools": tools, "tool_choice": "required" }));
+    let call = &answer["choices"][0]["message"]["tool_calls"][0]["function"];
+    let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
+    assert!(arguments["dice"]["n"].is_i64(), "{arguments}");
     let tools = json!([{ "name": "dice", "input_schema": schema }]);
     let body = json!({ "messages": [{ "role": "user", "content": ONCE }], "max_tokens": 80, "tools": tools,
         "tool_choice": { "type": "tool", "name": "dice" } });

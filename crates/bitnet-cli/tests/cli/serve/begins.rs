@@ -22,6 +22,8 @@ fn flags_that_cannot_be_are_refused() {
     refused(&["--port", "0", "--parallel", "0"], 2, "sequences");
     refused(&["--port", "0", "--timeout", "0"], 2, "--timeout");
     refused(&["--port", "0", "--temp", "warm"], 2, "--temp");
+    refused(&["--port", "0", "--max-queue", "18446744073709551615"], 2, "--max-queue");
+    refused(&["--port", "0", "--chat-template", "/no/such/file.jinja"], 2, "/no/such/file.jinja");
 }
 
 #[test]
@@ -29,9 +31,10 @@ fn who_can_ask_is_said() {
     let server = Server::listening(&["--host", "0.0.0.0"], "none");
     assert!(server.line("note: ").contains("--api-key"));
     let keys = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(keys.path(), "sesame\n\nopen\n").unwrap();
+    std::fs::write(keys.path(), "sesame\n\nopen\nschlüssel\n").unwrap();
     let server = Server::start(&["--api-key-file", keys.path().to_str().unwrap()]);
     assert_eq!(server.ask("GET /v1/models", &["x-api-key: open"], b"").status, 200);
+    assert_eq!(server.ask("GET /v1/models", &["authorization: Bearer schlüssel"], b"").status, 200);
     assert_eq!(server.ask("GET /v1/models", &["x-api-key: "], b"").status, 401);
     assert_eq!(server.get("/v1/models").status, 401);
 }

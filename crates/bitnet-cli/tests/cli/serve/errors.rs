@@ -84,7 +84,8 @@ fn fields(seen: &mut Seen) {
     wrong("max_tokens", &[json!(-3), json!("many")]);
     wrong("stop", &[json!([""]), json!(vec!["x"; 65]), json!(3)]);
     wrong("logit_bias", &[json!({ "king": 1 }), json!([[1, true]]), json!(7)]);
-    wrong("samplers", &[json!(["top_k", "luck"])]);
+    wrong("samplers", &[json!(["top_k", "luck"]), json!(vec!["top_k"; 19])]);
+    wrong("dry_sequence_breakers", &[json!(vec!["a"; 65]), json!(["a".repeat(65 << 10)])]);
     wrong("seed", &[json!("seven")]);
     wrong("stream", &[json!("yes")]);
     wrong("top_logprobs", &[json!("all")]);
@@ -125,7 +126,7 @@ fn fields(seen: &mut Seen) {
     ] {
         let answer = chat(name, value);
         assert_eq!(answer.status, 400);
-        seen.see(&answer, "invalid_constraint", Value::Null);
+        seen.see(&answer, "invalid_constraint", json!(name));
     }
     let prompt = |prompt: Value| server.post("/v1/completions", &json!({ "prompt": prompt }));
     seen.see(&prompt(json!([5000])), "invalid_token", json!("prompt"));
@@ -137,6 +138,14 @@ fn fields(seen: &mut Seen) {
     let body = json!({ "input": "a", "previous_response_id": "resp_1" });
     let answer = server.post("/v1/responses", &body);
     seen.see(&answer, "invalid_value", json!("previous_response_id"));
+    let body = json!({ "input": "a", "max_output_tokens": -7 });
+    let answer = server.post("/v1/responses", &body);
+    seen.see(&answer, "invalid_value", json!("max_output_tokens"));
+    seen.see(
+        &server.get("/slots?fail_on_no_slot=1&fail_on_no_slot=0"),
+        "invalid_value",
+        Value::Null,
+    );
     seen.see(&server.get("/v1/models/other"), "model_not_found", json!("model"));
     let answer = server.post("/detokenize", &json!({ "tokens": [2048] }));
     seen.see(&answer, "invalid_token", json!("tokens"));

@@ -75,10 +75,9 @@ fn who_goes_away_ends_what_was_done_for_them() {
 fn who_reads_slowly_holds_nobody_up() {
     let server = Server::start(&["--parallel", "4", "--client-timeout", "2"]);
     // More than what lies on the way can hold: log-probabilities of many tokens.
-    let mut body = long();
-    body["n"] = 4.into();
-    body["logprobs"] = 20.into();
-    let mut slow: Vec<_> = (0..4).map(|_| server.stream("/v1/completions", &body)).collect();
+    let body = json!({ "messages": [{ "role": "user", "content": ONCE }], "ignore_eos": true, "max_tokens": 450,
+        "stream": true, "n": 8, "logprobs": true, "top_logprobs": 20 });
+    let mut slow: Vec<_> = (0..2).map(|_| server.stream("/v1/chat/completions", &body)).collect();
     for stream in &mut slow {
         stream.next().unwrap();
     }
@@ -87,6 +86,11 @@ fn who_reads_slowly_holds_nobody_up() {
         server.post("/v1/completions", &json!({ "prompt": ONCE, "max_tokens": 8 })).ok();
     }
     server.wait_for("requests_running", "", 0.0);
+    // These are too late: there is no more for them, and it does not look like the end.
+    thread::sleep(Duration::from_secs(4));
+    for mut stream in slow {
+        assert_ne!(stream.rest().last().map(String::as_str), Some("[DONE]"));
+    }
     // Who reads slowly but reads has all of it.
     let mut patient = server.stream("/v1/completions", &long());
     let mut pieces = 0;

@@ -115,6 +115,12 @@ fn events_have_their_order() {
     let text: String =
         values(&lines).iter().filter_map(|it| it["delta"]["text"].as_str()).collect();
     assert_eq!(text, STORY);
+    // Nothing is said, in a block.
+    let mut nothing = body.clone();
+    nothing["stop_sequences"] = json!([" there"]);
+    let events = values(&server.stream("/v1/messages", &nothing).rest());
+    assert_eq!(events[1]["content_block"], json!({ "type": "text", "text": "" }));
+    assert_eq!(events[3]["delta"]["stop_sequence"], " there");
     let body = json!({ "input": ONCE, "max_output_tokens": 8, "temperature": 0, "stream": true });
     let lines = server.stream("/v1/responses", &body).rest();
     assert_eq!(
