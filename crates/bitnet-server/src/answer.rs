@@ -92,7 +92,6 @@ async fn whole(text: &mut Text) -> Result<Answer, ApiError> {
         match text.next().await? {
             Piece::Token(token) => part.push(token),
             Piece::End(end) => return Ok(part.end(&end)),
-            Piece::Failed(error) => return Err(error.into()),
         }
     }
 }
@@ -107,11 +106,12 @@ pub(crate) async fn all(mut texts: Vec<Text>) -> Result<Vec<Answer>, ApiError> {
 }
 
 /// Where the events of a stream go.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Events {
     to: mpsc::Sender<SseEvent>,
     /// How long a reader may take for one.
     patience: Duration,
+    state: Arc<State>,
 }
 
 impl Events {
@@ -123,6 +123,19 @@ impl Events {
     /// Sends data with a name.
     pub(crate) async fn named(&self, name: &str, value: &Value) -> Result<(), Gone> {
         self.send(SseEvent::default().event(name).data(value.to_string())).await
+    }
+
+    /// Says why there is no more.
+    pub(crate) async fn error(&self, error: &ApiError) -> Result<(), Gone> {
+        self.failed(error);
+        self.data(&error.body()).await
+    }
+
+    /// Has the server's own lines tell of an error.
+    pub(crate) fn failed(&self, error: &ApiError) {
+        if error.status.is_server_error() {
+            self.state.log.failed(error.code, &error.message);
+        }
     }
 
     /// Says that there is no more.
@@ -154,7 +167,7 @@ pub(crate) struct Gone;
 /// before that has a status, and a server that dies before it can be told from one that answers; but not
 /// later than a sign of life is due.
 pub(crate) async fn stream<F>(
-    state: &State,
+    state: &Arc<State>,
     mut texts: Vec<Text>,
     work: impl FnOnce(Vec<Text>, Events) -> F,
 ) -> Result<Response, ApiError>
@@ -166,7 +179,8 @@ where
         began?;
     }
     let (sender, receiver) = mpsc::channel(EVENTS);
-    let events = Events { to: sender.clone(), patience: state.config.client_timeout };
+    let patience = state.config.client_timeout;
+    let events = Events { to: sender.clone(), patience, state: Arc::clone(state) };
     let is_whole = Arc::new(AtomicBool::new(false));
     let (work, ended) = (work(texts, events), Arc::clone(&is_whole));
     // Who does not read on drops the receiver, and with that ends the work.

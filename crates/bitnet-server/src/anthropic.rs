@@ -50,7 +50,7 @@ struct ToolChoice {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
-    disable_parallel_tool_use: bool,
+    disable_parallel_tool_use: Option<bool>,
 }
 
 fn wrong(param: &str, why: &str) -> ApiError {
@@ -97,7 +97,10 @@ fn read(body: &Value) -> Result<Said, ApiError> {
     ours.remove("tool_choice");
     ours.remove("n");
     if let Some(choice) = fields.tool_choice {
-        ours.insert("parallel_tool_calls".to_owned(), json!(!choice.disable_parallel_tool_use));
+        ours.insert(
+            "parallel_tool_calls".to_owned(),
+            json!(!choice.disable_parallel_tool_use.unwrap_or(false)),
+        );
         let choice = match choice.kind.as_str() {
             "auto" | "none" => json!(choice.kind),
             "any" => json!("required"),
@@ -192,7 +195,7 @@ async fn answer(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
 pub(crate) async fn count(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let model = state.model()?;
     let Said { conversation, .. } = read(&body)?;
-    let prompt = state.think(|| model.render(&conversation)).await?;
+    let prompt = state.think_with_place(|| model.render(&conversation)).await??;
     Ok(Json(json!({ "input_tokens": prompt.len() })).into_response())
 }
 
@@ -265,7 +268,6 @@ impl Stream {
                     self.say(&part.text[self.sent..certain], &events).await?;
                 }
                 Ok(Piece::End(end)) => return self.end(part, &end, &events).await,
-                Ok(Piece::Failed(error)) => return fail(&error.into(), &events).await,
                 Err(error) => return fail(&error, &events).await,
             }
         }
@@ -336,5 +338,6 @@ impl Stream {
 }
 
 async fn fail(error: &ApiError, events: &Events) -> Result<(), Gone> {
+    events.failed(error);
     events.named("error", &error.anthropic_body()).await
 }

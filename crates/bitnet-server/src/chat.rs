@@ -8,14 +8,13 @@ use bitnet_inference::chat::Conversation;
 use bitnet_inference::{End, Finish, LogProbabilities, Request, Token, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answer::{self, Answer, Events, Gone, Head, Part};
 use crate::error::ApiError;
 use crate::id;
 use crate::messages;
 use crate::options::{self, Options, StreamOptions};
-use crate::state::{Model, State, Text};
+use crate::state::{Model, Place, State, Text};
 use crate::tools::{Call, Tools};
 use crate::worker::Piece;
 
@@ -41,7 +40,7 @@ struct Fields {
 pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) tools: Tools,
-    places: Vec<OwnedSemaphorePermit>,
+    places: Vec<Place>,
     /// The field that says what the text must be.
     bound_by: Option<&'static str>,
 }
@@ -54,7 +53,8 @@ pub(crate) async fn ask(
 ) -> Result<Asked, ApiError> {
     let options: Options = options::read(body)?;
     let places = state.places(options.choices()?)?;
-    let prompt = state.think(|| model.render(conversation)).await?;
+    let prompt = state.think(|| model.render(conversation)).await;
+    let prompt = prompt.map_err(|error| error.of("messages", None))?;
     let mut bound_by = options.bound_by();
     let mut request = options.request(prompt, &state.config)?;
     if let Some(constraint) = tools.constraint() {
@@ -202,7 +202,7 @@ impl Stream {
         for ended in futures_util::future::join_all(running).await {
             match ended? {
                 Ok(usage) => usages.push(usage),
-                Err(error) => return events.data(&error.body()).await,
+                Err(error) => return events.error(&error).await,
             }
         }
         if self.usage {
@@ -230,7 +230,6 @@ impl Stream {
                     self.end(choice, &end, events).await?;
                     return Ok(Ok(usage));
                 }
-                Ok(Piece::Failed(error)) => return Ok(Err(error.into())),
                 Err(error) => return Ok(Err(error)),
             }
         }

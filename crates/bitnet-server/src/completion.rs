@@ -46,7 +46,7 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     let logprobs = wanted.map(|n| options::top_logprobs(Some(n), "n_probs")).transpose()?;
     let named = |error: ApiError| error.of("prompt", options.bound_by());
     let places = state.places(1)?;
-    let prompts = state.think(|| fields.prompt.tokens(model)).await?;
+    let prompts = state.think(|| fields.prompt.tokens(model)).await.map_err(named)?;
     let mut requests = Vec::with_capacity(1);
     for prompt in prompts {
         let request = options.clone().request(prompt, &state.config)?;
@@ -111,7 +111,7 @@ async fn stream(
     let Some(text) = texts.first_mut() else { return Ok(()) };
     let mut part = Part::default();
     loop {
-        let error = match events.next(text).await? {
+        match events.next(text).await? {
             Ok(Piece::Token(token)) => {
                 let mut piece = ask.piece(&token.text, &[token.token]);
                 if let (Some(logprobs), Ok(model)) = (&token.logprobs, state.model())
@@ -122,15 +122,12 @@ async fn stream(
                 }
                 events.data(&piece).await?;
                 part.push(token);
-                continue;
             }
             Ok(Piece::End(end)) => {
                 let answer = part.end(&end);
                 return events.data(&ask.last(&answer, &end.text, &[])).await;
             }
-            Ok(Piece::Failed(error)) => error.into(),
-            Err(error) => error,
-        };
-        return events.data(&error.body()).await;
+            Err(error) => return events.error(&error).await,
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use bitnet_inference::tokenizer::Tokenizer;
 use bitnet_inference::{LogProbabilities, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,8 +19,6 @@ use crate::worker::Piece;
 const OBJECT: &str = "text_completion";
 /// Prompts of a request at most.
 const PROMPTS: usize = 128;
-/// Alternatives to a token at most.
-const TOP: i64 = 20;
 
 /// Fields that the others do not have.
 #[derive(Debug, Deserialize)]
@@ -63,7 +60,10 @@ impl Prompts {
 
     /// The tokens of each.
     pub(crate) fn tokens(self, model: &Model) -> Result<Vec<Vec<u32>>, ApiError> {
-        let encode = |text: &str| model.engine.encode(text).map_err(ApiError::from);
+        let encode = |text: &str| {
+            model.may_fit(text.len())?;
+            model.engine.encode(text).map_err(ApiError::from)
+        };
         match self {
             Prompts::Text(text) => Ok(vec![encode(&text)?]),
             Prompts::Texts(texts) => texts.iter().map(|text| encode(text)).collect(),
@@ -96,14 +96,11 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
     if !(1..=PROMPTS).contains(&given) {
         return Err(wrong("prompt", &format!("there may be 1 to {PROMPTS}")));
     }
-    let logprobs = match fields.logprobs {
-        None => None,
-        Some(top) if top > TOP => return Err(wrong("logprobs", &format!("{TOP} at most"))),
-        Some(_) => Some(options::top_logprobs(fields.logprobs, "logprobs")?),
-    };
+    let logprobs = fields.logprobs.map(|n| options::top_logprobs(Some(n), "logprobs"));
+    let logprobs = logprobs.transpose()?;
     let named = |error: ApiError| error.of("prompt", options.bound_by());
     let places = state.places(given * n)?;
-    let prompts = state.think(|| fields.prompt.tokens(model)).await?;
+    let prompts = state.think(|| fields.prompt.tokens(model)).await.map_err(named)?;
     let echoed: Vec<String> = match echo {
         true => {
             let tokenizer = model.tokenizer()?;
@@ -131,7 +128,7 @@ pub(crate) async fn complete(state: Arc<State>, body: Value) -> Result<Response,
         json!({
             "index": index, "text": format!("{echoed}{}", answer.text),
             "finish_reason": answer.finish.name(),
-            "logprobs": logprobs_of(model, &answer.logprobs, 0),
+            "logprobs": logprobs_of(model, &answer.logprobs, &mut Offsets::default()),
         })
     });
     let mut object = head.object(OBJECT, choices.collect());
@@ -153,25 +150,61 @@ fn usage(answers: &[&Answer], n: usize) -> Value {
     all
 }
 
+/// Where tokens begin in a text, in characters: those that begin within one begin where it does.
+#[derive(Debug, Default)]
+struct Offsets {
+    characters: usize,
+    /// Of a character that is not whole.
+    pending: Vec<u8>,
+}
+
+impl Offsets {
+    /// Where a token begins that has these bytes.
+    fn push(&mut self, bytes: &[u8]) -> usize {
+        let begin = self.characters;
+        self.pending.extend_from_slice(bytes);
+        let mut used = 0;
+        for chunk in self.pending.utf8_chunks() {
+            self.characters += chunk.valid().chars().count();
+            used += chunk.valid().len();
+            // What could still become a character waits; anything else is shown as one.
+            let rest = &self.pending[used..];
+            let is_end = chunk.invalid().len() == rest.len();
+            let may_grow = str::from_utf8(rest).is_err_and(|why| why.error_len().is_none());
+            if chunk.invalid().is_empty() || is_end && may_grow {
+                break;
+            }
+            self.characters += 1;
+            used += chunk.invalid().len();
+        }
+        self.pending.drain(..used);
+        begin
+    }
+}
+
 /// Log-probabilities, as this interface has them.
-fn logprobs_of(model: &Model, all: &[(u32, LogProbabilities)], mut offset: usize) -> Value {
+fn logprobs_of(model: &Model, all: &[(u32, LogProbabilities)], offsets: &mut Offsets) -> Value {
     let (Ok(tokenizer), [_, ..]) = (model.tokenizer(), all) else { return Value::Null };
-    let text = |tokenizer: &Tokenizer, id: u32| {
-        String::from_utf8_lossy(tokenizer.bytes(id).unwrap_or_default()).into_owned()
+    let bytes = |id: u32| tokenizer.bytes(id).unwrap_or_default();
+    // Tokens that are no text by themselves have names that are not all the same.
+    let text = |id: u32| match str::from_utf8(bytes(id)) {
+        Ok(text) => text.to_owned(),
+        Err(_) => {
+            let codes = bytes(id).iter().map(|byte| format!("\\x{byte:02x}"));
+            format!("bytes:{}", codes.collect::<String>())
+        }
     };
-    let (mut tokens, mut values, mut tops, mut offsets) =
+    let (mut tokens, mut values, mut tops, mut begins) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (token, logprobs) in all {
-        let top = logprobs.top.iter().map(|&(id, value)| (text(tokenizer, id), value.into()));
+        let top = logprobs.top.iter().map(|&(id, value)| (text(id), value.into()));
         tops.push(Value::Object(top.collect()));
-        offsets.push(offset);
-        let token = text(tokenizer, *token);
-        offset += token.chars().count();
-        tokens.push(token);
+        begins.push(offsets.push(bytes(*token)));
+        tokens.push(text(*token));
         values.push(logprobs.token);
     }
     json!({
-        "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets,
+        "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": begins,
     })
 }
 
@@ -194,7 +227,7 @@ impl Stream {
         for ended in futures_util::future::join_all(running).await {
             match ended? {
                 Ok(answer) => answers.push(answer),
-                Err(error) => return events.data(&error.body()).await,
+                Err(error) => return events.error(&error).await,
             }
         }
         if self.usage {
@@ -214,16 +247,15 @@ impl Stream {
         mut text: Text,
         events: &Events,
     ) -> Result<Result<Answer, ApiError>, Gone> {
-        let (mut part, mut offset) = (Part::default(), 0);
+        let (mut part, mut offsets) = (Part::default(), Offsets::default());
         loop {
             match events.next(&mut text).await? {
                 Ok(Piece::Token(token)) => {
                     let logprobs = token.logprobs.clone().map(|it| (token.token, it));
                     let logprobs = match self.state.model() {
-                        Ok(model) => logprobs_of(model, logprobs.as_slice(), offset),
+                        Ok(model) => logprobs_of(model, logprobs.as_slice(), &mut offsets),
                         Err(_) => Value::Null,
                     };
-                    offset += token.text.chars().count();
                     if !token.text.is_empty() || !logprobs.is_null() {
                         let chunk = self.chunk(index, &token.text, logprobs, Value::Null);
                         events.data(&chunk).await?;
@@ -235,7 +267,6 @@ impl Stream {
                     events.data(&self.chunk(index, &end.text, Value::Null, finish)).await?;
                     return Ok(Ok(part.end(&end)));
                 }
-                Ok(Piece::Failed(error)) => return Ok(Err(error.into())),
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -249,5 +280,20 @@ impl Stream {
             chunk["usage"] = Value::Null;
         }
         chunk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_count_characters() {
+        let mut offsets = Offsets::default();
+        let crown = "\u{1f451}".as_bytes();
+        let pieces = [b"a", &crown[..1], &crown[1..3], &crown[3..], b"b\xff", b"c"];
+        let begins = pieces.map(|piece| offsets.push(piece));
+        assert_eq!(begins, [0, 1, 1, 1, 2, 4]);
+        assert_eq!(offsets.push(b""), 5);
     }
 }

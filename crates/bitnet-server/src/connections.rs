@@ -19,7 +19,7 @@ use tokio_io_timeout::TimeoutStream;
 use crate::Config;
 
 /// Connections at the same time; others wait.
-const MOST: usize = 2048;
+const MOST: usize = 768;
 /// What to wait for where the system has no room for another connection.
 const FULL: Duration = Duration::from_millis(50);
 

@@ -50,7 +50,8 @@ pub(crate) async fn embed(state: Arc<State>, body: Value) -> Result<Response, Ap
         return Err(wrong("input", format!("there may be 1 to {TEXTS} texts")));
     }
     let _place = state.places(1)?;
-    let texts = state.think(|| fields.input.tokens(model)).await?;
+    let texts = state.think(|| fields.input.tokens(model)).await;
+    let texts = texts.map_err(|error| error.of("input", None))?;
     let (context, vocabulary) = (model.engine.context(), model.engine.vocabulary());
     for (index, tokens) in texts.iter().enumerate() {
         let name = format!("input[{index}]");

@@ -14,7 +14,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::error::ApiError;
 use crate::id;
-use crate::log::{Line, Log};
+use crate::log::Line;
 use crate::state::State;
 
 /// Names a request in answers and in what the server says.
@@ -81,6 +81,7 @@ fn is_here(host: &str) -> bool {
     let name = name(host);
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let name = name.to_ascii_lowercase();
+    let name = name.trim_end_matches('.');
     name == "localhost"
         || name.ends_with(".localhost")
         || address.is_ok_and(|address| address.is_loopback())
@@ -166,12 +167,7 @@ pub(crate) async fn account(
     let path = route.as_ref().map_or("-", MatchedPath::as_str);
     let error = response.extensions_mut().remove::<ApiError>();
     state.metrics.responded(response.status().as_u16());
-    // Those who watch the server ask all the time.
-    let log = match response.status().is_success() && is_watched(path) {
-        true => Log::Off,
-        false => state.config.log,
-    };
-    log.line(&Line {
+    let line = Line {
         method: method.as_str(),
         route: path,
         status: response.status().as_u16(),
@@ -180,7 +176,11 @@ pub(crate) async fn account(
         code: error.as_ref().and_then(|error| error.code),
         // Of errors that are not the client's: there is nothing of theirs in it.
         message: error.as_ref().filter(|e| e.status.is_server_error()).map(|e| &*e.message),
-    });
+    };
+    // Those who watch the server ask all the time.
+    if !(response.status().is_success() && is_watched(path)) {
+        state.log.line(&line);
+    }
     if let Some(error) = error.filter(|_| is_anthropic) {
         response = error.into_anthropic();
     }

@@ -141,7 +141,10 @@ async fn place(state: &State, length: Option<usize>) -> Option<SemaphorePermit<'
 async fn body(state: &State, request: Request) -> Result<Value, ApiError> {
     let bytes = collected(request, state.config.body_limit);
     let bytes = time::timeout(state.config.client_timeout, bytes).await;
-    parse(&bytes.map_err(|_| ApiError::slow("the body took longer than the server allows"))??)
+    let bytes =
+        bytes.map_err(|_| ApiError::slow("the body took longer than the server allows"))??;
+    state.has_place()?;
+    parse(&bytes)
 }
 
 /// The bytes of a body. Of one that is too large the rest is read as well, as long as that is not much more:

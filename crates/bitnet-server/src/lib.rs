@@ -38,6 +38,7 @@ mod worker;
 
 use connections::Connections;
 pub use log::Log;
+use log::Logger;
 use metrics::Metrics;
 use state::State;
 use worker::{Pulse, Worker};
@@ -123,7 +124,8 @@ where
     let (commands, asked) = mpsc::channel();
     let (metrics, pulse) = (Arc::new(Metrics::default()), Arc::new(Pulse::new()));
     let (capacity, shared) = (config.capacity, (Arc::clone(&metrics), Arc::clone(&pulse)));
-    let state = Arc::new(State::new(config, loopback, commands, shared));
+    let log = Logger::new(config.log).map_err(system("there is no thread for lines"))?;
+    let state = Arc::new(State::new(config, loopback, (commands, log), shared));
     let (failed, failure) = oneshot::channel();
     let engine_state = Arc::clone(&state);
     let work = move || {
@@ -169,6 +171,7 @@ where
     });
     // What still runs there is for nobody.
     runtime.shutdown_background();
+    state.log.flush();
     served
 }
 

@@ -135,30 +135,24 @@ pub(crate) async fn openapi(_: Arc<State>) -> Result<Response, ApiError> {
 #[derive(Debug, Deserialize)]
 struct Tokenize {
     content: String,
-    #[serde(default)]
-    add_special: bool,
-    #[serde(default = "yes")]
-    parse_special: bool,
-    #[serde(default)]
-    with_pieces: bool,
-}
-
-const fn yes() -> bool {
-    true
+    add_special: Option<bool>,
+    parse_special: Option<bool>,
+    with_pieces: Option<bool>,
 }
 
 /// `POST /tokenize`.
 pub(crate) async fn tokenize(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let tokenizer = state.model()?.tokenizer()?;
     let asked: Tokenize = options::read(&body)?;
-    let around = asked.add_special;
-    let special = Special { bos: around, suffix: around, parse: asked.parse_special };
-    let ids = state.think(|| tokenizer.encode(&asked.content, special)).await;
+    let around = asked.add_special.unwrap_or(false);
+    let parse = asked.parse_special.unwrap_or(true);
+    let special = Special { bos: around, suffix: around, parse };
+    let ids = state.think_with_place(|| tokenizer.encode(&asked.content, special)).await?;
     let piece = |&id: &u32| match tokenizer.piece(id).map(std::str::from_utf8) {
         Some(Ok(text)) => json!({ "id": id, "piece": text }),
         _ => json!({ "id": id, "piece": tokenizer.piece(id).unwrap_or_default() }),
     };
-    let tokens = match asked.with_pieces {
+    let tokens = match asked.with_pieces.unwrap_or(false) {
         true => ids.iter().map(piece).collect(),
         false => json!(ids),
     };
@@ -179,7 +173,9 @@ pub(crate) async fn detokenize(state: Arc<State>, body: Value) -> Result<Respons
         let what = format!("tokens: there is no token {id}: there are {vocabulary}");
         return Err(ApiError::invalid(what).code("invalid_token").param("tokens"));
     }
-    Ok(Json(json!({ "content": model.tokenizer()?.decode(&asked.tokens) })).into_response())
+    let tokenizer = model.tokenizer()?;
+    let text = state.think_with_place(|| tokenizer.decode(&asked.tokens)).await?;
+    Ok(Json(json!({ "content": text })).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -198,7 +194,7 @@ pub(crate) async fn apply_template(state: Arc<State>, body: Value) -> Result<Res
     let conversation =
         messages::conversation(messages::placed(&asked.messages), tools.told(), &variables)?;
     let (template, tokenizer) = (model.template()?, model.tokenizer()?);
-    let prompt = state.think(|| template.render(&conversation, tokenizer)).await;
+    let prompt = state.think_with_place(|| template.render(&conversation, tokenizer)).await?;
     let prompt = prompt.map_err(bitnet_inference::Error::from)?.text();
     Ok(Json(json!({ "prompt": prompt })).into_response())
 }

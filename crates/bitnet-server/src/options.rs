@@ -19,8 +19,8 @@ const STOP_BYTES: usize = 64 << 10;
 const STAGES: usize = 18;
 /// Alternatives to a token at most.
 const TOP_LOGPROBS: usize = 20;
-/// How far logits can be moved, as OpenAI has it; more makes a token certain or impossible.
-const CERTAIN: f32 = 100.0;
+/// How far logits can be moved, as OpenAI has it: a token that is moved down by as much never comes.
+const NEVER: f32 = 100.0;
 
 /// Fields that all interfaces know. Unknown ones are nobody's business.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -316,7 +316,7 @@ impl Options {
 
 fn biases(given: Option<Bias>) -> Result<Vec<(u32, f32)>, ApiError> {
     let certain = |bias: f32| match bias {
-        bias if bias <= -CERTAIN => f32::MIN,
+        bias if bias <= -NEVER => f32::MIN,
         bias => bias,
     };
     match given {

@@ -256,7 +256,6 @@ impl Stream {
                     self.say(&part.text[self.sent..certain], &events).await?;
                 }
                 Ok(Piece::End(end)) => return self.end(part, &end, &events).await,
-                Ok(Piece::Failed(error)) => return self.fail(&error.into(), &events).await,
                 Err(error) => return self.fail(&error, &events).await,
             }
         }
@@ -341,6 +340,7 @@ impl Stream {
     }
 
     async fn fail(&mut self, error: &ApiError, events: &Events) -> Result<(), Gone> {
+        events.failed(error);
         let mut response = self.head.clone();
         response["status"] = "failed".into();
         response["error"] =

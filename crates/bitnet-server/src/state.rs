@@ -12,11 +12,14 @@ use tokio::{task, time};
 
 use crate::Config;
 use crate::error::ApiError;
+use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::worker::{Command, Piece, Pulse};
 
 /// How many read prompts and prepare constraints at the same time.
 const TURNS: usize = 2;
+/// How much shorter tokens can be than the text that they were made of, at most: composed characters.
+const SHRINKS: usize = 4;
 /// Requests with large bodies at the same time.
 const LARGE: usize = 4;
 /// The template of models that have none.
@@ -27,6 +30,7 @@ pub(crate) struct State {
     pub(crate) config: Config,
     model: OnceLock<Model>,
     commands: mpsc::Sender<Command>,
+    pub(crate) log: Logger,
     /// A place for each request that runs or waits.
     places: Arc<Semaphore>,
     pub(crate) metrics: Arc<Metrics>,
@@ -50,16 +54,24 @@ pub(crate) struct Model {
     pub(crate) created: u64,
     /// Tokens that a request can hold.
     pub(crate) context: usize,
+    /// Bytes of a prompt that could be so many.
+    longest_prompt: usize,
     template: Result<ChatTemplate, ApiError>,
 }
 
 /// A text that is being generated. Who drops it ends it.
 pub(crate) struct Text {
-    pieces: channel::UnboundedReceiver<Piece>,
+    pieces: channel::UnboundedReceiver<Result<Piece, Error>>,
     /// What came while only its beginning was waited for.
     first: Option<Piece>,
+    place: Place,
+}
+
+/// The right to be generated, or computed otherwise, until a time.
+#[derive(Debug)]
+pub(crate) struct Place {
     deadline: time::Instant,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Text {
@@ -76,9 +88,8 @@ impl Text {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        match time::timeout_at(self.deadline, self.pieces.recv()).await {
-            Ok(Some(Piece::Failed(error))) => Err(error.into()),
-            Ok(Some(piece)) => Ok(piece),
+        match time::timeout_at(self.place.deadline, self.pieces.recv()).await {
+            Ok(Some(piece)) => Ok(piece?),
             Ok(None) => Err(ApiError::unavailable("the server is shutting down")),
             Err(_) => Err(ApiError::timeout("the request took longer than the server allows")),
         }
@@ -89,7 +100,7 @@ impl State {
     pub(crate) fn new(
         config: Config,
         loopback: bool,
-        commands: mpsc::Sender<Command>,
+        (commands, log): (mpsc::Sender<Command>, Logger),
         (metrics, pulse): (Arc<Metrics>, Arc<Pulse>),
     ) -> State {
         let places = Arc::new(Semaphore::new(config.capacity.sequences + config.queue));
@@ -97,6 +108,7 @@ impl State {
             config,
             model: OnceLock::new(),
             commands,
+            log,
             places,
             metrics,
             pulse,
@@ -117,8 +129,13 @@ impl State {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let template = template.map_err(ApiError::from);
         let name = self.config.name.clone();
+        let longest = engine.tokenizer().map_or(0, |tokenizer| {
+            let bytes = (0..tokenizer.len() as u32).filter_map(|id| tokenizer.piece(id));
+            bytes.map(<[u8]>::len).max().unwrap_or(0)
+        });
+        let longest_prompt = context.saturating_mul(longest).saturating_mul(SHRINKS);
         // It is the only one.
-        let _ = self.model.set(Model { engine, name, created, context, template });
+        let _ = self.model.set(Model { engine, name, created, context, longest_prompt, template });
     }
 
     pub(crate) fn model(&self) -> Result<&Model, ApiError> {
@@ -156,32 +173,59 @@ impl State {
         task::block_in_place(work)
     }
 
-    /// A place for each of `n` texts, which are then sure to be generated.
-    pub(crate) fn places(&self, n: usize) -> Result<Vec<OwnedSemaphorePermit>, ApiError> {
+    /// Whether there is a place at all.
+    pub(crate) fn has_place(&self) -> Result<(), ApiError> {
+        self.takes_requests()?;
+        match self.places.available_permits() {
+            0 => Err(self.full()),
+            _ => Ok(()),
+        }
+    }
+
+    fn full(&self) -> ApiError {
+        // Who waits for the end of all takes the places that are left.
+        if let Err(error) = self.takes_requests() {
+            return error;
+        }
+        let (slots, queue) = (self.config.capacity.sequences, self.config.queue);
+        ApiError::busy(format!(
+            "{slots} requests run and {queue} wait: the queue is full, ask again later"
+        ))
+    }
+
+    /// A place for each of `n` texts, which are then sure to be generated. Their time runs from here.
+    pub(crate) fn places(&self, n: usize) -> Result<Vec<Place>, ApiError> {
         let all = self.config.capacity.sequences + self.config.queue;
         if n > all {
             let what = format!("n: {n} texts at once, of {all} at most");
             return Err(ApiError::invalid(what).code("invalid_value").param("n"));
         }
-        let place = |_| Arc::clone(&self.places).try_acquire_owned();
+        let deadline = time::Instant::now() + self.config.timeout;
+        let place = |_| {
+            let permit = Arc::clone(&self.places).try_acquire_owned();
+            permit.map(|permit| Place { deadline, _permit: permit })
+        };
         let places: Result<Vec<_>, _> = (0..n).map(place).collect();
-        places.map_err(|_| {
-            let (slots, queue) = (self.config.capacity.sequences, self.config.queue);
-            ApiError::busy(format!(
-                "{slots} requests run and {queue} wait: the queue is full, ask again later"
-            ))
-        })
+        places.map_err(|_| self.full())
+    }
+
+    /// Does what takes a while for one request, which has a place for as long.
+    pub(crate) async fn think_with_place<T>(
+        &self,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, ApiError> {
+        let _places = self.places(1)?;
+        Ok(self.think(work).await)
     }
 
     /// Begins to generate texts, whose requests have been checked.
     pub(crate) async fn generate(
         &self,
         requests: Vec<Request>,
-        places: Vec<OwnedSemaphorePermit>,
+        places: Vec<Place>,
     ) -> Result<Vec<Text>, ApiError> {
-        let model = self.takes_requests()?;
+        let model = self.model()?;
         let mut texts = Vec::with_capacity(requests.len());
-        let deadline = time::Instant::now() + self.config.timeout;
         for (mut request, place) in requests.into_iter().zip(places) {
             let constraint = match request.constraint.take() {
                 None => None,
@@ -192,7 +236,7 @@ impl State {
             let (pieces, receiver) = channel::unbounded_channel();
             let request = Box::new(request);
             self.send(Command::Generate { request, constraint, pieces })?;
-            texts.push(Text { pieces: receiver, first: None, deadline, _place: place });
+            texts.push(Text { pieces: receiver, first: None, place });
         }
         Ok(texts)
     }
@@ -233,7 +277,18 @@ impl Model {
     pub(crate) fn render(&self, conversation: &Conversation) -> Result<Vec<u32>, ApiError> {
         let tokenizer = self.tokenizer()?;
         let prompt = self.template()?.render(conversation, tokenizer);
-        Ok(prompt.map_err(bitnet_inference::Error::from)?.tokens(tokenizer))
+        let prompt = prompt.map_err(Error::from)?;
+        self.may_fit(prompt.text().len())?;
+        Ok(prompt.tokens(tokenizer))
+    }
+
+    /// Whether so many bytes could be a prompt: none are made tokens that are far too many.
+    pub(crate) fn may_fit(&self, bytes: usize) -> Result<(), ApiError> {
+        if bytes <= self.longest_prompt {
+            return Ok(());
+        }
+        let what = format!("{bytes} bytes are more than {} tokens", self.context);
+        Err(ApiError::invalid(what).code("context_length_exceeded"))
     }
 
     /// What stands for the program and the way it computes: with the same, the same model and the same

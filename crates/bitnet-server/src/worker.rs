@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Generate {
         request: Box<Request>,
         constraint: Option<Box<Compiled>>,
-        pieces: mpsc::UnboundedSender<Piece>,
+        pieces: mpsc::UnboundedSender<Result<Piece, Error>>,
     },
     /// The embeddings of texts.
     Embed { texts: Vec<Vec<u32>>, answer: oneshot::Sender<Result<Vec<Vec<f32>>, Error>> },
@@ -34,7 +34,6 @@ pub(crate) enum Command {
 pub(crate) enum Piece {
     Token(Token),
     End(Box<End>),
-    Failed(Error),
 }
 
 /// When the thread last did something.
@@ -70,7 +69,7 @@ impl Pulse {
 
 /// A text on its way.
 struct Reader {
-    pieces: mpsc::UnboundedSender<Piece>,
+    pieces: mpsc::UnboundedSender<Result<Piece, Error>>,
     asked: Instant,
     last: Option<Instant>,
 }
@@ -82,6 +81,7 @@ struct Embeddings {
     done: Vec<Vec<f32>>,
     /// Tokens of the next text that have been run.
     run: usize,
+    asked: Instant,
 }
 
 pub(crate) struct Worker<'a> {
@@ -151,13 +151,19 @@ impl<'a> Worker<'a> {
                     Err(error) => {
                         self.metrics.ended("error", None, asked.elapsed());
                         // Who is not there any more need not know.
-                        let _ = pieces.send(Piece::Failed(error));
+                        let _ = pieces.send(Err(error));
                     }
                 }
             }
             Command::Embed { texts, answer } => {
                 let done = Vec::with_capacity(texts.len());
-                self.embeddings.push_back(Embeddings { texts, answer, done, run: 0 });
+                self.embeddings.push_back(Embeddings {
+                    texts,
+                    answer,
+                    done,
+                    run: 0,
+                    asked: Instant::now(),
+                });
             }
         }
     }
@@ -167,7 +173,13 @@ impl<'a> Worker<'a> {
         for id in left.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.scheduler.cancel(id);
         }
-        self.embeddings.retain(|wanted| !wanted.answer.is_closed());
+        self.embeddings.retain(|wanted| {
+            let is_gone = wanted.answer.is_closed();
+            if is_gone {
+                self.metrics.ended("cancelled", None, wanted.asked.elapsed());
+            }
+            !is_gone
+        });
     }
 
     fn tell(&mut self, event: Event) {
@@ -179,14 +191,14 @@ impl<'a> Worker<'a> {
                     if let Some(last) = reader.last.replace(now) {
                         self.metrics.between_tokens.add(now - last);
                     }
-                    let _ = reader.pieces.send(Piece::Token(token));
+                    let _ = reader.pieces.send(Ok(Piece::Token(token)));
                 }
             }
             Event::End(end) => {
                 if let Some(reader) = self.readers.remove(&end.id) {
                     let all = reader.asked.elapsed();
                     self.metrics.ended(end.finish.name(), Some(&end.usage), all);
-                    let _ = reader.pieces.send(Piece::End(end));
+                    let _ = reader.pieces.send(Ok(Piece::End(end)));
                 }
             }
             Event::Failed { id, error } => self.fail(id, error),
@@ -197,17 +209,17 @@ impl<'a> Worker<'a> {
     fn fail(&mut self, id: RequestId, error: Error) {
         if let Some(reader) = self.readers.remove(&id) {
             self.metrics.ended("error", None, reader.asked.elapsed());
-            let _ = reader.pieces.send(Piece::Failed(error));
+            let _ = reader.pieces.send(Err(error));
         }
     }
 
-    /// A forward pass failed: all who took part in it are told.
+    /// A forward pass failed: all are told, those that wait as well, whose turn would be with the same.
     fn fail_all(&mut self, error: &Error) {
         let what = error.to_string();
         for (id, reader) in self.readers.drain() {
             self.scheduler.cancel(id);
             self.metrics.ended("error", None, reader.asked.elapsed());
-            let _ = reader.pieces.send(Piece::Failed(Error::Pass { what: what.clone() }));
+            let _ = reader.pieces.send(Err(Error::Pass { what: what.clone() }));
         }
     }
 
@@ -218,9 +230,15 @@ impl<'a> Worker<'a> {
             // All have their turn, text by text.
             Ok(()) if wanted.run > 0 => self.embeddings.push_front(wanted),
             Ok(()) if wanted.done.len() < wanted.texts.len() => self.embeddings.push_back(wanted),
-            // Who is not there any more need not know.
-            Ok(()) => drop(wanted.answer.send(Ok(wanted.done))),
-            Err(error) => drop(wanted.answer.send(Err(error))),
+            Ok(()) => {
+                self.metrics.ended("stop", None, wanted.asked.elapsed());
+                // Who is not there any more need not know.
+                let _ = wanted.answer.send(Ok(wanted.done));
+            }
+            Err(error) => {
+                self.metrics.ended("error", None, wanted.asked.elapsed());
+                let _ = wanted.answer.send(Err(error));
+            }
         }
     }
 
@@ -249,8 +267,10 @@ impl<'a> Worker<'a> {
 
     fn publish(&self) {
         let (running, waiting) = self.scheduler.load();
-        self.metrics.running.set(running);
-        self.metrics.waiting.set(waiting + self.embeddings.len());
+        // Of embeddings the first is being computed.
+        let first = self.embeddings.len().min(1);
+        self.metrics.running.set(running + first);
+        self.metrics.waiting.set(waiting + self.embeddings.len() - first);
         self.metrics.blocks_used.set(self.scheduler.blocks().0);
     }
 }

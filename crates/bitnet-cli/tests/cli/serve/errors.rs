@@ -225,8 +225,8 @@ fn doors(seen: &mut Seen) {
 
 /// What there is no place or no time for.
 fn busy(seen: &mut Seen) {
-    let server = Server::start(&["--parallel", "1", "--max-queue", "0", "--ctx-size", "512"]);
-    let long = json!({ "prompt": ONCE, "ignore_eos": true, "max_tokens": 400, "stream": true });
+    let server = Server::tireless(&["--parallel", "1", "--max-queue", "0"]);
+    let long = json!({ "prompt": ONCE, "ignore_eos": true, "stream": true });
     let mut stream = server.stream("/v1/completions", &long);
     stream.next().unwrap();
     let short = json!({ "prompt": ONCE, "max_tokens": 1 });
@@ -235,12 +235,15 @@ fn busy(seen: &mut Seen) {
     seen.see(&answer, "queue_full", Value::Null);
     let answer = server.get("/slots?fail_on_no_slot=1");
     seen.see(&answer, "no_slot", Value::Null);
-    stream.rest();
+    stream.leave();
+    server.wait_for("requests_running", "", 0.0);
     assert_eq!(server.post("/v1/completions", &short).status, 200);
-    let server = Server::start(&["--timeout", "1"]);
-    // Longer than a second: every token is looked for among many.
-    let long = json!({ "prompt": [[1], [1], [1], [1]], "n": 16, "ignore_eos": true, "max_tokens": 500,
-        "top_k": 0, "logprobs": 20 });
+    let server = Server::tireless(&["--timeout", "1"]);
+    let mut stream = server.stream("/v1/completions", &long);
+    let last = stream.rest().pop().unwrap();
+    assert!(last.contains("\"code\":\"timeout\""), "{last}");
+    server.line("an answer that had begun failed: timeout");
+    let long = json!({ "prompt": ONCE, "ignore_eos": true });
     let answer = server.post("/v1/completions", &long);
     seen.see(&answer, "timeout", Value::Null);
 }

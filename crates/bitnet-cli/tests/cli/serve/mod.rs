@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::program;
+use crate::{bitnet, program};
 
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/bitnet-tales-i2_s.gguf");
 /// Longer than anything takes; what comes later will never come.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The beginning of a tale, and how it goes on where always the likeliest token is taken.
@@ -40,6 +41,24 @@ impl Server {
         let server = Server::listening(args, "none");
         server.line("is ready");
         server
+    }
+
+    /// With the demo model, which has forgotten how long texts may be: with `ignore_eos` they go on for longer than
+    /// any test.
+    fn tireless(args: &[&str]) -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tireless");
+        let path = path.to_str().unwrap();
+        assert!(
+            bitnet().args(["convert", DEMO, path, "--to", "hf"]).output().unwrap().status.success()
+        );
+        let config = format!("{path}/config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let mut values: Value = serde_json::from_str(&text).unwrap();
+        values["max_position_embeddings"] = 100_000.into();
+        std::fs::write(&config, values.to_string()).unwrap();
+        let own = ["-m", path, "--alias", "bitnet-tales", "--chat-template", "plain"];
+        Server::start(&[&own, args].concat())
     }
 
     /// As soon as it listens. What it is to know of this machine comes from `tuning`.

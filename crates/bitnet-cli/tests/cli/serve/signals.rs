@@ -7,10 +7,11 @@ use super::{ONCE, Server};
 #[test]
 fn what_runs_is_finished() {
     for signal in ["-TERM", "-INT"] {
-        let mut server = Server::start(&["--parallel", "1"]);
-        let body = json!({ "prompt": ONCE, "ignore_eos": true, "max_tokens": 300, "stream": true });
+        let mut server = Server::tireless(&["--parallel", "1"]);
+        let body =
+            json!({ "prompt": ONCE, "ignore_eos": true, "max_tokens": 4000, "stream": true });
         let mut streams: Vec<_> = (0..3).map(|_| server.stream("/v1/completions", &body)).collect();
-        streams[0].next().unwrap();
+        // Whichever came first.
         server.wait_for("requests_waiting", "", 2.0);
         server.signal(signal);
         for stream in &mut streams {
@@ -22,9 +23,8 @@ fn what_runs_is_finished() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let mut server = Server::start(&["--parallel", "1"]);
-    let body =
-        json!({ "prompt": ONCE, "ignore_eos": true, "max_tokens": 450, "stream": true, "n": 8 });
+    let mut server = Server::tireless(&["--parallel", "1"]);
+    let body = json!({ "prompt": ONCE, "ignore_eos": true, "stream": true });
     let mut stream = server.stream("/v1/completions", &body);
     stream.next().unwrap();
     server.signal("-TERM");
@@ -33,7 +33,7 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(server.end(), Some(0));
     assert_ne!(stream.rest().last().map(String::as_str), Some("[DONE]"));
     // So does a time.
-    let mut server = Server::start(&["--parallel", "1", "--shutdown-timeout", "0"]);
+    let mut server = Server::tireless(&["--parallel", "1", "--shutdown-timeout", "0"]);
     let mut stream = server.stream("/v1/completions", &body);
     stream.next().unwrap();
     server.signal("-TERM");
@@ -42,8 +42,8 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn a_killed_server_begins_anew() {
-    let mut server = Server::start(&[]);
-    let body = json!({ "prompt": ONCE, "ignore_eos": true, "max_tokens": 450, "stream": true });
+    let mut server = Server::tireless(&[]);
+    let body = json!({ "prompt": ONCE, "ignore_eos": true, "stream": true });
     let mut stream = server.stream("/v1/completions", &body);
     stream.next().unwrap();
     server.signal("-KILL");
