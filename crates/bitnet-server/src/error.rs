@@ -77,6 +77,11 @@ impl ApiError {
             .code("unavailable")
     }
 
+    /// The server is about to end.
+    pub(crate) fn draining() -> ApiError {
+        ApiError::unavailable("the server is shutting down").code("draining")
+    }
+
     /// It took too long.
     pub(crate) fn timeout(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message).code("timeout")

@@ -90,7 +90,7 @@ impl Text {
         }
         match time::timeout_at(self.place.deadline, self.pieces.recv()).await {
             Ok(Some(piece)) => Ok(piece?),
-            Ok(None) => Err(ApiError::unavailable("the server is shutting down")),
+            Ok(None) => Err(ApiError::draining()),
             Err(_) => Err(ApiError::timeout("the request took longer than the server allows")),
         }
     }
@@ -154,7 +154,7 @@ impl State {
     /// Whether a request would be taken.
     pub(crate) fn takes_requests(&self) -> Result<&Model, ApiError> {
         if self.is_draining() {
-            return Err(ApiError::unavailable("the server is shutting down").code("draining"));
+            return Err(ApiError::draining());
         }
         self.model()
     }
@@ -247,7 +247,7 @@ impl State {
         self.send(Command::Embed { texts, answer })?;
         match time::timeout(self.config.timeout, receiver).await {
             Ok(Ok(embeddings)) => Ok(embeddings?),
-            Ok(Err(_)) => Err(ApiError::unavailable("the server is shutting down")),
+            Ok(Err(_)) => Err(ApiError::draining()),
             Err(_) => Err(ApiError::timeout("the request took longer than the server allows")),
         }
     }
