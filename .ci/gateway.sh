@@ -4,12 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/toolchain.sh
-apt_install python3-venv systemd
+apt_install systemd
 venv=$target/gateway
-if [ ! -x "$venv/bin/python" ]; then
-    python3 -m venv "$venv"
-fi
-"$venv/bin/pip" install --quiet --disable-pip-version-check smg==1.13.0 openai==3.54.0 anthropic==2.12.0 \
+python_venv "$venv" smg==1.13.0 openai==3.54.0 anthropic==2.12.0 \
     prometheus_client==0.26.0 pytest==9.2.0 PyYAML==6.0.3 kubernetes-validate==1.37.0
 export PATH=$venv/bin:$PATH
 if [ -z "${BITNET_BIN:-}" ]; then

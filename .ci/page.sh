@@ -3,11 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/toolchain.sh
-apt_install python3-venv chromium
+apt_install chromium
 venv=$target/page
-if [ ! -x "$venv/bin/python" ]; then
-    python3 -m venv "$venv"
-fi
-"$venv/bin/pip" install --quiet --disable-pip-version-check playwright==1.65.2
+python_venv "$venv" playwright==1.65.2
 cargo build --quiet --release -p bitnet-cli
 "$venv/bin/python" -B .ci/page.py "$target/release/bitnet" /usr/bin/chromium "$@"

@@ -26,6 +26,17 @@ apt_install() {
     fi
 }
 
+# python_venv FOLDER PACKAGE...: an environment of Python with these.
+python_venv() {
+    local folder=$1
+    shift
+    apt_install python3-venv
+    if [ ! -x "$folder/bin/python" ]; then
+        python3 -m venv "$folder"
+    fi
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
 # apt_unpack FOLDER PACKAGE...: unpacks packages into a folder without installing them. The folder
 # appears when it is complete.
 apt_unpack() {

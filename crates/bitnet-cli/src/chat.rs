@@ -22,7 +22,7 @@ use editor::{Editor, Line};
 use talk::Talk;
 use wrap::Wrap;
 
-pub(crate) use message::template;
+pub(crate) use message::announce;
 
 /// Flags of `bitnet chat`. Names and defaults are those of llama.cpp.
 #[derive(Debug, clap::Args)]

@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bitnet_inference::chat::ChatError;
-use bitnet_inference::{CHUNK, Capacity, Engine, Error};
+use bitnet_inference::{CHUNK, Capacity, Engine};
 use bitnet_server::{Config, Log};
 use clap::value_parser;
 
 use crate::exit::{self, End, Usage};
 use crate::interrupt::Interrupt;
-use crate::{model, sampling};
+use crate::{chat, model, sampling};
 
 /// Flags of `bitnet serve`. Names and defaults are those of llama-server.
 #[derive(Debug, clap::Args)]
@@ -143,16 +142,8 @@ pub(crate) fn run(args: Args) -> Result<End> {
         Ok(engine)
     };
     let ready = move |engine: &Engine| {
-        match engine.chat_template(asked.as_deref()) {
-            Ok(template) => {
-                if let Some(notice) = template.notice() {
-                    exit::say(&format!("note: {notice}"));
-                }
-            }
-            Err(Error::Chat(ChatError::Missing { .. })) => exit::say(
-                "note: the model has no chat template: it goes on with what messages say. \
-                 --chat-template gives one.",
-            ),
+        match engine.checkpoint().chat_template_or_plain(asked.as_deref()) {
+            Ok(template) => chat::announce(&template),
             // Each request that needs it says so, too.
             Err(error) => exit::say(&format!("note: there will be no chats: {error}")),
         }

@@ -52,7 +52,8 @@ const LONGEST: u64 = 64 << 20;
 pub(crate) fn run(args: &Args) -> Result<End> {
     let conversation = args.messages.as_deref().map(read).transpose()?;
     let checkpoint = model::open(args.model.as_deref())?;
-    let template = chat::template(&checkpoint, args.chat_template.as_deref())?;
+    let template = checkpoint.chat_template(args.chat_template.as_deref())?;
+    chat::announce(&template);
     let (mut prompt, mut tokens) = (None, None);
     if let Some(conversation) = conversation {
         let tokenizer = checkpoint.read_tokenizer()?;

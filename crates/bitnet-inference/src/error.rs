@@ -476,6 +476,8 @@ pub enum Notice {
         /// What was asked for.
         layout: Layout,
     },
+    /// A model without a chat template, which only goes on with what is written.
+    NoChatTemplate,
     /// Linear layers compute with floating-point weights.
     Dequantized,
     /// Linear layers were to compute with floating-point weights, and do so in any case.
@@ -499,6 +501,9 @@ impl fmt::Display for Notice {
                 f,
                 "{file}: its chat template is not the one that BitNet b1.58 2B-4T was trained with: using \
                  that one; --chat-template takes another"
+            ),
+            Notice::NoChatTemplate => f.write_str(
+                "the model has no chat template: it goes on with what you write. --chat-template gives one.",
             ),
             Notice::Settings { file, names } => write!(
                 f,

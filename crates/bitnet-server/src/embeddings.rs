@@ -49,7 +49,7 @@ pub(crate) async fn embed(state: Arc<State>, body: Value) -> Result<Response, Ap
     if !(1..=TEXTS).contains(&fields.input.len()) {
         return Err(wrong("input", format!("there may be 1 to {TEXTS} texts")));
     }
-    let _place = state.places(1)?;
+    let place = state.place()?;
     let texts = state.think(|| fields.input.tokens(model)).await;
     let texts = texts.map_err(|error| error.of("input", None))?;
     let (context, vocabulary) = (model.engine.context(), model.engine.vocabulary());
@@ -68,7 +68,7 @@ pub(crate) async fn embed(state: Arc<State>, body: Value) -> Result<Response, Ap
     }
     let tokens: usize = texts.iter().map(Vec::len).sum();
     let mut data = Vec::with_capacity(texts.len());
-    for (index, embedding) in state.embed(texts).await?.into_iter().enumerate() {
+    for (index, embedding) in state.embed(texts, place).await?.into_iter().enumerate() {
         let embedding = match fields.encoding_format.unwrap_or_default() {
             Encoding::Float => json!(embedding),
             Encoding::Base64 => {

@@ -80,7 +80,7 @@ fn one(place: &str, message: &Value) -> Result<Data, ApiError> {
 }
 
 /// A text, or the texts of its parts one after another.
-pub(crate) fn content(value: &Value) -> Result<Data, &'static str> {
+fn content(value: &Value) -> Result<Data, &'static str> {
     let parts = match value {
         Value::String(text) => return Ok(Data::from(text.as_str())),
         Value::Null => return Ok(Data::Null),

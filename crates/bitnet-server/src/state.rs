@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use bitnet_inference::chat::{ChatError, ChatTemplate, Conversation};
+use bitnet_inference::chat::{ChatTemplate, Conversation};
 use bitnet_inference::tokenizer::Tokenizer;
 use bitnet_inference::{Engine, Error, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as channel, oneshot};
@@ -12,6 +11,7 @@ use tokio::{task, time};
 
 use crate::Config;
 use crate::error::ApiError;
+use crate::id;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::worker::{Command, Piece, Pulse};
@@ -22,8 +22,6 @@ const TURNS: usize = 2;
 const SHRINKS: usize = 4;
 /// Requests with large bodies at the same time.
 const LARGE: usize = 4;
-/// The template of models that have none.
-const PLAIN: &str = "plain";
 
 /// What all requests share.
 pub(crate) struct State {
@@ -121,13 +119,10 @@ impl State {
 
     /// Takes a model that is loaded.
     pub(crate) fn ready(&self, engine: Arc<Engine>, context: usize) {
-        let template = match engine.chat_template(self.config.chat_template.as_deref()) {
-            // It goes on with what is written.
-            Err(Error::Chat(ChatError::Missing { .. })) => engine.chat_template(Some(PLAIN)),
-            found => found,
-        };
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let template =
+            engine.checkpoint().chat_template_or_plain(self.config.chat_template.as_deref());
         let template = template.map_err(ApiError::from);
+        let created = id::now();
         let name = self.config.name.clone();
         let longest = engine.tokenizer().map_or(0, |tokenizer| {
             let bytes = (0..tokenizer.len() as u32).filter_map(|id| tokenizer.piece(id));
@@ -200,13 +195,13 @@ impl State {
             let what = format!("n: {n} texts at once, of {all} at most");
             return Err(ApiError::invalid(what).code("invalid_value").param("n"));
         }
-        let deadline = time::Instant::now() + self.config.timeout;
-        let place = |_| {
-            let permit = Arc::clone(&self.places).try_acquire_owned();
-            permit.map(|permit| Place { deadline, _permit: permit })
-        };
-        let places: Result<Vec<_>, _> = (0..n).map(place).collect();
-        places.map_err(|_| self.full())
+        (0..n).map(|_| self.place()).collect()
+    }
+
+    /// A place for one text, whose time runs from here.
+    pub(crate) fn place(&self) -> Result<Place, ApiError> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
+        Ok(Place { deadline: time::Instant::now() + self.config.timeout, _permit: permit })
     }
 
     /// Does what takes a while for one request, which has a place for as long.
@@ -214,7 +209,7 @@ impl State {
         &self,
         work: impl FnOnce() -> T,
     ) -> Result<T, ApiError> {
-        let _places = self.places(1)?;
+        let _place = self.place()?;
         Ok(self.think(work).await)
     }
 
@@ -242,10 +237,14 @@ impl State {
     }
 
     /// The embeddings of texts.
-    pub(crate) async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, ApiError> {
+    pub(crate) async fn embed(
+        &self,
+        texts: Vec<Vec<u32>>,
+        place: Place,
+    ) -> Result<Vec<Vec<f32>>, ApiError> {
         let (answer, receiver) = oneshot::channel();
         self.send(Command::Embed { texts, answer })?;
-        match time::timeout(self.config.timeout, receiver).await {
+        match time::timeout_at(place.deadline, receiver).await {
             Ok(Ok(embeddings)) => Ok(embeddings?),
             Ok(Err(_)) => Err(ApiError::draining()),
             Err(_) => Err(ApiError::timeout("the request took longer than the server allows")),

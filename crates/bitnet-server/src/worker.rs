@@ -132,7 +132,10 @@ impl<'a> Worker<'a> {
             }
             self.forget_those_who_left();
             self.publish();
-            match self.scheduler.step() {
+            let done = self.scheduler.step();
+            // Before anybody learns of it, so that who asks then sees what is so.
+            self.publish();
+            match done {
                 Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
                 Err(error) => self.fail_all(&error),
             }

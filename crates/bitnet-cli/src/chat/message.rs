@@ -1,8 +1,8 @@
 //! A prompt as one message of a chat.
 
 use anyhow::Result;
-use bitnet_inference::chat::{ChatError, ChatTemplate, Conversation, Moment};
-use bitnet_inference::{Checkpoint, Engine, Error};
+use bitnet_inference::chat::{ChatTemplate, Conversation, Moment};
+use bitnet_inference::{Engine, Error};
 
 use crate::exit;
 
@@ -22,33 +22,10 @@ pub(crate) struct Args {
     chat_template: Option<String>,
 }
 
-/// The chat template of a model, or the one that is asked for. Says on stderr what the user should know
-/// about it.
-pub(crate) fn template(
-    checkpoint: &Checkpoint,
-    asked: Option<&str>,
-) -> Result<ChatTemplate, Error> {
-    let template = checkpoint.chat_template(asked)?;
+/// Says on stderr what the user should know about a chat template.
+pub(crate) fn announce(template: &ChatTemplate) {
     if let Some(notice) = template.notice() {
         exit::say(&format!("note: {notice}"));
-    }
-    Ok(template)
-}
-
-/// As [`template`]; where the model has none, messages are taken one after another, and that is said.
-pub(super) fn template_or_plain(
-    engine: &Engine,
-    asked: Option<&str>,
-) -> Result<ChatTemplate, Error> {
-    match template(engine.checkpoint(), asked) {
-        Err(Error::Chat(ChatError::Missing { .. })) => {
-            exit::say(
-                "note: the model has no chat template: it goes on with what you write. --chat-template \
-                 gives one.",
-            );
-            engine.chat_template(Some("plain"))
-        }
-        found => found,
     }
 }
 
@@ -62,7 +39,8 @@ impl Args {
             return Err(Error::EmptyPrompt.into());
         }
         let tokenizer = engine.tokenizer()?;
-        let template = self::template(engine.checkpoint(), self.chat_template.as_deref())?;
+        let template = engine.chat_template(self.chat_template.as_deref())?;
+        announce(&template);
         let system = self.system.iter().map(|text| Conversation::message("system", text));
         let messages = system.chain([Conversation::message("user", message)]).collect();
         let prompt = template.render(&Conversation::new(messages, Moment::now()), tokenizer);

@@ -55,7 +55,8 @@ pub(super) struct Answer {
 
 impl<'a> Talk<'a> {
     pub(super) fn new(engine: &'a Engine, args: &Args) -> Result<Talk<'a>> {
-        let template = message::template_or_plain(engine, args.chat_template.as_deref())?;
+        let template = engine.checkpoint().chat_template_or_plain(args.chat_template.as_deref())?;
+        message::announce(&template);
         let mut talk = Talk {
             engine,
             template,

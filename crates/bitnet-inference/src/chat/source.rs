@@ -68,6 +68,21 @@ impl Checkpoint {
             Err(source) => Err(given(asked, names, source)),
         }
     }
+
+    /// As [`Checkpoint::chat_template`]; where the model has none, `plain`, which says so in its notice.
+    ///
+    /// # Errors
+    ///
+    /// As there, but for a model without one.
+    pub fn chat_template_or_plain(&self, asked: Option<&str>) -> Result<ChatTemplate, Error> {
+        match self.chat_template(asked) {
+            Err(Error::Chat(ChatError::Missing { .. })) => {
+                let template = self.chat_template(Some("plain"))?;
+                Ok(ChatTemplate { notice: Some(Notice::NoChatTemplate), ..template })
+            }
+            found => found,
+        }
+    }
 }
 
 fn given(given: &str, names: String, source: io::Error) -> Error {

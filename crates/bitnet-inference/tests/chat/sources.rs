@@ -100,8 +100,14 @@ fn folders_have_templates() {
     let model = folder(place.path(), &[("tokenizer_config.json", r#"{"chat_template": 7}"#)]);
     assert!(model.chat_template(None).unwrap_err().to_string().contains("chat_template"));
     let place = tempfile::tempdir().unwrap();
-    let missing = folder(place.path(), &[]).chat_template(None).unwrap_err();
+    let model = folder(place.path(), &[]);
+    let missing = model.chat_template(None).unwrap_err();
     assert!(matches!(missing, Error::Chat(ChatError::Missing { .. })), "{missing}");
+    let plain = model.chat_template_or_plain(None).unwrap();
+    assert_eq!(
+        (print(&plain, false).as_str(), plain.notice()),
+        ("hello", Some(&Notice::NoChatTemplate))
+    );
 }
 
 #[test]

@@ -227,7 +227,8 @@ impl Answer {
     /// Type, code and param of the error, whose message there is.
     fn error(&self) -> (String, String, Value) {
         let error = &self.json()["error"];
-        assert!(!error["message"].as_str().unwrap().is_empty());
+        let message = error["message"].as_str();
+        assert!(message.is_some_and(|text| !text.is_empty()), "{} {}", self.status, self.text);
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
         (text("type"), text("code"), error["param"].clone())
     }
