@@ -54,6 +54,7 @@ enum Command {
     #[command(allow_negative_numbers = true)]
     Chat(Box<chat::Args>),
     /// Answer requests over HTTP, as the clients of OpenAI and Anthropic send them.
+    #[command(allow_negative_numbers = true)]
     Serve(Box<serve::Args>),
     /// Write the logits after each token, to compare with other engines.
     #[command(allow_negative_numbers = true)]

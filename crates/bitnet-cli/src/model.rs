@@ -33,7 +33,7 @@ pub(crate) struct Args {
     pub(crate) ctx_size: Option<usize>,
     /// Threads; -1 is one for each core that may be used.
     #[arg(short, long, value_name = "N", default_value_t = -1, env = "BITNET_THREADS",
-        value_parser = value_parser!(i64).range(-1..))]
+        allow_negative_numbers = true, value_parser = value_parser!(i64).range(-1..))]
     threads: i64,
     #[command(flatten)]
     how: How,

@@ -26,6 +26,15 @@ fn flags_that_cannot_be_are_refused() {
     refused(&["--port", "0", "--chat-template", "/no/such/file.jinja"], 2, "/no/such/file.jinja");
 }
 
+/// What is automatic in llama.cpp is so here: threads, seeds, lengths.
+#[test]
+fn negative_numbers_are_automatic() {
+    let more = ["--threads", "-1", "--seed", "-1", "--predict", "-1", "--repeat-last-n", "-1"];
+    let server = Server::start(&more);
+    let body = serde_json::json!({ "prompt": "Once", "max_tokens": 2 });
+    assert_eq!(server.post("/v1/completions", &body).ok()["usage"]["completion_tokens"], 2);
+}
+
 #[test]
 fn who_can_ask_is_said() {
     let server = Server::listening(&["--host", "0.0.0.0"], "none");
