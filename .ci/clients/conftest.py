@@ -14,6 +14,15 @@ from servers import BITNET, Server
 STORY = " there lived a king who had three sons"
 STORY_TOKENS = 8
 PROMPT_TOKENS = 6
+# Enough tokens for all white space that the model puts between what it must say.
+MOST = 400
+# What a function takes that throws dice.
+SIDES = {
+    "type": "object",
+    "properties": {"sides": {"type": "integer", "minimum": 3, "maximum": 9}},
+    "required": ["sides"],
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture(scope="session")

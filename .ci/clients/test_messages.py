@@ -4,21 +4,13 @@ from typing import Literal
 
 import anthropic
 import pytest
-from conftest import PROMPT_TOKENS, STORY, STORY_TOKENS, connect
+from conftest import MOST, PROMPT_TOKENS, SIDES, STORY, STORY_TOKENS, connect
 from pydantic import BaseModel, ConfigDict
-
-# Enough for all white space that the model puts between what it must say.
-MOST = 400
 
 DICE = {
     "name": "dice",
     "description": "Throws dice.",
-    "input_schema": {
-        "type": "object",
-        "properties": {"sides": {"type": "integer", "minimum": 3, "maximum": 9}},
-        "required": ["sides"],
-        "additionalProperties": False,
-    },
+    "input_schema": SIDES,
 }
 
 

@@ -5,23 +5,15 @@ from typing import Literal
 
 import openai
 import pytest
-from conftest import PROMPT_TOKENS, STORY, STORY_TOKENS
+from conftest import MOST, PROMPT_TOKENS, SIDES, STORY, STORY_TOKENS
 from pydantic import BaseModel, ConfigDict, Field
-
-# Enough for all white space that the model puts between what it must say.
-MOST = 400
 
 DICE = {
     "type": "function",
     "name": "dice",
     "description": "Throws dice.",
     "strict": True,
-    "parameters": {
-        "type": "object",
-        "properties": {"sides": {"type": "integer", "minimum": 3, "maximum": 9}},
-        "required": ["sides"],
-        "additionalProperties": False,
-    },
+    "parameters": SIDES,
 }
 
 

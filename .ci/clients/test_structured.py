@@ -6,12 +6,10 @@ from typing import Literal
 
 import openai
 import pytest
+from conftest import MOST, SIDES
 from pydantic import BaseModel, ConfigDict, Field
 
 USER = [{"role": "user", "content": "Once upon a time"}]
-
-# Enough for all white space that the model puts between what it must say.
-MOST = 400
 
 
 class Hero(BaseModel):
@@ -33,12 +31,7 @@ DICE = {
     "function": {
         "name": "dice",
         "description": "Throws dice.",
-        "parameters": {
-            "type": "object",
-            "properties": {"sides": {"type": "integer", "minimum": 3, "maximum": 9}},
-            "required": ["sides"],
-            "additionalProperties": False,
-        },
+        "parameters": SIDES,
     },
 }
 SAY = {

@@ -14,7 +14,7 @@ use crate::chat;
 use crate::error::ApiError;
 use crate::options::{self, OneOrMore};
 use crate::state::{State, Text};
-use crate::tools::{Call, Tools};
+use crate::tools::{Call, Sent, Tools};
 use crate::worker::Piece;
 use crate::{id, messages};
 
@@ -173,7 +173,7 @@ async fn answer(state: Arc<State>, body: Value) -> Result<Response, ApiError> {
     let (texts, tools) = asked.begin(&state, "messages").await?;
     let head = Head { id: id::new("msg_"), model: model.name.clone() };
     if stream {
-        let stream = Stream { head, prompt, tools, index: 0, sent: 0, begun: false };
+        let stream = Stream { head, prompt, tools, index: 0, sent: Sent::default(), begun: false };
         return answer::stream(&state, texts, |texts, events| stream.run(texts, events)).await;
     }
     let answer = answer::one(texts).await?;
@@ -246,8 +246,7 @@ struct Stream {
     tools: Tools,
     /// Blocks that are done.
     index: usize,
-    /// Bytes of the text that have gone out.
-    sent: usize,
+    sent: Sent,
     /// Whether the block of the text has begun.
     begun: bool,
 }
@@ -264,8 +263,8 @@ impl Stream {
             match events.next(text).await? {
                 Ok(Piece::Token(token)) => {
                     part.push(token);
-                    let certain = self.tools.certain(&part.text).max(self.sent);
-                    self.say(&part.text[self.sent..certain], &events).await?;
+                    let more = self.sent.more(&self.tools, &part.text);
+                    self.say(more, &events).await?;
                 }
                 Ok(Piece::End(end)) => return self.end(part, &end, &events).await,
                 Err(error) => return fail(&error, &events).await,
@@ -279,7 +278,6 @@ impl Stream {
             return Ok(());
         }
         self.begin_text(events).await?;
-        self.sent += text.len();
         self.delta(json!({ "type": "text_delta", "text": text }), events).await
     }
 
@@ -310,8 +308,8 @@ impl Stream {
     async fn end(mut self, part: Part, end: &End, events: &Events) -> Result<(), Gone> {
         let answer: Answer = part.end(end);
         let (said, calls) = self.tools.parse(&answer.text);
-        let rest = said.get(self.sent..).unwrap_or_default().to_owned();
-        self.say(&rest, events).await?;
+        let rest = self.sent.rest(&said);
+        self.say(rest, events).await?;
         if calls.is_empty() {
             // There is one, even if it is empty.
             self.begin_text(events).await?;

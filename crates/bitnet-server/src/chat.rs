@@ -15,7 +15,7 @@ use crate::id;
 use crate::messages;
 use crate::options::{self, Options, StreamOptions};
 use crate::state::{Model, Place, State, Text};
-use crate::tools::{Call, Tools};
+use crate::tools::{Call, Sent, Tools};
 use crate::worker::Piece;
 
 /// Fields that the others do not have.
@@ -183,15 +183,19 @@ struct Choice {
     index: usize,
     text: Text,
     part: Part,
-    /// Bytes of it that have gone out.
-    sent: usize,
+    sent: Sent,
 }
 
 impl Stream {
     async fn run(self, texts: Vec<Text>, events: Events) -> Result<(), Gone> {
         let choices = texts.into_iter().enumerate();
         let choices: Vec<_> = choices
-            .map(|(index, text)| Choice { index, text, part: Part::default(), sent: 0 })
+            .map(|(index, text)| Choice {
+                index,
+                text,
+                part: Part::default(),
+                sent: Sent::default(),
+            })
             .collect();
         for choice in &choices {
             let first = json!({ "role": "assistant", "content": "" });
@@ -238,12 +242,10 @@ impl Stream {
     async fn token(&self, choice: &mut Choice, token: Token, events: &Events) -> Result<(), Gone> {
         let logprobs = token.logprobs.clone().map(|logprobs| (token.token, logprobs));
         choice.part.push(token);
-        let certain = self.tools.certain(&choice.part.text).max(choice.sent);
-        let new = choice.part.text[choice.sent..certain].to_owned();
+        let new = choice.sent.more(&self.tools, &choice.part.text);
         if new.is_empty() && logprobs.is_none() {
             return Ok(());
         }
-        choice.sent = certain;
         let logprobs = match self.state.model() {
             Ok(model) => self::logprobs(model, logprobs.iter()),
             Err(_) => Value::Null,
@@ -257,7 +259,7 @@ impl Stream {
         let Choice { index, part, sent, .. } = choice;
         let answer = part.end(end);
         let (text, calls) = self.tools.parse(&answer.text);
-        let rest = text.get(sent..).unwrap_or_default();
+        let rest = sent.rest(&text);
         if !rest.is_empty() {
             events.data(&self.chunk(index, json!({ "content": rest }), Value::Null)).await?;
         }

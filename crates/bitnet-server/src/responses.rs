@@ -13,7 +13,7 @@ use crate::chat::{self, Asked};
 use crate::error::ApiError;
 use crate::options;
 use crate::state::{Model, State, Text};
-use crate::tools::{Call, Tools};
+use crate::tools::{Call, Sent, Tools};
 use crate::worker::Piece;
 use crate::{id, messages};
 
@@ -222,8 +222,7 @@ struct Stream {
     output: Vec<Value>,
     /// What the message is called.
     message: String,
-    /// Bytes of the text that have gone out.
-    sent: usize,
+    sent: Sent,
     /// Whether the message has begun.
     begun: bool,
 }
@@ -231,7 +230,15 @@ struct Stream {
 impl Stream {
     fn new(head: Value, tools: Tools) -> Stream {
         let message = id::new("msg_");
-        Stream { head, tools, count: 0, output: Vec::new(), message, sent: 0, begun: false }
+        Stream {
+            head,
+            tools,
+            count: 0,
+            output: Vec::new(),
+            message,
+            sent: Sent::default(),
+            begun: false,
+        }
     }
 
     async fn event(&mut self, name: &str, mut value: Value, to: &Events) -> Result<(), Gone> {
@@ -252,8 +259,8 @@ impl Stream {
             match events.next(text).await? {
                 Ok(Piece::Token(token)) => {
                     part.push(token);
-                    let certain = self.tools.certain(&part.text).max(self.sent);
-                    self.say(&part.text[self.sent..certain], &events).await?;
+                    let more = self.sent.more(&self.tools, &part.text);
+                    self.say(more, &events).await?;
                 }
                 Ok(Piece::End(end)) => return self.end(part, &end, &events).await,
                 Err(error) => return self.fail(&error, &events).await,
@@ -267,7 +274,6 @@ impl Stream {
             return Ok(());
         }
         self.begin(events).await?;
-        self.sent += text.len();
         let delta = self.of_text(json!({ "delta": text, "logprobs": [] }));
         self.event("response.output_text.delta", delta, events).await
     }
@@ -293,8 +299,8 @@ impl Stream {
     async fn end(mut self, whole: Part, end: &End, events: &Events) -> Result<(), Gone> {
         let answer = whole.end(end);
         let (said, calls) = self.tools.parse(&answer.text);
-        let rest = said.get(self.sent..).unwrap_or_default().to_owned();
-        self.say(&rest, events).await?;
+        let rest = self.sent.rest(&said);
+        self.say(rest, events).await?;
         if calls.is_empty() {
             // There is one, even if it is empty.
             self.begin(events).await?;

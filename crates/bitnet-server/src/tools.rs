@@ -225,7 +225,7 @@ impl Tools {
     }
 
     /// How much of a text that may go on is no part of a call, whatever comes.
-    pub(crate) fn certain(&self, text: &str) -> usize {
+    fn certain(&self, text: &str) -> usize {
         if !self.is_there() {
             return text.len();
         }
@@ -241,6 +241,24 @@ impl Tools {
                 text[..text.len() - held.unwrap_or(0)].trim_end().len()
             }
         }
+    }
+}
+
+/// How much of a text has gone out. What may still become a call is kept back.
+#[derive(Debug, Default)]
+pub(crate) struct Sent(usize);
+
+impl Sent {
+    /// What can go out now of a text so far.
+    pub(crate) fn more<'t>(&mut self, tools: &Tools, text: &'t str) -> &'t str {
+        let from = self.0;
+        self.0 = tools.certain(text).max(from);
+        &text[from..self.0]
+    }
+
+    /// What is left of all that an answer says.
+    pub(crate) fn rest<'t>(&self, said: &'t str) -> &'t str {
+        said.get(self.0..).unwrap_or_default()
     }
 }
 
@@ -327,12 +345,12 @@ mod tests {
             "no <tool_call> at all <tool_",
         ] {
             let (said, _) = tools.parse(text);
-            let mut sent = 0;
+            let (mut sent, mut out) = (Sent::default(), String::new());
             for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
-                let certain = tools.certain(&text[..end]);
-                sent = sent.max(certain);
-                assert_eq!(said[..sent], text[..sent], "{text}");
+                out += sent.more(&tools, &text[..end]);
+                assert!(said.starts_with(&out), "{text}");
             }
+            assert_eq!(out + sent.rest(&said), said, "{text}");
         }
     }
 }
