@@ -9,11 +9,11 @@ use super::{Format, FormatError, encode_iq2_s};
 /// Rows of numbers in the bytes of one of [`Format::FLOAT`]. `x` is `[rows, cols]`, row-major.
 ///
 /// F32 keeps the bits, F16 and BF16 are the nearest number. In Q8_0 the scale of a block is its
-/// greatest magnitude over 127, in Q6_K that of sixteen numbers over 31; each number is the nearest
-/// multiple. In Q4_0 the scale is the number of the greatest magnitude over -8, in Q2_0 the greatest
-/// magnitude, so that ternary numbers stay what they are. In Q4_K 32 numbers are spread evenly from
-/// the least, or 0, to the greatest. IQ2_S as [`encode_iq2_s`]. What is too great for F16 is infinite
-/// there.
+/// greatest magnitude over 127; each number is the nearest multiple. In Q4_0 the scale is the number of
+/// the greatest magnitude over -8, in Q2_0 the greatest magnitude, so that ternary numbers stay what
+/// they are. In Q6_K the step of 16 numbers, and in Q4_K the step and the minimum of 32, are those of
+/// the least squares of errors, of some that are tried. IQ2_S as [`encode_iq2_s`]. What is too great for
+/// F16 is infinite there.
 ///
 /// # Errors
 ///
@@ -55,8 +55,8 @@ fn fits(format: Format, x: f32) -> bool {
         Format::Q8_0 => x / 127.0,
         Format::Q6K => x / 31.0 / 127.0,
         Format::Q4_0 => x / 8.0,
-        // Of the minimum; that of scales is less.
-        Format::Q4K => x / 63.0,
+        // Of the minimum, which can be some less than the least; that of scales is less.
+        Format::Q4K => x / 50.0,
         Format::Q2_0 | Format::Q2_0G128 => x,
         _ => return true,
     };
@@ -65,12 +65,24 @@ fn fits(format: Format, x: f32) -> bool {
 
 /// The greatest magnitude.
 fn greatest(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |greatest, x| x.abs().max(greatest))
+    furthest(x).abs()
+}
+
+/// The number of the greatest magnitude.
+fn furthest(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |most: f32, &x| if x.abs() > most.abs() { x } else { most })
 }
 
 /// `x / step` to the nearest integer from `-most - 1` to `most`; 0 where the step is.
 fn level(x: f32, step: f32, most: f32) -> f32 {
-    if step == 0.0 { 0.0 } else { (x / step).round_ties_even().clamp(-most - 1.0, most) }
+    /// Numbers of this size are whole: sums with it are rounded, to even ones in the middle.
+    const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+    if step == 0.0 { 0.0 } else { (x / step).clamp(-most - 1.0, most) + WHOLE - WHOLE }
+}
+
+/// Numbers of levels that are tried, from the first, a fifth more each time.
+fn tried(first: f32, count: u8) -> impl Iterator<Item = f32> {
+    (0..count).map(move |i| first + 0.2 * f32::from(i))
 }
 
 fn q8_0(x: &[f32; 32]) -> [u8; 34] {
@@ -83,11 +95,33 @@ fn q8_0(x: &[f32; 32]) -> [u8; 34] {
     block
 }
 
+/// The step of levels from -32 to 31 whose multiples are nearest to 16 numbers. The number of the greatest
+/// magnitude is at -32, or about there.
+fn step(x: &[f32; 16]) -> f32 {
+    let furthest = furthest(x);
+    let (mut best, mut step) = (0.0, 0.0);
+    for levels in tried(31.0, 11) {
+        let (mut products, mut squares) = (0.0, 0.0);
+        for &x in x {
+            // Of magnitudes whose squares are numbers.
+            let x = if furthest == 0.0 { 0.0 } else { x / furthest };
+            let q = level(x, -1.0 / levels, 31.0);
+            (products, squares) = (products + x * q, squares + q * q);
+        }
+        // The more this is, the less is left of the squares of the numbers.
+        let explained = products * products / squares;
+        if explained > best {
+            (best, step) = (explained, products / squares * furthest);
+        }
+    }
+    step
+}
+
 /// Where the parts of a number are: see `q6_k.rs`.
 fn q6_k(x: &[f32; 256]) -> [u8; 210] {
     let mut block = [0; 210];
-    let steps: [f32; 16] = std::array::from_fn(|i| greatest(&x[16 * i..][..16]) / 31.0);
-    let d = f16::from_f32(greatest(&steps) / 127.0);
+    let steps: [_; 16] = std::array::from_fn(|i| step(&x.as_chunks().0[i]));
+    let d = f16::from_f32(furthest(&steps) / -128.0);
     block[208..].copy_from_slice(&d.to_le_bytes());
     for (i, x) in x.as_chunks::<16>().0.iter().enumerate() {
         let scale = level(steps[i], d.to_f32(), 127.0);
@@ -103,8 +137,7 @@ fn q6_k(x: &[f32; 256]) -> [u8; 210] {
 }
 
 fn q4_0(x: &[f32; 32]) -> [u8; 18] {
-    let furthest = x.iter().fold(0.0_f32, |most, &x| if x.abs() > most.abs() { x } else { most });
-    let d = f16::from_f32(furthest / -8.0);
+    let d = f16::from_f32(furthest(x) / -8.0);
     let mut block = [0; 18];
     block[..2].copy_from_slice(&d.to_le_bytes());
     for (i, &x) in x.iter().enumerate() {
@@ -114,13 +147,39 @@ fn q4_0(x: &[f32; 32]) -> [u8; 18] {
     block
 }
 
+/// The step and the minimum, which is not above 0, of levels from 0 to 15 that are nearest to 32 numbers.
+fn step_and_minimum(x: &[f32; 32]) -> (f32, f32) {
+    let least = x.iter().fold(0.0_f32, |least, x| x.min(least));
+    let range = x.iter().fold(0.0_f32, |range, x| range.max(x - least));
+    if range == 0.0 {
+        return (0.0, least);
+    }
+    let (mut best, mut found) = (f32::INFINITY, (0.0, 0.0));
+    for levels in tried(13.0, 13) {
+        let q = x.map(|x| level((x - least) / range, 1.0 / levels, 15.0));
+        // In units of the range, so that squares are numbers.
+        let x = x.map(|x| x / range);
+        let sum = |of: fn(f32, f32) -> f32| x.iter().zip(&q).map(|(&x, &q)| of(x, q)).sum::<f32>();
+        let (sx, sq, xq, qq) = (sum(|x, _| x), sum(|_, q| q), sum(|x, q| x * q), sum(|_, q| q * q));
+        let slope = (32.0 * xq - sx * sq) / (32.0 * qq - sq * sq);
+        let (slope, minimum) = match (sx - slope * sq) / 32.0 {
+            minimum if minimum < 0.0 => (slope, minimum),
+            _ => (xq / qq, 0.0),
+        };
+        let errors = x.iter().zip(&q).map(|(x, q)| x - minimum - slope * q);
+        let squares: f32 = errors.map(|error| error * error).sum();
+        if squares < best && slope > 0.0 {
+            (best, found) = (squares, (slope * range, minimum * range));
+        }
+    }
+    found
+}
+
 /// Where the parts of a number are: see `q4_k.rs`.
 fn q4_k(x: &[f32; 256]) -> [u8; 144] {
     let groups = x.as_chunks::<32>().0;
-    let minima: [f32; 8] = std::array::from_fn(|j| groups[j].iter().fold(0.0, |m, x| x.min(m)));
-    let steps: [f32; 8] = std::array::from_fn(|j| {
-        groups[j].iter().fold(0.0, |m: f32, x| m.max(*x - minima[j])) / 15.0
-    });
+    let fits: [_; 8] = std::array::from_fn(|j| step_and_minimum(&groups[j]));
+    let (steps, minima) = (fits.map(|(step, _)| step), fits.map(|(_, minimum)| minimum));
     let [d, d_min] = [&steps, &minima].map(|of| f16::from_f32(greatest(of) / 63.0));
     let of_six = |x: f32, d: f16| level(x, d.to_f32(), 63.0) as u8;
     let scales = std::array::from_fn(|j| [of_six(steps[j], d), of_six(-minima[j], d_min)]);
