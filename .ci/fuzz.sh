@@ -54,6 +54,6 @@ lane() {
 
 result=0
 lane gguf 4096 model 16384 index 2048 config 4096 &
-lane tokenizer 8192 safetensors 16384 template 4096 || result=1
+lane tokenizer 8192 safetensors 16384 template 4096 library 16384 || result=1
 wait $! || result=1
 exit $result

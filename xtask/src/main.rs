@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::Parser;
 
+mod analyze;
 mod matrix;
 #[cfg(unix)]
 mod picture;
@@ -14,6 +15,8 @@ mod picture;
 enum Task {
     /// Write docs/reference/backend-compatibility-matrix.md from the table of kernels.
     Matrix(matrix::Args),
+    /// Tell what a library of C++ has, and which kernels: shared libraries and static archives of all systems.
+    AnalyzeLibrary(analyze::Args),
     /// Draw docs/chat.svg: a terminal with a conversation.
     #[cfg(unix)]
     Picture(picture::Args),
@@ -22,6 +25,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Matrix(args) => matrix::run(&args),
+        Task::AnalyzeLibrary(args) => analyze::run(&args),
         #[cfg(unix)]
         Task::Picture(args) => picture::run(&args),
     }
