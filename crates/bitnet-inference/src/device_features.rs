@@ -35,12 +35,25 @@ pub enum DeviceError {
         /// Why not.
         reason: &'static str,
     },
+    /// It cannot do what is asked for.
+    #[error("{device} does not do this: {what}")]
+    Unsupported {
+        /// The device.
+        device: Device,
+        /// What is asked for, and what to do.
+        what: &'static str,
+    },
     /// It is only said to be there.
     #[error("{device} is not available: {GPU_FAKE} only says so; unset it")]
     Faked {
         /// The device.
         device: Device,
     },
+}
+
+impl DeviceError {
+    pub(crate) const NO_EMBEDDINGS: DeviceError =
+        DeviceError::Unsupported { device: Device::Llama, what: "embeddings; use --device cpu" };
 }
 
 /// Whether this build has kernels for GPUs.
@@ -95,7 +108,7 @@ pub struct BackendCapabilities {
     pub cpu_rust: bool,
     /// Kernels for NVIDIA GPUs, and one of these.
     pub cuda: bool,
-    /// Foreign C++ libraries.
+    /// Libraries of C++ engines, where there are some.
     pub cpp_ffi: bool,
     /// Kernels that make ternary weights of others.
     pub quantization_kernels: bool,
@@ -112,8 +125,7 @@ pub fn detect_backends() -> BackendCapabilities {
     BackendCapabilities {
         cpu_rust: has(Operation::Gemv) && has(Operation::Gemm),
         cuda: supports_device(Device::Cuda(0)),
-        // This version loads none.
-        cpp_ffi: false,
+        cpp_ffi: supports_device(Device::Llama),
         quantization_kernels: has(Operation::Ternarize),
     }
 }
@@ -180,6 +192,7 @@ impl Gpu {
         match device {
             Device::Cpu => true,
             Device::Cuda(_) => self.compiled && self.available(),
+            Device::Llama => cfg!(feature = "ffi"),
             // Metal, and what is not known yet.
             _ => false,
         }
@@ -188,6 +201,12 @@ impl Gpu {
     fn open(&self, device: Device) -> Result<(), DeviceError> {
         match device {
             Device::Cpu => Ok(()),
+            Device::Llama if cfg!(feature = "ffi") => Ok(()),
+            Device::Llama => Err(DeviceError::NotCompiled {
+                device,
+                feature: "ffi",
+                hint: "build with --features ffi, or use --device cpu",
+            }),
             Device::Cuda(_) if self.present && self.compiled => Ok(()),
             Device::Cuda(_) if !self.present && self.available() => {
                 Err(DeviceError::Faked { device })
@@ -223,6 +242,8 @@ mod tests {
             assert_eq!(gpu.supports(CUDA), compiled && present);
             assert_eq!(gpu.open(CUDA).is_ok(), compiled && present);
             assert!(gpu.supports(Device::Cpu) && gpu.open(Device::Cpu).is_ok());
+            assert_eq!(gpu.supports(Device::Llama), cfg!(feature = "ffi"));
+            assert_eq!(gpu.open(Device::Llama).is_ok(), cfg!(feature = "ffi"));
             assert!(!gpu.supports(Device::Metal) && gpu.open(Device::Metal).is_err());
         }
     }
@@ -257,7 +278,9 @@ mod tests {
     fn this_build_tells_what_it_has() {
         assert_eq!(gpu_compiled(), Gpu::find().compiled);
         let found = detect_backends();
-        assert!(found.cpu_rust && found.quantization_kernels && !found.cpp_ffi);
+        assert!(
+            found.cpu_rust && found.quantization_kernels && found.cpp_ffi == cfg!(feature = "ffi")
+        );
         assert_eq!(found.cuda, supports_device(CUDA));
         assert!(select_gpu_kernel(0, &KernelManager::new()).is_err());
     }

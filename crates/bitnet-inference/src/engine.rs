@@ -1,7 +1,7 @@
 //! A loaded model, ready to run.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::{fmt, io};
@@ -15,7 +15,8 @@ use crate::arch::Model;
 use crate::backend::cpu::{CpuBackend, LinearInput};
 use crate::backend::kernels::Kernels;
 use crate::constraint::{Compiled, Constraint, Grammars};
-use crate::device_features::{self, KernelCapabilities};
+use crate::device_features::{self, DeviceError, KernelCapabilities};
+use crate::foreign::{Foreign, Library};
 use crate::kv::KvCache;
 use crate::linear::Tiles;
 use crate::machine::Machine;
@@ -49,6 +50,10 @@ pub struct Options {
     pub dequantize: bool,
     /// What was measured on this machine.
     pub tuning: Option<Tuning>,
+    /// The library of [`Device::Llama`], or a folder with one; the first that is found if not given. A program of
+    /// its own opens it: this one with the argument `ffi-host`, which must do no other than
+    /// `bitnet_ffi::host::serve`.
+    pub library: Option<PathBuf>,
 }
 
 impl Options {
@@ -188,6 +193,8 @@ pub struct Engine {
     /// SHA-256 of the model file, once it was asked for.
     sha256: OnceLock<String>,
     notices: Vec<Notice>,
+    /// What computes in place of all this, where the device is a library.
+    library: Option<Arc<Library>>,
 }
 
 impl fmt::Debug for Engine {
@@ -264,6 +271,9 @@ impl Engine {
             notices.extend(options.layout.map(|layout| Notice::Layout { layout }));
         }
         let dequantize = dequantize && ternary;
+        let context = asked.min(trained);
+        let library = Library::open(options, &checkpoint, (context, pool.threads(), rows))?;
+        let library = library.map(Arc::new);
         Ok(Engine {
             size: checkpoint.size()?,
             checkpoint,
@@ -272,15 +282,18 @@ impl Engine {
             manager,
             kernels,
             pool,
-            context: asked.min(trained),
+            context,
             kv,
             dequantize,
             read_as,
             tiles: best.map_or_else(Tiles::default, |best| Tiles(best.tile)),
             grammars: OnceLock::new(),
             sha256: OnceLock::new(),
-            tuning: tuning.filter(|_| best.is_some()).map(|tuning| tuning.sha256().to_owned()),
+            tuning: tuning
+                .filter(|_| best.is_some() && library.is_none())
+                .map(|tuning| tuning.sha256().to_owned()),
             notices,
+            library,
         })
     }
 
@@ -452,6 +465,34 @@ impl Engine {
         Session::new(self, sequences, u32::MAX as usize)
     }
 
+    /// What computes in place of the backend, if the device is a library: so many sequences.
+    pub(crate) fn foreign(&self, sequences: usize) -> Result<Option<Foreign>, Error> {
+        self.library.as_ref().map(|library| library.session(sequences)).transpose()
+    }
+
+    /// The library that computes, if one does.
+    pub(crate) fn library(&self) -> Option<&Library> {
+        self.library.as_deref()
+    }
+
+    /// Makes sure that [`Session::embed`] can be done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] where a library computes.
+    pub fn can_embed(&self) -> Result<(), Error> {
+        match &self.library {
+            Some(_) => Err(DeviceError::NO_EMBEDDINGS.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// What computes.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        if self.library.is_some() { Device::Llama } else { Device::Cpu }
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -459,7 +500,9 @@ impl Engine {
     /// What computes, with keys and values of so many sequences in so many blocks at most.
     pub(crate) fn backend(&self, sequences: usize, blocks: usize) -> CpuBackend {
         let kv = (self.kv.format(), blocks);
-        let cache = KvCache::new(&self.model.config, sequences, kv);
+        // What a library keeps is not here: of it there are only positions.
+        let layers = if self.library.is_some() { 0 } else { self.model.config.layers };
+        let cache = KvCache::new(&self.model.config, (layers, sequences), kv);
         let (kernels, pool) = (self.kernels.clone(), Arc::clone(&self.pool));
         let input = match (self.model.is_grouped(), self.dequantize) {
             (true, _) => LinearInput::Numbers,

@@ -293,6 +293,10 @@ pub enum Error {
     /// A device that cannot be used.
     #[error("{0}")]
     Device(#[from] DeviceError),
+    /// A library of a C++ engine that fails, or is none.
+    #[cfg(feature = "ffi")]
+    #[error(transparent)]
+    Library(#[from] bitnet_ffi::Error),
     /// No threads, or none to be had.
     #[error("cannot use {threads} threads: {source}")]
     Threads {

@@ -134,6 +134,11 @@ impl<'a> Generation<'a> {
         self.scheduler.last_logits()
     }
 
+    /// Passes that a library of another engine has computed, and what it is called in receipts.
+    pub(crate) fn foreign_calls(&self) -> Option<(&'static str, u64)> {
+        self.scheduler.foreign_calls()
+    }
+
     /// Kernels called so far: those of forward passes and, once it ended, those of the sampler.
     pub fn calls(&self) -> impl Iterator<Item = &Calls> {
         [self.scheduler.calls()].into_iter().chain(self.end.iter().map(|end| &end.calls))

@@ -15,6 +15,11 @@ pub mod device_features;
 mod difference;
 mod engine;
 mod error;
+#[cfg(feature = "ffi")]
+mod foreign;
+#[cfg(not(feature = "ffi"))]
+#[path = "foreign/absent.rs"]
+mod foreign;
 mod generate;
 mod kv;
 mod linear;

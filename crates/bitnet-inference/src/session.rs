@@ -8,8 +8,10 @@ use bitnet_kernels::shortlist::Candidate;
 use crate::arch::{Model, forward};
 use crate::backend::cpu::{CpuBackend, WeightsRead};
 use crate::backend::{Backend, Row};
+use crate::device_features::DeviceError;
+use crate::foreign::Foreign;
 use crate::kv::KvCache;
-use crate::state::Scratch;
+use crate::state::{Floats, Scratch};
 use crate::{Engine, Error};
 
 /// Rows of a forward pass at most: enough to use each weight often, few enough to stop between.
@@ -42,6 +44,8 @@ pub struct Session {
     /// Indices of rows whose logits are wanted.
     outputs: Vec<usize>,
     logits: Vec<f32>,
+    /// What computes in place of the backend, where the device is none of ours.
+    foreign: Option<Foreign>,
 }
 
 impl Session {
@@ -57,6 +61,7 @@ impl Session {
             rows: Vec::with_capacity(CHUNK),
             outputs: Vec::with_capacity(CHUNK),
             logits: Vec::new(),
+            foreign: engine.foreign(sequences)?,
         })
     }
 
@@ -95,13 +100,27 @@ impl Session {
         self.backend.read
     }
 
+    /// Passes that a library of another engine has computed, and what it is called in receipts.
+    pub(crate) fn foreign_calls(&self) -> Option<(&'static str, u64)> {
+        self.foreign.as_ref().map(Foreign::calls)
+    }
+
     /// All logits after the last token for which logits were asked; nothing before the first.
     pub fn last_logits(&mut self) -> Option<&[f32]> {
         self.outputs.last()?;
-        let head = self.model.output();
-        self.logits.resize(self.outputs.len() * head.rows, 0.0);
-        self.backend.head(head, &self.scratch.last, &mut self.logits);
-        Some(&self.logits[self.logits.len() - head.rows..])
+        self.output_layer();
+        Some(&self.logits[self.logits.len() - self.model.output().rows..])
+    }
+
+    /// Computes all logits of the last forward pass, where they are not there as it is.
+    fn output_layer(&mut self) {
+        if self.foreign.is_none() {
+            let head = self.model.output();
+            self.logits.resize(self.outputs.len() * head.rows, 0.0);
+            if !self.outputs.is_empty() {
+                self.backend.head(head, &self.scratch.last, &mut self.logits);
+            }
+        }
     }
 
     /// Runs some tokens, at most [`CHUNK`], in one forward pass. Those of one sequence must be in
@@ -116,12 +135,25 @@ impl Session {
     ///
     /// If there are more than [`CHUNK`] inputs, or one of a sequence that does not exist.
     pub fn run(&mut self, inputs: &[Input]) -> Result<&[f32], Error> {
-        self.forward(inputs)?;
-        let head = self.model.output();
-        self.logits.resize(self.outputs.len() * head.rows, 0.0);
-        if !self.outputs.is_empty() {
-            self.backend.head(head, &self.scratch.last, &mut self.logits);
-        }
+        self.run_observed(inputs, |_, _| {})
+    }
+
+    /// As [`Session::run`], and shows the residual stream behind each layer, by its number: `[inputs, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Session::run`].
+    pub fn run_observed(
+        &mut self,
+        inputs: &[Input],
+        see: impl FnMut(usize, &[f32]),
+    ) -> Result<&[f32], Error> {
+        self.observed(inputs, see)?;
+        self.output_layer();
         Ok(&self.logits)
     }
 
@@ -136,6 +168,9 @@ impl Session {
     ///
     /// If there is no such sequence.
     pub fn embed(&mut self, sequence: usize, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        if self.foreign.is_some() {
+            return Err(DeviceError::NO_EMBEDDINGS.into());
+        }
         self.append(sequence, tokens, || false)?;
         let mut state = self.scratch.last.row(0).to_vec();
         let squares: f64 = state.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
@@ -149,6 +184,14 @@ impl Session {
 
     /// A forward pass up to the output layer.
     fn forward(&mut self, inputs: &[Input]) -> Result<(), Error> {
+        self.observed(inputs, |_, _| {})
+    }
+
+    fn observed(
+        &mut self,
+        inputs: &[Input],
+        mut see: impl FnMut(usize, &[f32]),
+    ) -> Result<(), Error> {
         assert!(inputs.len() <= CHUNK, "at most {CHUNK} rows");
         let vocabulary = self.model.embedding.rows;
         let mut lengths = self.lengths.clone();
@@ -174,9 +217,17 @@ impl Session {
                 return Err(Error::Memory { what: "key-value cache", bytes });
             }
         }
-        if !inputs.is_empty() {
+        if let Some(foreign) = &mut self.foreign {
+            if let Err(error) = foreign.run(&self.rows, &self.outputs, &mut self.logits) {
+                // There are no logits of them.
+                self.outputs.clear();
+                return Err(error);
+            }
+            self.lengths = lengths;
+        } else if !inputs.is_empty() {
             let (rows, outputs) = (&self.rows, &self.outputs);
-            forward(&mut self.backend, &self.model, &mut self.scratch, rows, outputs);
+            let see = |layer, x: &Floats| see(layer, x.rows(rows.len()));
+            forward(&mut self.backend, &self.model, &mut self.scratch, (rows, outputs), see);
             self.lengths = lengths;
         }
         Ok(())
@@ -245,6 +296,9 @@ impl Session {
 
     /// Finds what is wanted of the logits of each output of the last forward pass.
     fn find(&mut self, wanted: &[Wanted<'_>]) {
+        if self.foreign.is_some() {
+            return;
+        }
         let head = self.model.output();
         self.logits.clear();
         // Who wants all of some rows reads the whole output layer in any case.
@@ -257,8 +311,7 @@ impl Session {
         {
             return;
         }
-        self.logits.resize(wanted.len() * head.rows, 0.0);
-        self.backend.head(head, &self.scratch.last, &mut self.logits);
+        self.output_layer();
     }
 
     /// Blocks of keys and values: those in use, and all.

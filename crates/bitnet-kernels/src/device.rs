@@ -14,6 +14,8 @@ pub enum Device {
     Cuda(usize),
     /// An Apple GPU.
     Metal,
+    /// A library of llama.cpp or bitnet.cpp, on whatever it computes.
+    Llama,
 }
 
 impl fmt::Display for Device {
@@ -22,6 +24,7 @@ impl fmt::Display for Device {
             Device::Cpu => f.write_str("cpu"),
             Device::Cuda(number) => write!(f, "cuda:{number}"),
             Device::Metal => f.write_str("metal"),
+            Device::Llama => f.write_str("llama"),
         }
     }
 }
@@ -32,7 +35,7 @@ pub struct UnknownDevice(pub String);
 
 impl fmt::Display for UnknownDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no device; known are cpu, cuda, cuda:N and metal", self.0)
+        write!(f, "`{}` is no device; known are cpu, cuda, cuda:N, metal and llama", self.0)
     }
 }
 
@@ -47,6 +50,7 @@ impl FromStr for Device {
             "cpu" => Ok(Device::Cpu),
             "cuda" | "gpu" => Ok(Device::Cuda(0)),
             "metal" => Ok(Device::Metal),
+            "llama" => Ok(Device::Llama),
             other => {
                 let number = other.strip_prefix("cuda:").ok_or_else(unknown)?;
                 number.parse().map(Device::Cuda).map_err(|_| unknown())
@@ -61,7 +65,8 @@ mod tests {
 
     #[test]
     fn names_parse_back() {
-        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(12), Device::Metal] {
+        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(12), Device::Metal, Device::Llama]
+        {
             assert_eq!(device.to_string().parse(), Ok(device));
         }
         assert_eq!("GPU".parse(), Ok(Device::Cuda(0)));

@@ -198,6 +198,7 @@ impl From<Error> for ApiError {
             }
             Error::StopString => ApiError::invalid(message).code("invalid_value").param("stop"),
             Error::Constraint { .. } => ApiError::invalid(message).code("invalid_constraint"),
+            Error::Device(_) => ApiError::invalid(message).code("invalid_value"),
             Error::Chat(_) => ApiError::invalid(message).code("invalid_messages").param("messages"),
             Error::Memory { .. } => ApiError::unavailable(message).code("out_of_memory"),
             _ => ApiError::internal(message),

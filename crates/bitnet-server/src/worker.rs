@@ -246,6 +246,7 @@ impl<'a> Worker<'a> {
     }
 
     fn run_some(&mut self, wanted: &mut Embeddings) -> Result<(), Error> {
+        self.engine.can_embed()?;
         let session = match &mut self.embedder {
             Some(session) => session,
             none => none.insert(self.engine.session(1)?),

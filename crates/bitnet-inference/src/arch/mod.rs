@@ -173,15 +173,16 @@ pub(crate) fn calls(architecture: &str) -> &'static [Calls] {
 
 /// Runs `rows` through the model and adds them to the key-value cache.
 ///
-/// Leaves what the output layer takes of the rows in `outputs`, one after another, in the scratch.
+/// Leaves what the output layer takes of the rows in `outputs`, one after another, in the scratch. Shows the residual
+/// stream behind each block to `see`.
 /// The cache must have room and the scratch be large enough for all rows; rows of one sequence must
 /// be in order and follow what the cache has.
 pub(crate) fn forward<B: Backend>(
     b: &mut B,
     model: &Model,
     s: &mut Scratch<B>,
-    rows: &[Row],
-    outputs: &[usize],
+    (rows, outputs): (&[Row], &[usize]),
+    mut see: impl FnMut(usize, &B::Floats),
 ) {
     b.embed(&model.embedding, rows, model.config.embedding_scale(), &mut s.x);
     let [angles, local_angles] = &mut s.angles;
@@ -197,6 +198,7 @@ pub(crate) fn forward<B: Backend>(
             Block::Qwen3(block) => block.forward(b, s, at),
             Block::Gemma3(block) => block.forward(b, s, at),
         }
+        see(index, &s.x);
     }
     let norm = Norm { weight: &model.output_norm, eps: model.config.eps };
     b.norm_rows(&s.x, norm, outputs, &mut s.last);

@@ -30,9 +30,13 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache for `sequences` sequences, in the format `kv`, of `limit` blocks at most.
-    pub(crate) fn new(config: &Config, sequences: usize, (kv, limit): (Format, usize)) -> KvCache {
-        let &Config { layers, kv_heads, head_size, .. } = config;
+    /// An empty cache for `sequences` sequences of so many layers, in the format `kv`, of `limit` blocks at most.
+    pub(crate) fn new(
+        config: &Config,
+        (layers, sequences): (usize, usize),
+        (kv, limit): (Format, usize),
+    ) -> KvCache {
+        let &Config { kv_heads, head_size, .. } = config;
         let (numbers, bytes) = kv.block();
         let head_bytes = head_size.div_ceil(numbers) * bytes;
         let (data, blocks) = (Vec::new(), Blocks::new(limit));

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::device_features;
+use crate::foreign::Library;
 use crate::generate::Generation;
 use crate::linear::Linear;
 use crate::machine::Machine;
@@ -129,8 +130,11 @@ pub struct MatrixUsed {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MachineUsed {
-    /// What computed: `cpu` or `cuda:0`.
+    /// What computed: `cpu`, `cuda:0` or `llama`.
     pub device: String,
+    /// The library, where one computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<LibraryUsed>,
     /// The model of the processor.
     pub cpu: String,
     /// Its architecture.
@@ -141,6 +145,17 @@ pub struct MachineUsed {
     pub threads: u64,
     /// SHA-256 of the measurements that chose kernels, if there were any.
     pub tuning: Option<String>,
+}
+
+/// A library of another engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LibraryUsed {
+    /// The name of its file.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
 }
 
 /// What was asked for: all that the result depends on, beside the model.
@@ -310,15 +325,18 @@ impl Receipt {
         Ok(receipt)
     }
 
-    /// The options that give the same result on any machine.
+    /// The options that give the same result on any machine; where a library computed, with the same library.
     ///
     /// # Errors
     ///
-    /// Where a format of keys and values is unknown.
+    /// Where the format of keys and values is unknown.
     pub fn options(&self) -> Result<Options, String> {
         Ok(Options {
             context: Some(usize::try_from(self.request.context).unwrap_or(usize::MAX)),
             kv: self.request.kv.parse::<KvType>()?,
+            device: if self.machine.library.is_some() { Device::Llama } else { Device::Cpu },
+            // The order of sums depends on them there.
+            threads: self.machine.library.is_some().then_some(self.machine.threads as usize),
             dequantize: self.dequantized,
             ..Options::default()
         })
@@ -350,13 +368,14 @@ fn distinct<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, u64>,
     from.deserialize_map(Distinct)
 }
 
-/// Calls of each kernel, by its id: those of the forward pass and those of the sampler.
+/// Calls of each kernel, by its id: those of the forward pass and those of the sampler. Of a library, passes.
 #[must_use]
 pub fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
     let mut kernels = BTreeMap::new();
     for (kernel, calls) in generation.calls().flat_map(|calls| calls.iter()) {
         *kernels.entry(kernel.to_string()).or_default() += calls;
     }
+    kernels.extend(generation.foreign_calls().map(|(name, passes)| (name.to_owned(), passes)));
     kernels
 }
 
@@ -440,7 +459,11 @@ impl Model {
             heads: config.heads as u64,
             vocabulary: engine.vocabulary() as u64,
             activation: config.activation.to_string(),
-            matrices: engine.model.block().into_iter().map(matrix).collect(),
+            // What a library makes of them nobody knows.
+            matrices: match engine.library() {
+                Some(_) => Vec::new(),
+                None => engine.model.block().into_iter().map(matrix).collect(),
+            },
         }
     }
 }
@@ -449,7 +472,11 @@ impl MachineUsed {
     fn new(engine: &Engine) -> MachineUsed {
         let Machine { cpu, architecture, .. } = Machine::detect();
         MachineUsed {
-            device: Device::Cpu.to_string(),
+            device: engine.device().to_string(),
+            library: engine
+                .library()
+                .map(Library::file)
+                .map(|(file, sha256)| LibraryUsed { file, sha256: sha256.to_owned() }),
             cpu,
             architecture,
             isas: engine.cpu().isas().iter().map(ToString::to_string).collect(),
@@ -474,7 +501,7 @@ pub fn bandwidth(engine: &Engine) -> Result<f64, Error> {
 /// The share of the bandwidth that reading weights had.
 fn share(read: WeightsRead, ms: f64, bandwidth: f64) -> Option<f64> {
     let rate = (read.linear as f64 + read.head as f64) / ms / 1e6;
-    (ms > 0.0 && bandwidth > 0.0).then(|| rate / bandwidth)
+    (ms > 0.0 && bandwidth > 0.0 && rate > 0.0).then(|| rate / bandwidth)
 }
 
 /// Numbers of four bytes, one after another.

@@ -109,6 +109,23 @@ impl Run {
         }
     }
 
+    /// The passes of a library, and the calls that follow from the logits.
+    pub(super) fn foreign_calls(&self, receipt: &Receipt) -> Result<(), String> {
+        let passes = self.prompt.iter().sum::<u64>() + self.decode;
+        let draws = if receipt.request.limit == 0 { 0 } else { self.outputs };
+        let softmaxes = receipt.request.sampler.softmaxes() * draws;
+        let (mut found, mut drawn) = (0, 0);
+        for (id, &calls) in &receipt.kernels {
+            match id.parse::<KernelId>() {
+                Ok(kernel) if kernel.operation == Operation::Softmax => drawn += calls,
+                Ok(_) => return Err(format!("a library computed, and not {id}")),
+                Err(_) => found += calls,
+            }
+        }
+        same("passes", &found, &passes)?;
+        same("softmax", &drawn, &softmaxes)
+    }
+
     /// Calls of the kernels of output layers, and of each other operation; those of linear layers, which
     /// have kernels of their own for each matrix, must be all and no more.
     fn beside_linear(&self, receipt: &Receipt) -> Result<(u64, BTreeMap<Operation, u64>), String> {

@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bitnet_kernels::manager::KernelBackend;
 use bitnet_kernels::{Device, Format, Isa, KernelId};
 
 use super::passes::Run;
 use super::{Model, Outcome, Receipt, SCHEMA, kernels};
 use crate::generate::Generation;
 use crate::session::CHUNK;
-use crate::{Config, Engine, Error};
+use crate::{Config, Engine, Error, WeightsRead};
 
 /// What was looked at, and what is wrong with it, if anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,12 +81,21 @@ pub fn verify(receipt: &Receipt, engine: Option<&Engine>) -> Result<Verdict, Err
     let run = sizes(receipt).and_then(|()| Run::of(receipt));
     verdict.check("tokens", run.as_ref().map(|_| ()).map_err(Clone::clone));
     if let Ok(run) = run {
-        verdict.check("calls of kernels", run.calls(receipt));
-        verdict.check("bytes of weights", run.bytes(receipt));
+        if receipt.machine.library.is_some() {
+            verdict.check("passes of the library", run.foreign_calls(receipt));
+            let none = WeightsRead::default();
+            let read = [receipt.read.prompt, receipt.read.decode];
+            verdict.check("bytes of weights", same("what is known of them", &read, &[none; 2]));
+        } else {
+            verdict.check("calls of kernels", run.calls(receipt));
+            verdict.check("bytes of weights", run.bytes(receipt));
+        }
         verdict.check("hashes of the result", run.hashes(receipt));
         verdict.check("times", run.times(receipt));
     }
     if let Some(engine) = engine {
+        let used = super::MachineUsed::new(engine);
+        verdict.check("the library", same("library", &receipt.machine.library, &used.library));
         verdict.check("the model", model(receipt, engine));
         // What is already known to be something else need not be run.
         if verdict.holds() {
@@ -166,7 +176,9 @@ fn device(receipt: &Receipt) -> Result<(), String> {
     let machine = &receipt.machine;
     let device: Device = machine.device.parse().map_err(|e| format!("{e}"))?;
     same("device", &machine.device, &device.to_string())?;
-    if device != Device::Cpu {
+    if device == Device::Llama || machine.library.is_some() {
+        library(receipt, device)?;
+    } else if device != Device::Cpu {
         let ids = || receipt.kernels.keys();
         if !ids().any(|id| GPU.iter().any(|prefix| id.starts_with(prefix))) {
             return Err(format!("no kernel of a GPU was called ({})", GPU.join(", ")));
@@ -199,13 +211,29 @@ fn device(receipt: &Receipt) -> Result<(), String> {
         return Err(format!("{:?} is no SHA-256 of measurements", machine.tuning));
     }
     let best = isas.last().copied().unwrap_or(Isa::Scalar);
-    for id in receipt.kernels.keys() {
+    for id in receipt.kernels.keys().filter(|id| !LIBRARIES.contains(&id.as_str())) {
         let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
         if !isas.contains(&kernel.isa) {
             return Err(format!("{id} does not run with at most {best}"));
         }
     }
     Ok(())
+}
+
+/// What the passes of libraries are called.
+const LIBRARIES: [&str; 2] = [KernelBackend::LlamaCpu.name(), KernelBackend::LlamaCuda.name()];
+
+/// Whether a library is named, and is what computed.
+fn library(receipt: &Receipt, device: Device) -> Result<(), String> {
+    let found = receipt.machine.library.as_ref().filter(|_| device == Device::Llama);
+    let library = found.ok_or_else(|| format!("a library computes on {}", Device::Llama))?;
+    if library.file.is_empty() || !is_hex(&library.sha256, 64) {
+        return Err(format!("{library:?} is no file of a library"));
+    }
+    match LIBRARIES.iter().filter(|name| receipt.kernels.contains_key(**name)).count() {
+        1 => Ok(()),
+        found => Err(format!("{found} of {} computed", LIBRARIES.join(" and "))),
+    }
 }
 
 /// Whether a model is that of the receipt, whatever its layout in memory.

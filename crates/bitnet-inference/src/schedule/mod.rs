@@ -50,7 +50,9 @@ impl<'a> Scheduler<'a> {
     /// # Errors
     ///
     /// [`Error::Capacity`] where the capacity makes no sense, [`Error::Memory`].
-    pub fn new(engine: &'a Engine, capacity: Capacity) -> Result<Scheduler<'a>, Error> {
+    pub fn new(engine: &'a Engine, mut capacity: Capacity) -> Result<Scheduler<'a>, Error> {
+        // What a library keeps of one sequence no other can have.
+        capacity.prefix_cache &= engine.library().is_none();
         let Capacity { sequences, tokens, chunk, .. } = capacity;
         // Each that is generating has a row.
         let ranges = [("rows of a forward pass", chunk, CHUNK), ("sequences", sequences, chunk)];
@@ -349,6 +351,11 @@ impl<'a> Scheduler<'a> {
     #[must_use]
     pub fn read(&self) -> WeightsRead {
         self.session.read()
+    }
+
+    /// Passes that a library of another engine has computed, and what it is called in receipts.
+    pub(crate) fn foreign_calls(&self) -> Option<(&'static str, u64)> {
+        self.session.foreign_calls()
     }
 
     /// All logits of the last row of the last forward pass that had some.

@@ -9,12 +9,14 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use bitnet_kernels::Device;
 use bitnet_kernels::op::KV_BLOCK;
 use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
 use super::Scheduler;
 use crate::Error;
+use crate::device_features::DeviceError;
 use crate::kv::{KvCache, Parent};
 use crate::sha256::finish;
 
@@ -53,8 +55,9 @@ impl Scheduler<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Output`].
+    /// [`Error::Output`], and [`Error::Device`] where a library computes.
     pub fn save(&mut self, path: &Path, tokens: &[u32]) -> Result<usize, Error> {
+        self.owns_cache()?;
         let slot = self.spare();
         let cache = self.session.cache();
         let (_, blocks) = cache.share(slot, tokens);
@@ -62,6 +65,15 @@ impl Scheduler<'_> {
         let written = self.write(path, &tokens[..saved]);
         self.session.cache().release(slot);
         written.map(|()| saved)
+    }
+
+    /// Whether keys and values are here, and not in a library.
+    fn owns_cache(&self) -> Result<(), Error> {
+        let what = "files of keys and values; leave out --prompt-cache";
+        match self.engine.device() {
+            device @ Device::Llama => Err(DeviceError::Unsupported { device, what }.into()),
+            _ => Ok(()),
+        }
     }
 
     fn write(&mut self, path: &Path, tokens: &[u32]) -> Result<(), Error> {
@@ -98,8 +110,9 @@ impl Scheduler<'_> {
     /// # Errors
     ///
     /// [`Error::PromptCache`] where the file is damaged, or of another model or format;
-    /// [`Error::File`] where it cannot be read.
+    /// [`Error::File`] where it cannot be read; [`Error::Device`] where a library computes.
     pub fn restore(&mut self, path: &Path) -> Result<usize, Error> {
+        self.owns_cache()?;
         let file = path.display().to_string();
         let bytes = read(path).map_err(|source| Error::File { file: file.clone(), source })?;
         let wrong = |what: String| Error::PromptCache { file: file.clone(), what };
