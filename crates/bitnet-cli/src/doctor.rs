@@ -1,5 +1,9 @@
 //! `bitnet doctor`: what this machine has, what would run on it, and what would make it faster.
 
+#[cfg(feature = "ffi")]
+mod libraries;
+#[cfg(not(feature = "ffi"))]
+#[path = "doctor/no_libraries.rs"]
 mod libraries;
 mod system;
 
@@ -15,7 +19,7 @@ use bitnet_kernels::{Device, Format, KernelManager, Pool, limits};
 use serde::Serialize;
 
 use crate::exit::End;
-use crate::model::{How, Source};
+use crate::model::{How, Library, Source};
 use crate::output;
 use libraries::Libraries;
 use system::System;
@@ -26,6 +30,8 @@ use system::System;
 pub(crate) struct Args {
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    library: Library,
     /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
@@ -94,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let (tuning, kept) = kept(&args.how.tuning);
     let manager = args.how.measured(tuning).manager()?;
     let machine = Machine::detect();
-    let (system, libraries) = (System::detect(), Libraries::find());
+    let (system, libraries) = (System::detect(), Libraries::find(&args.library));
     let mut threads = vec![1, machine.threads()];
     threads.dedup();
     let measured =
@@ -158,7 +164,6 @@ fn gpus() -> Gpus {
     }
 }
 
-/// The kernels for matrices of a format.
 /// What a format of files would run on.
 pub(crate) fn chosen(format: Format, manager: &KernelManager) -> Result<Chosen> {
     let product = manager.product(Matrix::typical(Some(format)))?;
@@ -259,7 +264,9 @@ impl Report {
         let none = || gpus.reason.clone().unwrap_or_default();
         let found = if gpus.found.is_empty() { none() } else { gpus.found.join(", ") };
         lines.push(format!("GPUs        {found}"));
-        lines.push(format!("C++         {}", libraries.text()));
+        for (index, line) in libraries.text().into_iter().enumerate() {
+            lines.push(format!("{:<12}{line}", if index == 0 { "C++" } else { "" }));
+        }
         let path = tuning.path.as_deref().unwrap_or("nowhere");
         let used = if tuning.usable { "for the models that were measured" } else { "not used" };
         lines.push(format!("tuning      {path}: {used}"));

@@ -81,6 +81,19 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<hub::Error>() {
         return if error.is_usage() { 2 } else { 3 };
     }
+    #[cfg(feature = "ffi")]
+    if let Some(error) = error.downcast_ref::<bitnet_ffi::Error>().or_else(|| {
+        error.downcast_ref::<Error>().and_then(|error| match error {
+            Error::Library(error) => Some(error),
+            _ => None,
+        })
+    }) {
+        use bitnet_ffi::Error as Ffi;
+        return match error {
+            Ffi::Start { .. } | Ffi::Died { .. } | Ffi::Late { .. } | Ffi::Protocol { .. } => 1,
+            _ => 3,
+        };
+    }
     match error.downcast_ref::<Error>() {
         Some(
             Error::Isa(_)

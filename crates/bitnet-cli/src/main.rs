@@ -12,6 +12,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 mod bench;
 mod chat;
 mod convert;
+#[cfg(feature = "ffi")]
+mod crossval;
 mod diff;
 mod doctor;
 mod embed;
@@ -87,6 +89,13 @@ enum Command {
     Inspect(inspect::Args),
     /// Tell whether two files hold the same model, and where they first differ.
     Diff(diff::Args),
+    /// Compare this engine with a C++ one, on the same model: tokens, logits, kernels and times.
+    #[cfg(feature = "ffi")]
+    Crossval(Box<crossval::Args>),
+    /// Open a library for another process of this program.
+    #[cfg(feature = "ffi")]
+    #[command(hide = true)]
+    FfiHost,
     /// Write a model in another format: GGUF with other types, or a Hugging Face folder.
     Convert(convert::Args),
     /// Make floating-point weights ternary, by the mean of their absolute values, and write the model.
@@ -136,6 +145,10 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Diff(args) => diff::run(&args),
+        #[cfg(feature = "ffi")]
+        Command::Crossval(args) => crossval::run(&args),
+        #[cfg(feature = "ffi")]
+        Command::FfiHost => bitnet_ffi::host::serve().map(|()| exit::End::Done).map_err(Into::into),
         Command::Convert(args) => convert::run(&args, false),
         Command::Quantize(args) => convert::run(&args, true),
         Command::Synth(args) => synth::run(&args),

@@ -42,6 +42,8 @@ pub(crate) struct Args {
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
     device: Device,
+    #[command(flatten)]
+    pub(crate) library: Library,
     /// Known from llama.cpp: all layers run where --device says.
     #[arg(long, alias = "n-gpu-layers", value_name = "N", hide = true)]
     gpu_layers: Option<String>,
@@ -84,6 +86,26 @@ impl Cache {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Flags of libraries of other engines.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Library {
+    /// Library of another engine (libllama, or the C interface of bitnet.cpp), or a folder with one; what
+    /// `bitnet doctor` finds first if not given.
+    #[cfg(feature = "ffi")]
+    #[arg(long, value_name = "LIB", env = "BITNET_REFERENCE")]
+    pub(crate) reference: Option<PathBuf>,
+}
+
+impl Library {
+    /// The one that was named.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        #[cfg(feature = "ffi")]
+        return self.reference.clone();
+        #[cfg(not(feature = "ffi"))]
+        None
     }
 }
 
@@ -184,6 +206,12 @@ impl Args {
         name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
+    /// Where the model is; nothing for the demo model.
+    #[cfg(feature = "ffi")]
+    pub(crate) fn file(&self) -> Result<Option<PathBuf>> {
+        Ok(self.model.as_deref().map(hub::find).transpose()?)
+    }
+
     /// Loads the model, and says on stderr what its user should know.
     pub(crate) fn load(&self) -> Result<Engine> {
         self.load_with(|_| {})
@@ -191,6 +219,20 @@ impl Args {
 
     /// As [`Args::load`], with options changed.
     pub(crate) fn load_with(&self, change: impl FnOnce(&mut Options)) -> Result<Engine> {
+        load(self.model.as_deref(), &self.options(change)?)
+    }
+
+    /// As [`Args::load`], with another file, and never on a library.
+    #[cfg(feature = "ffi")]
+    pub(crate) fn load_file(&self, file: &Path) -> Result<Engine> {
+        if self.device == Device::Llama {
+            let what = "--device llama would compare the library with itself; leave it out";
+            return Err(Usage(what.to_owned()).into());
+        }
+        load(Some(file), &self.options(|_| {})?)
+    }
+
+    fn options(&self, change: impl FnOnce(&mut Options)) -> Result<Options> {
         self.cache.check()?;
         if self.gpu_layers.as_deref().is_some_and(|layers| layers != "0") {
             exit::say("note: --gpu-layers has no effect: all layers run where --device says");
@@ -203,10 +245,11 @@ impl Args {
             dequantize: self.dequantize,
             read_as: self.read_as,
             context: self.ctx_size.filter(|&n| n > 0),
+            library: self.library.path(),
             ..self.how.options()?
         };
         change(&mut options);
-        load(self.model.as_deref(), &options)
+        Ok(options)
     }
 }
 

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use bitnet_inference::receipt::{Check, Receipt, verify};
 use bitnet_inference::{Options, read_text};
+use bitnet_kernels::Device;
 use serde::Serialize;
 
 use crate::exit::{self, End, Unreadable};
-use crate::model::{self, How};
+use crate::model::{self, How, Library};
 use crate::output;
 
 /// Flags of `bitnet verify`.
@@ -25,6 +26,8 @@ pub(crate) struct Args {
     model: Option<PathBuf>,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    library: Library,
     /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
@@ -59,9 +62,15 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         kv: wanted.kv,
         context: wanted.context,
         dequantize: wanted.dequantize,
+        device: wanted.device,
+        threads: wanted.threads,
+        library: args.library.path(),
         ..args.how.measured(None)
     };
-    let demo = args.model.is_none() && receipt.model.sha256 == model::demo_sha256();
+    // A library reads files only.
+    let demo = args.model.is_none()
+        && wanted.device != Device::Llama
+        && receipt.model.sha256 == model::demo_sha256();
     let engine = (demo || args.model.is_some())
         .then(|| model::load(args.model.as_deref(), &options))
         .transpose()?;
