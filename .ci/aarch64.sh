@@ -17,6 +17,9 @@ for model in max neoverse-n1 cortex-a53; do
     QEMU_CPU=$model BITNET_REQUIRE_ISA=$isa cargo test -p bitnet-kernels -- --nocapture
 done
 
+echo "--- structures of foreign functions"
+QEMU_CPU=max cargo test -p bitnet-ffi --lib
+
 echo "--- model on max"
 QEMU_CPU=max cargo test -p bitnet-inference --test goldens --test identity -- --nocapture
 
