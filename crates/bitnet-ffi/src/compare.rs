@@ -163,7 +163,7 @@ impl Comparison {
 }
 
 impl Agreement {
-    /// What it means. See docs/formats.md for why the bounds are where they are.
+    /// What it means. docs/second-backend.md says why the bounds are where they are.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let same_top = self.same_top as f64 / self.positions.max(1) as f64;

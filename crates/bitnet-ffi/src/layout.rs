@@ -151,34 +151,8 @@ static CONTEXTS: [Layout<ContextFields>; 6] = [
             unified: Some(0x85),
         },
     },
-    Layout {
-        builds: "b7836 to b8352",
-        size: 136,
-        defaults: defaults!(
-            (0x10, &[4]),
-            (0x14, &[4]),
-            (0x24, &[MINUS]),
-            (0x28, &[0]),
-            (0x58, &[1]),
-            (0x5c, &[1]),
-            (0x70, &[0x0101_0100])
-        ),
-        fields: MIDDLE,
-    },
-    Layout {
-        builds: "b6431 to b7347",
-        size: 120,
-        defaults: defaults!(
-            (0x10, &[4]),
-            (0x14, &[4]),
-            (0x24, &[MINUS]),
-            (0x28, &[0]),
-            (0x58, &[1]),
-            (0x5c, &[1]),
-            (0x70, &[0x0101_0100])
-        ),
-        fields: MIDDLE,
-    },
+    Layout { builds: "b7836 to b8352", size: 136, defaults: MIDDLE_DEFAULTS, fields: MIDDLE },
+    Layout { builds: "b6431 to b7347", size: 120, defaults: MIDDLE_DEFAULTS, fields: MIDDLE },
     Layout {
         builds: "b5590 to b6301",
         size: 120,
@@ -219,6 +193,16 @@ static CONTEXTS: [Layout<ContextFields>; 6] = [
     },
 ];
 
+/// Of two versions that differ in what is behind.
+const MIDDLE_DEFAULTS: &[(usize, &[u32])] = defaults!(
+    (0x10, &[4]),
+    (0x14, &[4]),
+    (0x24, &[MINUS]),
+    (0x28, &[0]),
+    (0x58, &[1]),
+    (0x5c, &[1]),
+    (0x70, &[0x0101_0100])
+);
 const MIDDLE: ContextFields = ContextFields {
     callback: 0x48,
     cache_types: 0x58,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::ptr;
 use std::time::Instant;
 
-use super::{Libraries, Opaque, c_path, int};
+use super::{Libraries, Opaque, c_path, ids, int};
 use crate::contract::{Contract, Names};
 use crate::layout::{self, ContextFields, Flash, Layout, ModelFields};
 use crate::wire::{Loaded, Ran, Row, Settings};
@@ -325,12 +325,7 @@ impl<'a> Llama<'a> {
             let (text, room) = (text.as_ptr().cast(), int(tokens.len())?);
             tokenize(self.tokenizer, text, length, tokens.as_mut_ptr(), room, special, parse)
         };
-        let count = usize::try_from(count).map_err(|_| format!("`llama_tokenize` gave {count}"))?;
-        tokens.truncate(count);
-        tokens
-            .into_iter()
-            .map(|id| u32::try_from(id).map_err(|_| format!("it has a token {id}")))
-            .collect()
+        ids("llama_tokenize", tokens, count)
     }
 
     /// Runs rows, in as many passes as they need, and gives the logits of those that want them.

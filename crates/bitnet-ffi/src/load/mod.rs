@@ -189,6 +189,14 @@ fn c_path(path: &Path) -> Result<CString, String> {
     CString::new(bytes).map_err(|_| format!("{} has a zero in it", path.display()))
 }
 
+/// The tokens that a function wrote where there was room for them: as many as it says.
+fn ids(function: &str, mut tokens: Vec<i32>, count: i32) -> Result<Vec<u32>, String> {
+    let written = usize::try_from(count).ok().filter(|count| *count <= tokens.len());
+    tokens.truncate(written.ok_or_else(|| format!("`{function}` gave {count}"))?);
+    let id = |id| u32::try_from(id).map_err(|_| format!("it has a token {id}"));
+    tokens.into_iter().map(id).collect()
+}
+
 /// Something for C as a number of it.
 fn int(n: usize) -> Result<i32, String> {
     i32::try_from(n).map_err(|_| format!("{n} is more than the library can take"))

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::ptr;
 use std::time::Instant;
 
-use super::{Libraries, Opaque, c_path, int};
+use super::{Libraries, Opaque, c_path, ids, int};
 use crate::wire::{Loaded, Ran, Row, Settings};
 
 /// `bitnet_params_t`.
@@ -82,13 +82,7 @@ impl<'a> Shim<'a> {
             let room = int(tokens.len())?;
             tokenize(self.model, text.as_ptr(), special, parse, tokens.as_mut_ptr(), room)
         };
-        let count =
-            usize::try_from(count).map_err(|_| format!("`bitnet_tokenize` gave {count}"))?;
-        tokens.truncate(count);
-        tokens
-            .into_iter()
-            .map(|id| u32::try_from(id).map_err(|_| format!("it has a token {id}")))
-            .collect()
+        ids("bitnet_tokenize", tokens, count)
     }
 
     pub(crate) fn run(&mut self, rows: &[Row]) -> Result<(Ran, Vec<f32>), String> {
