@@ -1,0 +1,66 @@
+//! What the driver pretends to be, as the environment says.
+
+use std::env;
+
+/// Words that are separated by spaces:
+///
+/// * `devices=2`: so many (1),
+/// * `cc=8.6`: of this compute capability (9.0),
+/// * `memory=1000000`: with so many bytes each (1 GiB),
+/// * `driver=12040`: the version of CUDA that it knows (12.4),
+/// * `peers=no`: devices cannot reach each other's memory,
+/// * `wrong=yes`: a bit of each result changes on its way to the host,
+/// * `fail=cuLaunchKernel:3:700`: the third call of a function gives an error.
+const VARIABLE: &str = "BITNET_FAKE_CUDA";
+
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) devices: i32,
+    pub(crate) capability: (i32, i32),
+    pub(crate) memory: usize,
+    pub(crate) driver: i32,
+    pub(crate) peers: bool,
+    pub(crate) wrong: bool,
+    /// Function, call, error.
+    pub(crate) failures: Vec<(String, u64, u32)>,
+}
+
+impl Config {
+    /// What the environment says; nothing where that cannot be understood.
+    pub(crate) fn read() -> Option<Config> {
+        let mut config = Config {
+            devices: 1,
+            capability: (9, 0),
+            memory: 1 << 30,
+            driver: 12_040,
+            peers: true,
+            wrong: false,
+            failures: Vec::new(),
+        };
+        for word in env::var(VARIABLE).unwrap_or_default().split_whitespace() {
+            let (name, value) = word.split_once('=')?;
+            match name {
+                "devices" => config.devices = value.parse().ok()?,
+                "cc" => {
+                    let (major, minor) = value.split_once('.')?;
+                    config.capability = (major.parse().ok()?, minor.parse().ok()?);
+                }
+                "memory" => config.memory = value.parse().ok()?,
+                "driver" => config.driver = value.parse().ok()?,
+                "wrong" => config.wrong = value == "yes",
+                "peers" => config.peers = value != "no",
+                "fail" => {
+                    let mut parts = value.split(':');
+                    let function = parts.next()?.to_owned();
+                    config.failures.push((
+                        function,
+                        parts.next()?.parse().ok()?,
+                        parts.next()?.parse().ok()?,
+                    ));
+                }
+                _ => return None,
+            }
+        }
+        Some(config)
+    }
+}
