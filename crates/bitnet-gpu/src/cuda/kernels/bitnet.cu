@@ -1,0 +1,10 @@
+// All kernels, in one module.
+
+#include "device.cuh"
+#include "linear.cuh"
+#include "step.cuh"
+#include "norm.cu"
+#include "gemv.cu"
+#include "gemm.cu"
+#include "attend.cu"
+#include "head.cu"

@@ -1,0 +1,133 @@
+// One to eight tokens: a block for each tile of 16 rows, whose warps share out the columns.
+
+#define GEMV_THREADS 128
+#define GEMV_WARPS (GEMV_THREADS / WARP)
+#define GEMV_TOKENS 8
+// Results of a block: one for each thread.
+#define GEMV_RESULTS (TILE * GEMV_TOKENS)
+
+// Sums of a tile by all tokens, without a shift: the four codes of a byte go to products of their own, whose sums are
+// multiples of 1, 4, 16 and 64. A thread gets the result of row threadIdx.x / 8 and token threadIdx.x % 8.
+DEVICE int tile_by_mma(const Product &p, const uint4 *weights, int tile, int (*sums)[GEMV_RESULTS]) {
+    const int lane = lane_id(), warp = warp_id();
+    const int token = lane / 4, steps = p.width / STEP;
+    const uint4 *w = weights + (u64)tile * steps * WARP + lane;
+    const u32 *x = (const u32 *)(p.x + (u64)token * p.width) + lane % 4;
+    const bool there = token < p.tokens;
+    int d[4][4] = {};
+#pragma unroll 4
+    for (int s = warp; s < steps; s += GEMV_WARPS) {
+        const uint4 q = __ldcs(w + (u64)s * WARP);
+#pragma unroll
+        for (int plane = 0; plane < 4; plane++) {
+            const u32 mask = 0x03030303u << (2 * plane);
+            const u32 *at = x + s * (STEP / 4) + 8 * plane;
+            const u32 b0 = there ? at[0] : 0, b1 = there ? at[4] : 0;
+            mma_u8s8(d[plane], q.x & mask, q.y & mask, q.z & mask, q.w & mask, b0, b1);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int sum = d[0][i] + (d[1][i] >> 2) + (d[2][i] >> 4) + (d[3][i] >> 6);
+        sums[warp][(lane / 4 + 8 * (i / 2)) * GEMV_TOKENS + 2 * (lane % 4) + i % 2] = sum;
+    }
+    __syncthreads();
+    int sum = 0;
+#pragma unroll
+    for (int i = 0; i < GEMV_WARPS; i++) {
+        sum += sums[i][threadIdx.x];
+    }
+    return sum;
+}
+
+// The same with the product of four bytes that older devices have.
+DEVICE int tile_by_dp4a(const Product &p, const uint4 *weights, int tile, int (*sums)[GEMV_RESULTS]) {
+    const int lane = lane_id(), warp = warp_id(), steps = p.width / STEP;
+    const uint4 *w = weights + (u64)tile * steps * WARP + lane;
+    int d[2][GEMV_TOKENS] = {};
+    for (int s = warp; s < steps; s += GEMV_WARPS) {
+        const uint4 q = __ldcs(w + (u64)s * WARP);
+        const u32 *x = (const u32 *)p.x + s * (STEP / 4) + lane % 4;
+#pragma unroll
+        for (int token = 0; token < GEMV_TOKENS; token++) {
+            if (token < p.tokens) {
+#pragma unroll
+                for (int plane = 0; plane < 4; plane++) {
+                    const u32 *at = x + (u64)token * (p.width / 4) + 8 * plane;
+                    const u32 low = at[0], high = at[4];
+                    const int shift = 2 * plane;
+                    d[0][token] = dp4a_u8s8((q.x >> shift) & 0x03030303u, low, d[0][token]);
+                    d[1][token] = dp4a_u8s8((q.y >> shift) & 0x03030303u, low, d[1][token]);
+                    d[0][token] = dp4a_u8s8((q.z >> shift) & 0x03030303u, high, d[0][token]);
+                    d[1][token] = dp4a_u8s8((q.w >> shift) & 0x03030303u, high, d[1][token]);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+#pragma unroll
+        for (int token = 0; token < GEMV_TOKENS; token++) {
+            int sum = d[half][token];
+            sum += __shfl_xor_sync(ALL, sum, 1);
+            sum += __shfl_xor_sync(ALL, sum, 2);
+            if (lane % 4 == token % 4) {
+                sums[warp][(lane / 4 + 8 * half) * GEMV_TOKENS + token] = sum;
+            }
+        }
+    }
+    __syncthreads();
+    int sum = 0;
+#pragma unroll
+    for (int i = 0; i < GEMV_WARPS; i++) {
+        sum += sums[i][threadIdx.x];
+    }
+    return sum;
+}
+
+typedef int (*TileSums)(const Product &, const uint4 *, int, int (*)[GEMV_RESULTS]);
+
+template <TileSums SUMS>
+DEVICE void gemv(const Product &p) {
+    __shared__ int sums[GEMV_WARPS][GEMV_RESULTS];
+    int tile = blockIdx.x;
+    const Matrix m = find(p, tile);
+    const int sum = SUMS(p, m.weights, tile, sums);
+    const int token = threadIdx.x % GEMV_TOKENS, row = TILE * tile + threadIdx.x / GEMV_TOKENS;
+    if (token < p.tokens && row < m.rows) {
+        put(p, m, token, row, scaled(sum, p.x_sum[token], p.x_scale[token], m.scale));
+    }
+}
+
+template <TileSums SUMS>
+DEVICE void gemv_gate(const Product &p) {
+    __shared__ int sums[2][GEMV_WARPS][GEMV_RESULTS];
+    const int tile = blockIdx.x;
+    const int gate = SUMS(p, p.of[0].weights, tile, sums[0]);
+    const int up = SUMS(p, p.of[1].weights, tile, sums[1]);
+    const int token = threadIdx.x % GEMV_TOKENS, row = TILE * tile + threadIdx.x / GEMV_TOKENS;
+    if (token < p.tokens && row < p.of[0].rows) {
+        const int x_sum = p.x_sum[token];
+        const float x_scale = p.x_scale[token];
+        const float weight = scaled(gate, x_sum, x_scale, p.of[0].scale);
+        put(p, p.of[0], token, row, gated(p.activation, weight, scaled(up, x_sum, x_scale, p.of[1].scale)));
+    }
+}
+
+#if __CUDA_ARCH__ >= 800
+KERNEL(GEMV_THREADS) i2s_gpu_gemv_mma_u8s8(Product p) {
+    gemv<tile_by_mma>(p);
+}
+
+KERNEL(GEMV_THREADS) i2s_gpu_gemv_mma_u8s8_gate(Product p) {
+    gemv_gate<tile_by_mma>(p);
+}
+#endif
+
+KERNEL(GEMV_THREADS) i2s_gpu_gemv_dp4a(Product p) {
+    gemv<tile_by_dp4a>(p);
+}
+
+KERNEL(GEMV_THREADS) i2s_gpu_gemv_dp4a_gate(Product p) {
+    gemv_gate<tile_by_dp4a>(p);
+}

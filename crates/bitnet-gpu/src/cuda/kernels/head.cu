@@ -1,0 +1,251 @@
+// Embeddings, the output layer, and which logits are the greatest.
+
+#define EMBED_THREADS 256
+#define HEAD_THREADS 256
+// Rows of the table of a block: two threads for each.
+#define HEAD_ROWS (HEAD_THREADS / 2)
+// Columns of hidden states that are in shared memory at a time.
+#define HEAD_COLS 512
+#define SELECT_THREADS 1024
+
+// Eight numbers of a row, from a column that is a multiple of eight on.
+struct RowF32 {
+    enum { BYTES = 4 };
+    DEVICE_MEMBER void load(const u8 *at, float (&x)[8]) {
+        const float4 a = __ldcs((const float4 *)at), b = __ldcs((const float4 *)at + 1);
+        x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;
+        x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+    }
+};
+
+struct RowF16 {
+    enum { BYTES = 2 };
+    DEVICE_MEMBER void load(const u8 *at, float (&x)[8]) {
+        const uint4 words = __ldcs((const uint4 *)at);
+        const u32 w[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            x[i] = half_to_float((u16)(w[i / 2] >> (16 * (i % 2))));
+        }
+    }
+};
+
+struct RowBF16 {
+    enum { BYTES = 2 };
+    DEVICE_MEMBER void load(const u8 *at, float (&x)[8]) {
+        const uint4 words = __ldcs((const uint4 *)at);
+        const u32 w[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            x[i] = bfloat_to_float((u16)(w[i / 2] >> (16 * (i % 2))));
+        }
+    }
+};
+
+// The embedding of a row's token, times `scale`. A row that is not there gets zeros.
+template <class ROW>
+DEVICE void embed(const u8 *table, const Rows &rows, int cols, float scale, float *y) {
+    const int row = blockIdx.x;
+    const bool there = rows.position[row] >= 0;
+    const u64 token = there ? rows.token[row] : 0;
+    for (int i = 8 * threadIdx.x; i < cols; i += 8 * EMBED_THREADS) {
+        float x[8];
+        ROW::load(table + (token * cols + i) * ROW::BYTES, x);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            y[(u64)row * cols + i + j] = there ? x[j] * scale : 0.0f;
+        }
+    }
+}
+
+// Logits, as the processor sums them up: sixteen strided sums, of which a thread has eight.
+template <class ROW, int TOKENS>
+DEVICE void head(const u8 *table, const float *x, float *logits, int rows, int cols, int tokens) {
+    __shared__ float4 hidden[TOKENS][HEAD_COLS / 4];
+    const int row = blockIdx.x * HEAD_ROWS + threadIdx.x / 2, part = threadIdx.x % 2;
+    const int first = blockIdx.y * TOKENS;
+    tokens = min(TOKENS, tokens - first);
+    // Threads behind the last row compute it too, and drop it.
+    const u8 *weights = table + (u64)min(row, rows - 1) * cols * ROW::BYTES;
+    float sums[TOKENS][8] = {};
+    for (int start = 0; start < cols; start += HEAD_COLS) {
+        const int here = min(HEAD_COLS, cols - start);
+        __syncthreads();
+        for (int i = threadIdx.x; i < TOKENS * (HEAD_COLS / 4); i += HEAD_THREADS) {
+            const int token = i / (HEAD_COLS / 4), at = i % (HEAD_COLS / 4);
+            if (4 * at < here) {
+                const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
+                const float4 *from = (const float4 *)(x + (u64)(first + token) * cols + start) + at;
+                hidden[token][at] = token < tokens ? *from : zero;
+            }
+        }
+        __syncthreads();
+#pragma unroll 4
+        for (int col = 8 * part; col < here; col += LANES) {
+            float w[8];
+            ROW::load(weights + (u64)(start + col) * ROW::BYTES, w);
+#pragma unroll
+            for (int token = 0; token < TOKENS; token++) {
+                const float4 a = hidden[token][col / 4], b = hidden[token][col / 4 + 1];
+                const float h[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+                for (int i = 0; i < 8; i++) {
+                    sums[token][i] = fma(w[i], h[i], sums[token][i]);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int token = 0; token < TOKENS; token++) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            sums[token][i] = sums[token][i] + __shfl_xor_sync(ALL, sums[token][i], 1);
+        }
+#pragma unroll
+        for (int half = 4; half; half /= 2) {
+#pragma unroll
+            for (int i = 0; i < half; i++) {
+                sums[token][i] = sums[token][i] + sums[token][i + half];
+            }
+        }
+        if (part == 0 && row < rows && token < tokens) {
+            logits[(u64)(first + token) * rows + row] = sums[token][0];
+        }
+    }
+}
+
+#define HEAD_KERNELS(name, ROW)                                                                                        \
+    KERNEL(EMBED_THREADS) embed_##name(const u8 *table, Rows rows, int cols, float scale, float *y) {                  \
+        embed<ROW>(table, rows, cols, scale, y);                                                                       \
+    }                                                                                                                  \
+    KERNEL(HEAD_THREADS) gemv_head_##name(const u8 *table, const float *x, float *y, int rows, int cols, int tokens) { \
+        head<ROW, 1>(table, x, y, rows, cols, tokens);                                                                 \
+    }                                                                                                                  \
+    KERNEL(HEAD_THREADS) gemm_head_##name(const u8 *table, const float *x, float *y, int rows, int cols, int tokens) { \
+        head<ROW, 8>(table, x, y, rows, cols, tokens);                                                                 \
+    }
+
+HEAD_KERNELS(f32, RowF32)
+HEAD_KERNELS(f16, RowF16)
+HEAD_KERNELS(bf16, RowBF16)
+
+// Numbers in the order of these: NaN is the greatest.
+DEVICE u32 key_of(float x) {
+    const u32 bits = __float_as_int(x);
+    return x != x ? ALL : (int)bits < 0 ? ~bits : bits | 0x80000000u;
+}
+
+// What is wanted of the logits of a row.
+struct Select {
+    const float *logits;  // [rows, vocabulary]
+    const u32 *only;      // bits of the tokens that count, [rows, (vocabulary + 31) / 32], or null: all
+    const int *count;     // [rows]: so many of the greatest
+    int *found;           // [rows]: as many as there are; more than `most` are not listed
+    u32 *token;           // [rows, most]
+    float *logit;         // [rows, most]
+    int vocabulary;
+    int most;
+};
+
+DEVICE bool counts(const u32 *only, int token) {
+    return !only || (only[token / 32] >> (token % 32) & 1);
+}
+
+// The tokens with the greatest logits of a row, in no order: all that are not less than the last one wanted. That one is found byte by byte.
+KERNEL(SELECT_THREADS) sample_topk(Select s) {
+    __shared__ int histogram[256];
+    __shared__ u32 prefix;
+    __shared__ int left;
+    const int row = blockIdx.x;
+    const float *logits = s.logits + (u64)row * s.vocabulary;
+    const u32 *only = s.only ? s.only + (u64)row * ((s.vocabulary + 31) / 32) : 0;
+    if (threadIdx.x == 0) {
+        prefix = 0;
+        left = s.count[row];
+        s.found[row] = 0;
+    }
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        for (int i = threadIdx.x; i < 256; i += SELECT_THREADS) {
+            histogram[i] = 0;
+        }
+        __syncthreads();
+        const u32 known = prefix;
+        for (int i = threadIdx.x; i < s.vocabulary; i += SELECT_THREADS) {
+            const u32 key = key_of(logits[i]);
+            // All bits above this byte; a shift by 32 would be none.
+            if (counts(only, i) && (key >> shift) / 256 == (known >> shift) / 256) {
+                atomicAdd(histogram + (key >> shift & 255), 1);
+            }
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int byte = 255, wanted = left;
+            while (byte > 0 && histogram[byte] < wanted) {
+                wanted -= histogram[byte];
+                byte--;
+            }
+            left = wanted;
+            prefix = known | (u32)byte << shift;
+        }
+        __syncthreads();
+    }
+    const u32 least = prefix;
+    for (int i = threadIdx.x; i < s.vocabulary; i += SELECT_THREADS) {
+        if (counts(only, i) && key_of(logits[i]) >= least) {
+            const int at = atomicAdd(s.found + row, 1);
+            if (at < s.most) {
+                s.token[(u64)row * s.most + at] = i;
+                s.logit[(u64)row * s.most + at] = logits[i];
+            }
+        }
+    }
+}
+
+// The token with the greatest logit of each row, the first of equals, goes to where the next pass takes it from.
+KERNEL(SELECT_THREADS) sample_argmax(const float *logits, int vocabulary, int *token) {
+    __shared__ u64 best[SELECT_THREADS / WARP];
+    const int row = blockIdx.x;
+    logits += (u64)row * vocabulary;
+    u64 most = 0;
+    for (int i = threadIdx.x; i < vocabulary; i += SELECT_THREADS) {
+        const u64 key = (u64)key_of(logits[i]) << 32 | (u32)~i;
+        most = key > most ? key : most;
+    }
+#pragma unroll
+    for (int half = WARP / 2; half; half /= 2) {
+        const u64 other = __shfl_xor_sync(ALL, most, half);
+        most = other > most ? other : most;
+    }
+    if (lane_id() == 0) {
+        best[warp_id()] = most;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int warp = 1; warp < SELECT_THREADS / WARP; warp++) {
+            most = best[warp] > most ? best[warp] : most;
+        }
+        token[row] = (int)~(u32)most;
+    }
+}
+
+KERNEL(EMBED_THREADS) add_f32(float *sum, const float *x, int n) {
+    const int i = blockIdx.x * EMBED_THREADS + threadIdx.x;
+    if (i < n) {
+        sum[i] = sum[i] + x[i];
+    }
+}
+
+KERNEL(EMBED_THREADS) gather_f32(const float *from, const u32 *at, float *to, int n) {
+    const int i = blockIdx.x * EMBED_THREADS + threadIdx.x;
+    if (i < n) {
+        to[i] = from[at[i]];
+    }
+}
+
+// The gate of a feed-forward network where both of its sides are there.
+KERNEL(EMBED_THREADS) gate_f32(float *gate, const float *up, int activation, int n) {
+    const int i = blockIdx.x * EMBED_THREADS + threadIdx.x;
+    if (i < n) {
+        gate[i] = gated(activation, gate[i], up[i]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Products whose results are known, computed when a device is opened: one that computes wrong is not used.
+
+use std::sync::Arc;
+
+use super::buffers::{Loader, Plan, Scratch};
+use super::error::Error;
+use super::gpu::Gpu;
+use super::queue::{Activation, Queue};
+use crate::tiles;
+
+/// Rows of the matrices: two tiles.
+const ROWS: usize = 2 * tiles::ROWS;
+/// Their columns: a step more than are under way at once.
+const COLS: usize = 4 * tiles::COLS;
+/// Tokens, so that every kernel that can multiply by ternary weights does it.
+const TOKENS: [usize; 4] = [1, 16, 32, 64];
+
+/// Numbers that are the same everywhere, and look like none in particular: those of Knuth's multiplicative hash.
+fn number(of: usize) -> u32 {
+    (of as u32).wrapping_mul(2_654_435_761) >> 16
+}
+
+/// Runs the products that a forward pass enqueues, and compares each number of their results.
+///
+/// # Errors
+///
+/// [`Error::Wrong`], and those of the driver.
+pub(crate) fn check(gpu: &Arc<Gpu>) -> Result<(), Error> {
+    let weights = [0, 1].map(|which| -> Vec<i8> {
+        (0..ROWS * COLS).map(|i| (number(2 * i + which) % 3) as i8 - 1).collect()
+    });
+    let most = TOKENS[TOKENS.len() - 1];
+    // The first of each row is the greatest: so they are all multiplied by 1 to make them bytes.
+    let value =
+        |i: usize| if i.is_multiple_of(COLS) { 127.0 } else { (number(i) % 255) as f32 - 127.0 };
+    let x: Vec<f32> = (0..most * COLS).map(value).collect();
+    let products = weights.each_ref().map(|weights| products(weights, &x));
+    let mut loader = Loader::new(gpu, 2 * Loader::matrix_bytes(ROWS, COLS))?;
+    let mut put = |weights: &[i8]| {
+        let mut packed = vec![0; tiles::bytes(ROWS, COLS)];
+        tiles::pack(weights, COLS, &mut packed);
+        loader.matrix(&packed, (ROWS, COLS), 1.0)
+    };
+    let (gate, up) = (put(&weights[0])?, put(&weights[1])?);
+    let plan = Plan::new();
+    let (floats, bytes, out) =
+        (plan.floats(most, COLS), plan.quantized(most, COLS), plan.floats(most, ROWS));
+    let scratch = Scratch::new(gpu, &plan)?;
+    scratch.write(gpu, &floats, &x)?;
+    let gated = |(gate, up): (&f32, &f32)| {
+        let positive = gate.max(0.0);
+        positive * positive * up
+    };
+    let gates: Vec<f32> = products[0].iter().zip(&products[1]).map(gated).collect();
+    for tokens in TOKENS {
+        let mut queue = Queue::new(gpu, &scratch);
+        queue.quantize((&floats, tokens), &bytes)?;
+        queue.linear((&bytes, tokens), &[(&up, &out)], false)?;
+        same(gpu, &queue, (&scratch.read(gpu, &out, tokens)?, &products[1]))?;
+        queue.gate((&bytes, tokens), (&gate, &up), Activation::Relu2, &out)?;
+        same(gpu, &queue, (&scratch.read(gpu, &out, tokens)?, &gates))?;
+    }
+    Ok(())
+}
+
+/// The product of whole numbers with a matrix: exact, as all sums are far below 2^24.
+fn products(weights: &[i8], x: &[f32]) -> Vec<f32> {
+    let row = |x: &[f32], weights: &[i8]| {
+        weights.iter().zip(x).map(|(w, x)| f32::from(*w) * x).sum::<f32>()
+    };
+    x.chunks(COLS).flat_map(|x| weights.chunks(COLS).map(move |weights| row(x, weights))).collect()
+}
+
+fn same(gpu: &Gpu, queue: &Queue<'_>, (found, expected): (&[f32], &[f32])) -> Result<(), Error> {
+    let mut pairs = found.iter().zip(expected).enumerate();
+    match pairs.find(|(_, (found, expected))| found.to_bits() != expected.to_bits()) {
+        None => Ok(()),
+        Some((at, (found, expected))) => {
+            let kernels: Vec<_> =
+                queue.launches().iter().map(|(kernel, _)| kernel.name()).collect();
+            let what = format!(
+                "number {at} is {found} and must be {expected}, after {}",
+                kernels.join(", ")
+            );
+            Err(Error::Wrong { device: gpu.info().name.clone(), what })
+        }
+    }
+}

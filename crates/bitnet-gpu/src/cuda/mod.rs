@@ -1,0 +1,22 @@
+//! NVIDIA GPUs.
+
+mod args;
+mod buffers;
+mod error;
+mod gpu;
+mod known;
+mod memory;
+mod probe;
+mod queue;
+mod select;
+mod step;
+mod sys;
+
+pub use buffers::{Floats, Loader, Matrix, Plan, Quantized, Scratch, Table, Transfers, Vector};
+pub use error::Error;
+pub use gpu::{Gpu, Launches};
+pub use memory::{MemoryTracker, MemoryUse};
+pub use probe::{CudaDeviceInfo, DRIVER, Probe, version};
+pub use queue::{Activation, Cache, KV_BLOCK, Parts, Queue, Rows, SPAN};
+pub use select::{Found, Pick, Picks};
+pub use step::{CacheShape, Recorded, Row, Step};

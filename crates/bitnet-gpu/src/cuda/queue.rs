@@ -1,0 +1,477 @@
+//! Operations of a forward pass, enqueued one after another.
+
+use bitnet_kernels::Format;
+
+use super::args::{self, Args};
+use super::buffers::{Floats, Matrix, Quantized, Scratch, Table, Vector};
+use super::error::Error;
+use super::gpu::{Gpu, Launches};
+use super::select::Picks;
+use super::step::Step;
+use super::sys::{Region, Shape};
+use crate::kernels::{KernelId, VECTORS};
+use crate::tiles;
+
+/// Positions of a block of keys and values.
+pub const KV_BLOCK: usize = 16;
+/// Positions that a block of threads attends to.
+pub const SPAN: usize = 512;
+
+/// The gate of a feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `max(x, 0)^2`.
+    Relu2 = 0,
+    /// `x sigmoid(x)`.
+    Silu = 1,
+    /// The approximation of GELU by a hyperbolic tangent.
+    Gelu = 2,
+}
+
+/// The rows of a pass, each a number; a row that is not there has a negative position.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    pub(crate) token: Region,
+    pub(crate) sequence: Region,
+    pub(crate) position: Region,
+}
+
+/// Keys and values.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    pub(crate) blocks: Region,
+    /// `[sequences, table]`.
+    pub(crate) tables: Region,
+    pub(crate) block_bytes: usize,
+    pub(crate) table: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) size: usize,
+    pub(crate) format: Format,
+}
+
+/// Room for the parts of attention.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub(crate) parts: Region,
+    pub(crate) counters: Region,
+}
+
+/// A stream of a device, and what was enqueued in it.
+#[derive(Debug)]
+pub struct Queue<'g> {
+    gpu: &'g Gpu,
+    scratch: &'g Scratch,
+    launches: Launches,
+}
+
+impl<'g> Queue<'g> {
+    /// An empty one.
+    #[must_use]
+    pub fn new(gpu: &'g Gpu, scratch: &'g Scratch) -> Queue<'g> {
+        Queue { gpu, scratch, launches: Launches::default() }
+    }
+
+    fn at(&self, floats: &Floats) -> u64 {
+        self.scratch.address(floats.at)
+    }
+
+    /// What was enqueued.
+    #[must_use]
+    pub fn launches(&self) -> &Launches {
+        &self.launches
+    }
+
+    fn launch(&mut self, kernel: KernelId, shape: Shape, args: &Args) -> Result<(), Error> {
+        self.gpu.function(kernel)?.launch(self.gpu.compute(), shape, args)?;
+        self.launches.add(kernel);
+        Ok(())
+    }
+
+    /// The embedding of each row's token, times `scale`: the first rows of `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`], as all others here.
+    pub fn embed(
+        &mut self,
+        table: &Table,
+        rows: (&Rows, usize),
+        scale: f32,
+        out: &Floats,
+    ) -> Result<(), Error> {
+        let kernel = match table.format {
+            Format::F32 => KernelId::EmbedF32,
+            Format::F16 => KernelId::EmbedF16,
+            _ => KernelId::EmbedBf16,
+        };
+        let args = Args::new(&table.data.address()).with(&rows.0.args());
+        let args = args.with(&int(table.cols)).with(&scale).with(&self.at(out));
+        self.launch(kernel, one_each(rows.1, 256, 0), &args)
+    }
+
+    /// RMSNorm of the first rows, or of each part of them that is as long as the norm, into `out`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn norm(
+        &mut self,
+        (x, rows): (&Floats, usize),
+        norm: (&Vector, f32),
+        out: &Floats,
+    ) -> Result<(), Error> {
+        self.norm_of_rows((x, rows), norm, None, out)
+    }
+
+    /// RMSNorm of the rows of a step that have outputs, one after another into `out`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn norm_outputs(
+        &mut self,
+        (x, step, count): (&Floats, &Step, usize),
+        norm: (&Vector, f32),
+        out: &Floats,
+    ) -> Result<(), Error> {
+        self.norm_of_rows((x, count), norm, Some(step.outputs()), out)
+    }
+
+    fn norm_of_rows(
+        &mut self,
+        (x, rows): (&Floats, usize),
+        (weight, eps): (&Vector, f32),
+        which: Option<&Region>,
+        out: &Floats,
+    ) -> Result<(), Error> {
+        let args = Args::new(&self.norm_of(x, weight, eps, which)).with(&self.at(out));
+        let parts = rows * x.cols / weight.len;
+        self.launch(KernelId::RmsNorm, one_each(parts, 256, 4 * weight.len), &args)
+    }
+
+    /// RMSNorm of the first rows, then to 8 bits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn norm_quantize(
+        &mut self,
+        (x, rows): (&Floats, usize),
+        (weight, eps): (&Vector, f32),
+        out: &Quantized,
+    ) -> Result<(), Error> {
+        let args = Args::new(&self.norm_of(x, weight, eps, None)).with(&self.quantized(out));
+        self.launch(KernelId::RmsNormQuantize, one_each(rows, 256, 4 * x.cols), &args)
+    }
+
+    /// The first rows to 8 bits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn quantize(&mut self, (x, rows): (&Floats, usize), out: &Quantized) -> Result<(), Error> {
+        let args = Args::new(&self.at(x)).with(&int(x.cols)).with(&self.quantized(out));
+        self.launch(KernelId::Quantize, one_each(rows, 256, 4 * x.cols), &args)
+    }
+
+    /// `sum += x`, of the first rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn add(&mut self, (x, rows): (&Floats, usize), sum: &Floats) -> Result<(), Error> {
+        let n = rows * x.cols;
+        let args = Args::new(&self.at(sum)).with(&self.at(x)).with(&int(n));
+        self.launch(KernelId::Add, one_each(n.div_ceil(256), 256, 0), &args)
+    }
+
+    /// `gate = activation(gate) * up`, of the first rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn activate(
+        &mut self,
+        (gate, rows): (&Floats, usize),
+        up: &Floats,
+        activation: Activation,
+    ) -> Result<(), Error> {
+        let n = rows * gate.cols;
+        let args =
+            Args::new(&self.at(gate)).with(&self.at(up)).with(&(activation as i32)).with(&int(n));
+        self.launch(KernelId::Gate, one_each(n.div_ceil(256), 256, 0), &args)
+    }
+
+    /// `y = x W^T` of the first rows of `x`, for each of up to three matrices; `y += x W^T`, if it is to be added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    ///
+    /// # Panics
+    ///
+    /// If there are more than three.
+    pub fn linear(
+        &mut self,
+        (x, rows): (&Quantized, usize),
+        outputs: &[(&Matrix, &Floats)],
+        add: bool,
+    ) -> Result<(), Error> {
+        let mut product = self.product_of(x, outputs);
+        product.add = i32::from(add);
+        let tiles = outputs.iter().map(|(matrix, _)| matrix.rows.div_ceil(tiles::ROWS)).sum();
+        self.product(product, (rows, tiles), false)
+    }
+
+    /// `gate = activation(x G^T) * x U^T` of the first rows of `x`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn gate(
+        &mut self,
+        (x, rows): (&Quantized, usize),
+        (gate, up): (&Matrix, &Matrix),
+        activation: Activation,
+        out: &Floats,
+    ) -> Result<(), Error> {
+        let mut product = self.product_of(x, &[(gate, out), (up, out)]);
+        product.activation = activation as i32;
+        self.product(product, (rows, gate.rows.div_ceil(tiles::ROWS)), true)
+    }
+
+    fn product(
+        &mut self,
+        all: args::Product,
+        (rows, tiles): (usize, usize),
+        gate: bool,
+    ) -> Result<(), Error> {
+        let kernel = KernelId::product(self.gpu.target().1, rows, gate);
+        let Some(tokens) = kernel.tokens() else {
+            let shape = Shape { grid: [tiles as u32, 1, 1], threads: 128, shared: 0 };
+            for first in (0..rows).step_by(VECTORS) {
+                let part = all.of_tokens(first, VECTORS.min(rows - first));
+                self.launch(kernel, shape, &Args::new(&part))?;
+            }
+            return Ok(());
+        };
+        let blocks = tiles.div_ceil(if gate { 4 } else { 8 });
+        // Three steps of 128 columns are on their way at once.
+        let shape = Shape {
+            grid: [blocks as u32, rows.div_ceil(tokens) as u32, 1],
+            threads: 128,
+            shared: 3 * tiles::COLS * tokens,
+        };
+        self.launch(kernel, shape, &Args::new(&all.of_tokens(0, rows)))
+    }
+
+    /// Turns queries and keys by the angles of their positions, and stores keys and values. `angles` are cosines and
+    /// sines `[positions, head size / 2]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn rope_append(
+        &mut self,
+        (rows, count): (&Rows, usize),
+        [q, k, v]: [&Floats; 3],
+        angles: [&Vector; 2],
+        (cache, layer): (&Cache, usize),
+    ) -> Result<(), Error> {
+        let kernel = match cache.format {
+            Format::F32 => KernelId::RopeAppendF32,
+            Format::F16 => KernelId::RopeAppendF16,
+            _ => KernelId::RopeAppendQ8,
+        };
+        let rope = args::Rope {
+            q: self.at(q),
+            k: self.at(k),
+            v: self.at(v),
+            cos: angles[0].data.address(),
+            sin: angles[1].data.address(),
+            heads: int(q.cols / cache.size),
+        };
+        let args = Args::new(&rope).with(&rows.args()).with(&cache.args(layer));
+        self.launch(kernel, one_each(count, 256, 0), &args)
+    }
+
+    /// Attention of each row over its sequence up to and including itself, of up to `spans` [spans](SPAN).
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn attend(
+        &mut self,
+        (rows, count): (&Rows, usize),
+        (q, out): (&Floats, &Floats),
+        (cache, layer): (&Cache, usize),
+        (parts, spans): (&Parts, usize),
+    ) -> Result<(), Error> {
+        let kernel = match cache.format {
+            Format::F32 => KernelId::AttendF32,
+            Format::F16 => KernelId::AttendF16,
+            _ => KernelId::AttendQ8,
+        };
+        let (size, group) = (cache.size, q.cols / cache.size / cache.kv_heads);
+        let attend = args::Attend {
+            q: self.at(q),
+            out: self.at(out),
+            parts: parts.parts.address(),
+            counters: parts.counters.address(),
+            scale: 1.0 / (size as f32).sqrt(),
+            group: int(group),
+        };
+        let args = Args::new(&attend).with(&rows.args()).with(&cache.args(layer));
+        let grid = [cache.kv_heads as u32, count as u32, spans as u32];
+        let shared = 4 * group * (size + SPAN + SPAN / KV_BLOCK + 2);
+        self.launch(kernel, Shape { grid, threads: 256, shared }, &args)
+    }
+
+    /// The greatest of the logits of the first rows, as `picks` asks for them.
+    pub(crate) fn select(
+        &mut self,
+        picks: &Picks,
+        logits: &Floats,
+        rows: usize,
+    ) -> Result<(), Error> {
+        let args = Args::new(&args::Select {
+            logits: self.at(logits),
+            only: picks.only.as_ref().map_or(0, Region::address),
+            count: picks.count.address(),
+            found: picks.found.address(),
+            token: picks.token.address(),
+            logit: picks.logit.address(),
+            vocabulary: int(logits.cols),
+            most: int(Picks::MOST),
+        });
+        self.launch(KernelId::TopK, one_each(rows, 1024, 0), &args)
+    }
+
+    /// The numbers of `from` at `n` places.
+    pub(crate) fn gather(
+        &mut self,
+        from: &Floats,
+        (at, n): (&Region, usize),
+        to: &Region,
+    ) -> Result<(), Error> {
+        let args = Args::new(&self.at(from)).with(&at.address()).with(&to.address()).with(&int(n));
+        self.launch(KernelId::Gather, one_each(n.div_ceil(256), 256, 0), &args)
+    }
+
+    /// Logits of the first rows of `x`: `[rows, vocabulary]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn head(
+        &mut self,
+        table: &Table,
+        (x, rows): (&Floats, usize),
+        logits: &Floats,
+    ) -> Result<(), Error> {
+        let many = rows > 1;
+        let kernel = match (table.format, many) {
+            (Format::F32, false) => KernelId::GemvHeadF32,
+            (Format::F32, true) => KernelId::GemmHeadF32,
+            (Format::F16, false) => KernelId::GemvHeadF16,
+            (Format::F16, true) => KernelId::GemmHeadF16,
+            (_, false) => KernelId::GemvHeadBf16,
+            (_, true) => KernelId::GemmHeadBf16,
+        };
+        let args = Args::new(&table.data.address()).with(&self.at(x)).with(&self.at(logits));
+        let args = args.with(&int(table.rows)).with(&int(table.cols)).with(&int(rows));
+        let grid =
+            [table.rows.div_ceil(128) as u32, rows.div_ceil(if many { 8 } else { 1 }) as u32, 1];
+        self.launch(kernel, Shape { grid, threads: 256, shared: 0 }, &args)
+    }
+
+    fn norm_of(&self, x: &Floats, weight: &Vector, eps: f32, which: Option<&Region>) -> args::Norm {
+        let which = which.map_or(0, Region::address);
+        args::Norm {
+            x: self.at(x),
+            weight: weight.data.address(),
+            which,
+            eps,
+            cols: int(weight.len),
+        }
+    }
+
+    fn quantized(&self, x: &Quantized) -> args::Quantized {
+        let Quantized { q, scale, sum, cols } = *x;
+        let [q, scale, sum] = [q, scale, sum].map(|at| self.scratch.address(at));
+        args::Quantized { q, scale, sum, width: int(tiles::width(cols)) }
+    }
+
+    fn product_of(&self, x: &Quantized, outputs: &[(&Matrix, &Floats)]) -> args::Product {
+        let mut of = [args::Matrix::default(); 3];
+        assert!(outputs.len() <= of.len(), "at most three matrices");
+        for (of, (matrix, y)) in of.iter_mut().zip(outputs) {
+            assert_eq!(matrix.cols, x.cols, "activations as long as rows of the matrix");
+            *of = args::Matrix {
+                weights: matrix.weights.address(),
+                y: self.at(y),
+                scale: matrix.scale,
+                rows: int(matrix.rows),
+            };
+        }
+        let [q, scale, sum] = [x.q, x.scale, x.sum].map(|at| self.scratch.address(at));
+        args::Product {
+            of,
+            x: q,
+            x_scale: scale,
+            x_sum: sum,
+            width: int(tiles::width(x.cols)),
+            ..args::Product::default()
+        }
+    }
+}
+
+/// A block of threads for each.
+fn one_each(blocks: usize, threads: u32, shared: usize) -> Shape {
+    Shape { grid: [blocks as u32, 1, 1], threads, shared }
+}
+
+/// As kernels take sizes: those that would not fit have no memory.
+fn int(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+impl args::Product {
+    /// The part of some tokens.
+    fn of_tokens(mut self, first: usize, tokens: usize) -> args::Product {
+        let at = first as u64;
+        for matrix in &mut self.of {
+            matrix.y += 4 * at * matrix.rows as u64;
+        }
+        self.x += at * self.width as u64;
+        self.x_scale += 4 * at;
+        self.x_sum += 4 * at;
+        self.tokens = int(tokens);
+        self
+    }
+}
+
+impl Rows {
+    fn args(&self) -> args::Rows {
+        let Rows { token, sequence, position } = self;
+        args::Rows {
+            token: token.address(),
+            sequence: sequence.address(),
+            position: position.address(),
+        }
+    }
+}
+
+impl Cache {
+    fn args(&self, layer: usize) -> args::Cache {
+        args::Cache {
+            blocks: self.blocks.address(),
+            tables: self.tables.address(),
+            block_bytes: self.block_bytes as u64,
+            table: int(self.table),
+            layer: int(layer),
+            kv_heads: int(self.kv_heads),
+            size: int(self.size),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What a forward pass works on: tokens, where they belong, and where keys and values lie.
+
+use bitnet_kernels::Format;
+
+use super::buffers::{Plan, Scratch};
+use super::error::Error;
+use super::gpu::{Gpu, Launches};
+use super::memory::{Arena, piece};
+use super::queue::{Cache, KV_BLOCK, Parts, Queue, Rows, SPAN};
+use super::sys::{self, Graph, Pinned, Region};
+
+/// A row that is not there.
+const NOBODY: i32 = -1;
+
+/// A token of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its id.
+    pub token: u32,
+    /// The sequence it belongs to.
+    pub sequence: usize,
+    /// Its place in the sequence.
+    pub position: usize,
+}
+
+/// The rows of a pass, and which of them have outputs, in the memory of a device.
+#[derive(Debug)]
+pub struct Step {
+    /// The same, as it goes to the device.
+    staging: Pinned,
+    region: Region,
+    rows: Rows,
+    outputs: Region,
+    capacity: usize,
+}
+
+/// Lists of the table: tokens, sequences, positions, outputs.
+const LISTS: usize = 4;
+
+impl Step {
+    /// Room for so many rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
+    pub fn new(gpu: &Gpu, capacity: usize) -> Result<Step, Error> {
+        let each = piece(4 * capacity);
+        let region = gpu.allocate("the table of tokens", LISTS * each, "take --device cpu")?;
+        let list = |index: usize| region.part(index * each, 4 * capacity);
+        let rows = Rows { token: list(0), sequence: list(1), position: list(2) };
+        let outputs = list(3);
+        let staging = Pinned::new(&gpu.context(), LISTS * each)?;
+        Ok(Step { staging, region, rows, outputs, capacity })
+    }
+
+    /// The rows.
+    #[must_use]
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The rows that have outputs, by number.
+    pub(crate) fn outputs(&self) -> &Region {
+        &self.outputs
+    }
+
+    /// Writes down the rows of the next pass, and which of them have outputs; behind them are rows that are not there,
+    /// and outputs of the first row. All of a pass before must be done.
+    ///
+    /// # Panics
+    ///
+    /// If there are more rows than there is room for.
+    pub fn set(&mut self, rows: &[Row], outputs: &[usize]) {
+        assert!(rows.len() <= self.capacity && outputs.len() <= self.capacity, "room for the rows");
+        let each = piece(4 * self.capacity);
+        let bytes = self.staging.bytes_mut();
+        let mut put = |list: usize, numbers: &mut dyn Iterator<Item = i32>| {
+            let (words, _) = bytes[list * each..][..each].as_chunks_mut();
+            words.iter_mut().zip(numbers).for_each(|(word, number)| *word = number.to_le_bytes());
+        };
+        let int = |n: usize| i32::try_from(n).unwrap_or(NOBODY);
+        let fill = std::iter::repeat(0);
+        put(0, &mut rows.iter().map(|row| row.token.cast_signed()).chain(fill.clone()));
+        put(1, &mut rows.iter().map(|row| int(row.sequence)).chain(fill.clone()));
+        put(2, &mut rows.iter().map(|row| int(row.position)).chain(std::iter::repeat(NOBODY)));
+        put(3, &mut outputs.iter().map(|&row| int(row)).chain(fill));
+    }
+
+    /// Enqueues that the device gets what was [set](Step::set).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    pub fn send(&self, gpu: &Gpu) -> Result<(), Error> {
+        sys::enqueue_upload(gpu.compute(), &self.region, &self.staging, self.region.bytes())?;
+        gpu.traffic.up(self.region.bytes());
+        Ok(())
+    }
+}
+
+/// The shape of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Blocks of [`KV_BLOCK`] positions, of all layers.
+    pub blocks: usize,
+    /// Bytes of a block.
+    pub block_bytes: usize,
+    /// Sequences.
+    pub sequences: usize,
+    /// Positions of a sequence at most.
+    pub context: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Numbers of a head.
+    pub size: usize,
+    /// How they are kept.
+    pub format: Format,
+}
+
+impl Cache {
+    /// An empty cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`], [`Error::Unsupported`] where there are no kernels for it.
+    pub fn new(gpu: &Gpu, shape: CacheShape) -> Result<Cache, Error> {
+        let CacheShape { blocks, block_bytes, sequences, context, kv_heads, size, format } = shape;
+        let whole = if format == Format::Q8_0 { 32 } else { 2 };
+        if !matches!(format, Format::F32 | Format::F16 | Format::Q8_0)
+            || !size.is_multiple_of(whole)
+        {
+            let what = format!("keys and values in {} with heads of {size} numbers", format.name());
+            return Err(Error::Unsupported { what });
+        }
+        let hint = "take a smaller --context, fewer sequences, or --kv q8_0";
+        let table = context.div_ceil(KV_BLOCK);
+        let tables = gpu.allocate("the tables of keys and values", 4 * sequences * table, hint)?;
+        let blocks = gpu.allocate("keys and values", blocks * block_bytes, hint)?;
+        // Blocks are read as a whole, and written position by position.
+        sys::fill(gpu.compute(), &blocks, 0)?;
+        sys::fill(gpu.compute(), &tables, 0)?;
+        Ok(Cache { blocks, tables, block_bytes, table, kv_heads, size, format })
+    }
+
+    /// Writes down the blocks of a sequence from `first` on. All of a pass before must be done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    ///
+    /// # Panics
+    ///
+    /// If the sequence cannot have as many.
+    pub fn set_table(
+        &self,
+        gpu: &Gpu,
+        sequence: usize,
+        first: usize,
+        blocks: &[u32],
+    ) -> Result<(), Error> {
+        assert!(first + blocks.len() <= self.table, "blocks of a sequence");
+        let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.to_le_bytes()).collect();
+        let at = self.tables.part(4 * (sequence * self.table + first), bytes.len());
+        sys::upload(gpu.compute(), &at, &bytes)?;
+        gpu.traffic.up(bytes.len());
+        Ok(())
+    }
+
+    /// The bytes of a block; waits for all that was enqueued before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    pub fn read_block(&self, gpu: &Gpu, block: u32) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; self.block_bytes];
+        sys::download(gpu.compute(), &self.block(block), &mut bytes)?;
+        gpu.traffic.down(bytes.len());
+        Ok(bytes)
+    }
+
+    /// Writes a block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    pub fn write_block(&self, gpu: &Gpu, block: u32, bytes: &[u8]) -> Result<(), Error> {
+        sys::upload(gpu.compute(), &self.block(block), bytes)?;
+        gpu.traffic.up(bytes.len());
+        Ok(())
+    }
+
+    fn block(&self, block: u32) -> Region {
+        self.blocks.part(block as usize * self.block_bytes, self.block_bytes)
+    }
+}
+
+impl Parts {
+    /// Room for attention of so many rows to so many positions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
+    pub fn new(gpu: &Gpu, rows: usize, heads: usize, shape: &CacheShape) -> Result<Parts, Error> {
+        let spans = shape.context.div_ceil(SPAN);
+        let bytes = 4 * rows * spans * heads * (shape.size + 2);
+        let counters = 4 * rows * shape.kv_heads;
+        let hint = "take a smaller --context";
+        let region = gpu.allocate("parts of attention", piece(bytes) + piece(counters), hint)?;
+        sys::fill(gpu.compute(), &region, 0)?;
+        let mut arena = Arena::new(region);
+        Ok(Parts { parts: arena.take(bytes), counters: arena.take(counters) })
+    }
+}
+
+/// Operations that were recorded once, and can be enqueued again and again.
+#[derive(Debug)]
+pub struct Recorded {
+    graph: Graph,
+    launches: Launches,
+}
+
+impl Recorded {
+    /// Records what `enqueue` enqueues. Nothing of it is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`], and those of `enqueue`.
+    pub fn new(
+        gpu: &Gpu,
+        scratch: &Scratch,
+        enqueue: impl FnOnce(&mut Queue<'_>) -> Result<(), Error>,
+    ) -> Result<Recorded, Error> {
+        let mut queue = Queue::new(gpu, scratch);
+        let graph = Graph::record(gpu.compute(), || enqueue(&mut queue))?;
+        Ok(Recorded { graph, launches: queue.launches().clone() })
+    }
+
+    /// Enqueues all of it, and adds it to what was launched.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    pub fn replay(&mut self, gpu: &Gpu, launches: &mut Launches) -> Result<(), Error> {
+        self.graph.launch(gpu.compute())?;
+        launches.add_all(&self.launches);
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Plan {
+        Plan::default()
+    }
+}

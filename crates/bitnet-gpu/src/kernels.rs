@@ -1,0 +1,128 @@
+//! The kernels by name, and which of them a forward pass takes: also for those who have no GPU.
+
+use std::str::FromStr;
+
+/// Rows that a kernel for few rows takes at once.
+pub const VECTORS: usize = 8;
+
+macro_rules! kernels {
+    ($($id:ident = $name:literal from $target:literal),* $(,)?) => {
+        /// A kernel.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum KernelId {
+            $(#[doc = concat!("`", $name, "`")] $id,)*
+        }
+
+        impl KernelId {
+            /// All, in the order in which they are declared.
+            pub const ALL: &[KernelId] = &[$(KernelId::$id),*];
+
+            /// Its name, in the module and in receipts.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(KernelId::$id => $name,)*
+                }
+            }
+
+            /// The least compute capability that it is compiled for.
+            #[must_use]
+            pub const fn needs(self) -> (i32, i32) {
+                match self {
+                    $(KernelId::$id => ($target / 10, $target % 10),)*
+                }
+            }
+        }
+    };
+}
+
+kernels! {
+    RmsNorm = "rmsnorm_f32" from 61,
+    RmsNormQuantize = "rmsnorm_quant_i8" from 61,
+    Quantize = "quant_i8" from 61,
+    GemvDp4a = "i2s_gpu_gemv_dp4a" from 61,
+    GemvDp4aGate = "i2s_gpu_gemv_dp4a_gate" from 61,
+    GemvMma = "i2s_gpu_gemv_mma_u8s8" from 80,
+    GemvMmaGate = "i2s_gpu_gemv_mma_u8s8_gate" from 80,
+    Gemm16 = "gemm_i2s_mma_u8s8_16" from 80,
+    Gemm16Gate = "gemm_i2s_mma_u8s8_gate_16" from 80,
+    Gemm32 = "gemm_i2s_mma_u8s8_32" from 80,
+    Gemm32Gate = "gemm_i2s_mma_u8s8_gate_32" from 80,
+    Gemm64 = "gemm_i2s_mma_u8s8_64" from 80,
+    Gemm64Gate = "gemm_i2s_mma_u8s8_gate_64" from 80,
+    RopeAppendF32 = "rope_kv_append_f32" from 61,
+    RopeAppendF16 = "rope_kv_append_f16" from 61,
+    RopeAppendQ8 = "rope_kv_append_q8_0" from 61,
+    AttendF32 = "attn_gqa_f32" from 61,
+    AttendF16 = "attn_gqa_f16" from 61,
+    AttendQ8 = "attn_gqa_q8_0" from 61,
+    EmbedF32 = "embed_f32" from 61,
+    EmbedF16 = "embed_f16" from 61,
+    EmbedBf16 = "embed_bf16" from 61,
+    GemvHeadF32 = "gemv_head_f32" from 61,
+    GemvHeadF16 = "gemv_head_f16" from 61,
+    GemvHeadBf16 = "gemv_head_bf16" from 61,
+    GemmHeadF32 = "gemm_head_f32" from 61,
+    GemmHeadF16 = "gemm_head_f16" from 61,
+    GemmHeadBf16 = "gemm_head_bf16" from 61,
+    TopK = "sample_topk" from 61,
+    Argmax = "sample_argmax" from 61,
+    Gather = "gather_f32" from 61,
+    Add = "add_f32" from 61,
+    Gate = "gate_f32" from 61,
+}
+
+impl KernelId {
+    /// The kernel that multiplies so many rows by ternary weights, of those that are compiled for `target`; one that gates,
+    /// if it is to.
+    #[must_use]
+    pub fn product(target: (i32, i32), rows: usize, gate: bool) -> KernelId {
+        let pick = |plain, gated| if gate { gated } else { plain };
+        match rows {
+            _ if target < KernelId::GemvMma.needs() => {
+                pick(KernelId::GemvDp4a, KernelId::GemvDp4aGate)
+            }
+            0..=VECTORS => pick(KernelId::GemvMma, KernelId::GemvMmaGate),
+            9..=16 => pick(KernelId::Gemm16, KernelId::Gemm16Gate),
+            17..=32 => pick(KernelId::Gemm32, KernelId::Gemm32Gate),
+            _ => pick(KernelId::Gemm64, KernelId::Gemm64Gate),
+        }
+    }
+
+    /// Rows that it multiplies by ternary weights, in one launch: all, or a few.
+    #[must_use]
+    pub fn rows(self) -> usize {
+        match self.tokens() {
+            Some(_) => usize::MAX,
+            None => VECTORS,
+        }
+    }
+
+    /// Tokens of a block of one that multiplies many by ternary weights.
+    pub(crate) fn tokens(self) -> Option<usize> {
+        match self {
+            KernelId::Gemm16 | KernelId::Gemm16Gate => Some(16),
+            KernelId::Gemm32 | KernelId::Gemm32Gate => Some(32),
+            KernelId::Gemm64 | KernelId::Gemm64Gate => Some(64),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for KernelId {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<KernelId, String> {
+        let found = KernelId::ALL.iter().find(|id| id.name() == name);
+        found.copied().ok_or_else(|| format!("there is no kernel {name} for GPUs"))
+    }
+}
+
+/// Devices that there are kernels for: their names, and the least compute capability. The best last.
+pub const TARGETS: [(&str, (i32, i32)); 2] = [("sm_61", (6, 1)), ("sm_80", (8, 0))];
+
+/// Rows of recorded passes: as many as there are, or more that are not there.
+#[must_use]
+pub fn bucket(rows: usize) -> usize {
+    rows.next_power_of_two()
+}

@@ -1,0 +1,6 @@
+//! Kernels for GPUs.
+
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod kernels;
+pub mod tiles;

@@ -1,0 +1,153 @@
+//! Memory, kernels and graphs of a device.
+
+use bitnet_gpu::cuda::{
+    Error, Floats, Gpu, Loader, Matrix, Plan, Quantized, Recorded, Scratch, Vector,
+};
+use bitnet_gpu::tiles;
+use bitnet_kernels::Format;
+use std::sync::Arc;
+
+use fake_cuda::cases::{Case, Library};
+
+const ROWS: usize = 48;
+const COLS: usize = 256;
+const EPS: f32 = 1e-5;
+
+pub(crate) const CASES: &[Case] = &[
+    ("operations_are_done_in_order", Library::Fake, "", one_pass),
+    ("older_devices_give_the_same", Library::Fake, "cc=6.1", one_pass),
+    ("graphs_do_the_same_again", Library::Fake, "", graphs),
+    ("what_does_not_fit_is_refused", Library::Fake, "memory=1000000", || {
+        let gpu = Gpu::open(0).unwrap();
+        let error = Loader::new(&gpu, 2_000_000).unwrap_err();
+        let Error::OutOfMemory { needs: 2_000_000, free: 1_000_000, total: 1_000_000, .. } = error
+        else {
+            panic!()
+        };
+        assert!(error.to_string().contains("the weights need 2000000 bytes"), "{error}");
+    }),
+    ("memory_comes_back", Library::Fake, "memory=3000000", || {
+        let gpu = Gpu::open(0).unwrap();
+        let before = gpu.memory();
+        assert_eq!(before.current_allocated, 0);
+        for _ in 0..100 {
+            drop(Loader::new(&gpu, 2_000_000).unwrap());
+        }
+        let memory = gpu.memory();
+        assert_eq!((memory.current_allocated, memory.peak_memory), (0, 2_000_000));
+        assert_eq!(memory.allocation_count - before.allocation_count, 100);
+        assert_eq!(memory.deallocation_count, memory.allocation_count);
+        assert_eq!(gpu.free_memory().unwrap(), (3_000_000, 3_000_000));
+    }),
+    ("a_device_that_computes_wrong_is_refused", Library::Fake, "wrong=yes", || {
+        let error = Gpu::open(0).unwrap_err();
+        assert!(matches!(error, Error::Wrong { .. }));
+        assert!(error.to_string().contains("Fake GPU 0 computes wrong: number 0 is "), "{error}");
+    }),
+    // Opening the device takes twelve launches.
+    ("a_kernel_that_fails_is_an_error", Library::Fake, "fail=cuLaunchKernel:14:700", || {
+        let gpu = Gpu::open(0).unwrap();
+        let model = Model::new(&gpu);
+        let error = model.run(&gpu).unwrap_err();
+        assert!(
+            matches!(error, Error::Driver { call: "cuLaunchKernel", code: 700, .. }),
+            "{error}"
+        );
+    }),
+    ("a_recording_that_fails_ends", Library::Fake, "fail=cuLaunchKernel:14:700", || {
+        let gpu = Gpu::open(0).unwrap();
+        let model = Model::new(&gpu);
+        let recorded = Recorded::new(&gpu, &model.scratch, |queue| model.enqueue(queue));
+        assert!(matches!(recorded.unwrap_err(), Error::Driver { code: 700, .. }));
+        // The stream takes other things again.
+        assert_eq!(model.run(&gpu).unwrap(), model.expected());
+    }),
+];
+
+/// A norm and a matrix, with two rows to go through them.
+struct Model {
+    weights: Vec<i8>,
+    x: Vec<f32>,
+    matrix: Matrix,
+    norm: Vector,
+    scratch: Scratch,
+    floats: [Floats; 2],
+    quantized: Quantized,
+}
+
+impl Model {
+    fn new(gpu: &Arc<Gpu>) -> Model {
+        let weights: Vec<i8> = (0..ROWS * COLS).map(|i| (i * i % 7 % 3) as i8 - 1).collect();
+        let x: Vec<f32> = (0..2 * COLS).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
+        let mut packed = vec![0; tiles::bytes(ROWS, COLS)];
+        tiles::pack(&weights, COLS, &mut packed);
+        let bytes = Loader::matrix_bytes(ROWS, COLS) + Loader::other_bytes(4 * COLS);
+        let mut loader = Loader::new(gpu, bytes).unwrap();
+        let matrix = loader.matrix(&packed, (ROWS, COLS), 0.5).unwrap();
+        let norm = loader.vector(&[1.0; COLS]).unwrap();
+        let plan = Plan::new();
+        let floats = [plan.floats(2, COLS), plan.floats(2, ROWS)];
+        let quantized = plan.quantized(2, COLS);
+        let scratch = Scratch::new(gpu, &plan).unwrap();
+        scratch.write(gpu, &floats[0], &x).unwrap();
+        Model { weights, x, matrix, norm, scratch, floats, quantized }
+    }
+
+    fn enqueue(&self, queue: &mut bitnet_gpu::cuda::Queue<'_>) -> Result<(), Error> {
+        queue.norm_quantize((&self.floats[0], 2), (&self.norm, EPS), &self.quantized)?;
+        queue.linear((&self.quantized, 2), &[(&self.matrix, &self.floats[1])], false)
+    }
+
+    fn run(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
+        let mut queue = bitnet_gpu::cuda::Queue::new(gpu, &self.scratch);
+        self.enqueue(&mut queue)?;
+        let launches: Vec<_> =
+            queue.launches().iter().map(|(kernel, n)| (kernel.name(), n)).collect();
+        assert_eq!(launches[0], ("rmsnorm_quant_i8", 1));
+        assert!(launches[1].0.starts_with("i2s_gpu_gemv_") && launches[1].1 == 1);
+        self.scratch.read(gpu, &self.floats[1], 2)
+    }
+
+    /// What the processor's kernels make of it.
+    fn expected(&self) -> Vec<f32> {
+        use bitnet_kernels::op::{NormArgs, NormFn, QuantizeArgs, QuantizeFn, RowScale};
+        let kernels = bitnet_kernels::KernelManager::new();
+        let (norm, quantize) =
+            (kernels.select::<NormFn>(None).unwrap(), kernels.select::<QuantizeFn>(None).unwrap());
+        let row = |x: &[f32]| {
+            let (mut y, mut q, mut scale) = (vec![0.0; COLS], vec![0; COLS], RowScale::default());
+            (norm.run)(NormArgs { x, weight: &[1.0; COLS], eps: EPS, y: &mut y });
+            (quantize.run)(QuantizeArgs { x: &y, q: &mut q, scale: &mut scale });
+            let sums = self.weights.chunks(COLS).map(move |row| {
+                row.iter().zip(&q).map(|(w, q)| i32::from(*w) * i32::from(*q)).sum::<i32>()
+            });
+            sums.map(|sum| sum as f32 / scale.scale * 0.5).collect::<Vec<_>>()
+        };
+        self.x.chunks(COLS).flat_map(row).collect()
+    }
+}
+
+fn one_pass() {
+    let gpu = Gpu::open(0).unwrap();
+    let model = Model::new(&gpu);
+    assert_eq!(model.run(&gpu).unwrap(), model.expected());
+    assert!(matches!(
+        Loader::new(&gpu, 1 << 20).unwrap().table(&[0; 128], (2, 32), Format::Q8_0),
+        Err(Error::Unsupported { .. })
+    ));
+}
+
+fn graphs() {
+    let gpu = Gpu::open(0).unwrap();
+    let model = Model::new(&gpu);
+    let mut recorded = Recorded::new(&gpu, &model.scratch, |queue| model.enqueue(queue)).unwrap();
+    // Nothing was done.
+    assert_eq!(model.scratch.read(&gpu, &model.floats[1], 2).unwrap(), vec![0.0; 2 * ROWS]);
+    let mut launches = bitnet_gpu::cuda::Launches::default();
+    for _ in 0..3 {
+        recorded.replay(&gpu, &mut launches).unwrap();
+        assert_eq!(model.scratch.read(&gpu, &model.floats[1], 2).unwrap(), model.expected());
+    }
+    let launches: Vec<_> = launches.iter().map(|(kernel, n)| (kernel.name(), n)).collect();
+    assert_eq!(launches, [("rmsnorm_quant_i8", 3), ("i2s_gpu_gemv_mma_u8s8", 3)]);
+}

@@ -1,0 +1,12 @@
+//! The host's side of the GPU, against a driver that runs kernels in an interpreter. Each case is a process of its own, which finds
+//! that driver, or none.
+#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
+
+mod device;
+mod probe;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fake_cuda::cases::main(&[probe::CASES, device::CASES].concat())
+}

@@ -1,0 +1,211 @@
+//! Products with ternary matrices.
+
+use bitnet_gpu::tiles;
+
+use crate::gpu::{Args, GATES, Gpu, Random, bits};
+
+/// A matrix, and what is known of it.
+struct Matrix {
+    weights: Vec<i8>,
+    rows: usize,
+    scale: f32,
+}
+
+/// Activations of some tokens.
+struct Activations {
+    cols: usize,
+    q: Vec<Vec<i8>>,
+    scales: Vec<f32>,
+}
+
+impl Activations {
+    fn new(tokens: usize, cols: usize, seed: u64) -> Activations {
+        let mut random = Random::new(seed);
+        let q = (0..tokens)
+            .map(|_| (0..cols).map(|_| random.below(256) as u8 as i8).collect())
+            .collect();
+        Activations { cols, q, scales: (0..tokens).map(|i| 3.7 + 11.3 * i as f32).collect() }
+    }
+
+    /// All as low, or as high, as they can be.
+    fn extreme(tokens: usize, cols: usize) -> Activations {
+        let q = (0..tokens).map(|i| vec![if i % 2 == 0 { -128 } else { 127 }; cols]).collect();
+        Activations { cols, q, scales: vec![1.0; tokens] }
+    }
+}
+
+impl Matrix {
+    fn new(rows: usize, cols: usize, seed: u64) -> Matrix {
+        Matrix {
+            weights: Random::new(seed).weights(rows * cols),
+            rows,
+            scale: 0.5 + seed as f32 / 7.0,
+        }
+    }
+
+    fn product(&self, x: &Activations) -> Vec<Vec<f32>> {
+        let of = |(q, scale): (&Vec<i8>, &f32)| {
+            let row = |row: &[i8]| {
+                let sum: i32 = row.iter().zip(q).map(|(w, q)| i32::from(*w) * i32::from(*q)).sum();
+                sum as f32 / scale * self.scale
+            };
+            self.weights.chunks(x.cols).map(row).collect()
+        };
+        x.q.iter().zip(&x.scales).map(of).collect()
+    }
+}
+
+/// A kernel, and how it is launched.
+#[derive(Clone, Copy, Debug)]
+struct Kernel {
+    target: &'static str,
+    name: &'static str,
+    /// Tiles of rows of a block, and of a gate.
+    tiles: [u32; 2],
+    /// Tokens of a block.
+    tokens: usize,
+    /// Bytes of shared memory.
+    shared: usize,
+}
+
+const fn gemv(target: &'static str, name: &'static str) -> Kernel {
+    Kernel { target, name, tiles: [1, 1], tokens: 8, shared: 0 }
+}
+
+const fn gemm(name: &'static str, tokens: usize) -> Kernel {
+    Kernel { target: "sm_80", name, tiles: [8, 4], tokens, shared: 3 * 128 * tokens }
+}
+
+const KERNELS: [Kernel; 6] = [
+    gemv("sm_61", "i2s_gpu_gemv_dp4a"),
+    gemv("sm_80", "i2s_gpu_gemv_dp4a"),
+    gemv("sm_80", "i2s_gpu_gemv_mma_u8s8"),
+    gemm("gemm_i2s_mma_u8s8_16", 16),
+    gemm("gemm_i2s_mma_u8s8_32", 32),
+    gemm("gemm_i2s_mma_u8s8_64", 64),
+];
+
+/// Runs a kernel on up to three matrices; gives what each has for results, `[tokens, rows]`. They hold `before` at first.
+fn run(
+    kernel: Kernel,
+    matrices: &[Matrix],
+    x: &Activations,
+    (before, gate): (Option<f32>, Option<i32>),
+) -> Vec<Vec<f32>> {
+    let mut gpu = Gpu::new(kernel.target);
+    let (tokens, width) = (x.q.len(), tiles::width(x.cols));
+    let mut args = Args::default();
+    let mut results = Vec::new();
+    for matrix in matrices {
+        let mut packed = vec![0; tiles::bytes(matrix.rows, x.cols)];
+        tiles::pack(&matrix.weights, x.cols, &mut packed);
+        let n = tokens * matrix.rows;
+        let y = match before {
+            Some(before) => gpu.upload(&vec![before; n]),
+            None => gpu.room::<f32>(n),
+        };
+        args = args
+            .with(gpu.upload(&packed))
+            .with(y)
+            .with(matrix.scale)
+            .with(matrix.rows as i32)
+            .end();
+        results.push((y, n));
+    }
+    for _ in matrices.len()..3 {
+        args = args.with(0_u64).with(0_u64).with(0.0_f32).with(0_i32).end();
+    }
+    let mut q = vec![0_i8; tokens * width];
+    q.chunks_mut(width).zip(&x.q).for_each(|(q, x)| q[..x.len()].copy_from_slice(x));
+    let sums: Vec<i32> = x.q.iter().map(|q| q.iter().map(|&q| i32::from(q)).sum()).collect();
+    args = args.with(gpu.upload(&q)).with(gpu.upload(&x.scales)).with(gpu.upload(&sums));
+    args = args
+        .with(tokens as i32)
+        .with(width as i32)
+        .with(i32::from(before.is_some()))
+        .with(gate.unwrap_or(0))
+        .end();
+    let name = match (gate, kernel.name.rsplit_once("_u8s8_")) {
+        (None, _) => kernel.name.to_owned(),
+        (Some(_), Some((name, tokens))) => format!("{name}_u8s8_gate_{tokens}"),
+        (Some(_), None) => format!("{}_gate", kernel.name),
+    };
+    let tiles = if gate.is_some() { tiles_of(&matrices[..1]) } else { tiles_of(matrices) };
+    let blocks = tiles.div_ceil(kernel.tiles[usize::from(gate.is_some())]);
+    let grid = [blocks, tokens.div_ceil(kernel.tokens) as u32, 1];
+    gpu.launch(&name, (grid, 128, kernel.shared), &args);
+    results.into_iter().map(|(y, n)| gpu.download(y, n)).collect()
+}
+
+fn tiles_of(matrices: &[Matrix]) -> u32 {
+    matrices.iter().map(|m| m.rows.div_ceil(tiles::ROWS) as u32).sum()
+}
+
+#[test]
+fn products_are_exact() {
+    for kernel in KERNELS {
+        let shapes =
+            [(1, 16, 128), (1, 32, 2560), (8, 16, 6912), (3, 144, 640), (5, 20, 200), (1, 7, 100)];
+        for (tokens, rows, cols) in shapes {
+            let tokens = tokens * kernel.tokens / 8 + usize::from(kernel.tokens > 8 && tokens > 4);
+            let matrix = Matrix::new(rows, cols, 3);
+            let x = Activations::new(tokens, cols, 5);
+            let expected = matrix.product(&x).concat();
+            let y = run(kernel, &[matrix], &x, (None, None));
+            assert!(y[0] == expected, "{kernel:?} {tokens} {rows} {cols}");
+        }
+    }
+}
+
+#[test]
+fn the_greatest_sums_do_not_overflow() {
+    for kernel in KERNELS {
+        let cols = 32_768;
+        for weight in [1, -1] {
+            let matrix = Matrix { weights: vec![weight; 16 * cols], rows: 16, scale: 1.0 };
+            let x = Activations::extreme(2, cols);
+            let expected = matrix.product(&x).concat();
+            assert_eq!(run(kernel, &[matrix], &x, (None, None))[0], expected, "{kernel:?}");
+        }
+    }
+}
+
+#[test]
+fn several_matrices_share_an_input() {
+    for kernel in KERNELS {
+        let x = Activations::new(2, 256, 9);
+        let matrices = [Matrix::new(64, 256, 1), Matrix::new(20, 256, 2), Matrix::new(96, 256, 3)];
+        let expected: Vec<_> = matrices.iter().map(|m| m.product(&x).concat()).collect();
+        assert_eq!(run(kernel, &matrices, &x, (None, None)), expected, "{kernel:?}");
+    }
+}
+
+#[test]
+fn products_are_added_to_what_is_there() {
+    for kernel in KERNELS {
+        let x = Activations::new(3, 384, 9);
+        let matrices = [Matrix::new(32, 384, 1)];
+        let expected: Vec<_> = matrices[0].product(&x).concat().iter().map(|y| 1.25 + y).collect();
+        assert_eq!(run(kernel, &matrices, &x, (Some(1.25), None))[0], expected, "{kernel:?}");
+    }
+}
+
+#[test]
+fn gates_are_those_of_the_processor() {
+    for kernel in KERNELS {
+        for (activation, gate) in (0..).zip(GATES) {
+            let x = Activations::new(kernel.tokens, 256, 9);
+            let matrices = [Matrix::new(84, 256, 1), Matrix::new(84, 256, 2)];
+            let [mut gated, up] = [0, 1].map(|i| matrices[i].product(&x).concat());
+            gate(&mut gated, &up);
+            let [there, unused] = &run(kernel, &matrices, &x, (None, Some(activation)))[..] else {
+                panic!()
+            };
+            assert_eq!(bits(there), bits(&gated), "{kernel:?} {activation}");
+            assert!(
+                unused.iter().all(|x| x.to_bits() == 0xa5a5_a5a5),
+                "it needs no room for the product"
+            );
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The committed PTX of every kernel, run by the interpreter and held against the kernels of the processor.
+#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
+
+mod attend;
+mod gpu;
+mod head;
+mod linear;
+mod norm;
+mod rows;
