@@ -5,7 +5,7 @@ use std::env;
 use bitnet_kernels::manager::{KernelBackend, KernelHandle};
 use bitnet_kernels::{DataType, Device, Format, Isa, KernelManager, Operation, kernels};
 
-use crate::Error;
+use crate::{Error, gpu};
 
 /// The environment variable that makes [`gpu_available_runtime`] answer as if there were a GPU
 /// (`cuda` or `gpu`, in any case), or none (anything else): to test what follows from the answer.
@@ -33,7 +33,7 @@ pub enum DeviceError {
         /// The device.
         device: Device,
         /// Why not.
-        reason: &'static str,
+        reason: String,
     },
     /// It cannot do what is asked for.
     #[error("{device} does not do this: {what}")]
@@ -174,9 +174,8 @@ struct Gpu {
 impl Gpu {
     fn find() -> Gpu {
         Gpu {
-            // The table has kernels for processors only, and nothing that would look for a GPU.
-            compiled: false,
-            present: false,
+            compiled: cfg!(feature = "cuda"),
+            present: gpu::missing().is_none(),
             fake: env::var(GPU_FAKE).ok().filter(|value| !value.is_empty()),
         }
     }
@@ -213,12 +212,16 @@ impl Gpu {
             }
             Device::Cuda(_) if self.compiled => Err(DeviceError::NotAvailableRuntime {
                 device,
-                reason: "no CUDA device found; check nvidia-smi",
+                reason: gpu::missing()
+                    .unwrap_or_else(|| "no CUDA device found; check nvidia-smi".to_owned()),
             }),
             _ => Err(DeviceError::NotCompiled {
                 device,
                 feature: if matches!(device, Device::Cuda(_)) { "gpu" } else { "metal" },
-                hint: "this version has kernels for processors only; use --device cpu",
+                hint: match device {
+                    Device::Cuda(_) => "build with --features cuda, or use --device cpu",
+                    _ => "there are no kernels for it; use --device cpu",
+                },
             }),
         }
     }

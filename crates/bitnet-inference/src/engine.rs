@@ -8,7 +8,7 @@ use std::{fmt, io};
 
 use bitnet_gguf::Gguf;
 use bitnet_kernels::manager::Choice;
-use bitnet_kernels::op::SoftmaxFn;
+use bitnet_kernels::op::{KV_BLOCK, SoftmaxFn};
 use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, NoKernel, Pool};
 
 use crate::arch::Model;
@@ -17,9 +17,11 @@ use crate::backend::kernels::Kernels;
 use crate::constraint::{Compiled, Constraint, Grammars};
 use crate::device_features::{self, DeviceError, KernelCapabilities};
 use crate::foreign::{Foreign, Library};
+use crate::gpu::{OnGpu, Passes, Sink};
 use crate::kv::KvCache;
 use crate::linear::Tiles;
 use crate::machine::Machine;
+use crate::receipt::GpuUsed;
 use crate::session::Session;
 use crate::source::{Checkpoint, Loader, ReadAs};
 use crate::tokenizer::{Special, Tokenizer};
@@ -195,6 +197,9 @@ pub struct Engine {
     notices: Vec<Notice>,
     /// What computes in place of all this, where the device is a library.
     library: Option<Arc<Library>>,
+    device: Device,
+    /// The model on a GPU, where that is the device.
+    gpu: Option<Arc<OnGpu>>,
 }
 
 impl fmt::Debug for Engine {
@@ -237,7 +242,8 @@ impl Engine {
         manager.set_tuned(best.map_or_else(Vec::new, Best::tuned));
         let pool = Arc::new(pool(options.threads.or(best.map(|best| best.threads)))?);
         let how = (options.dequantize, options.read_as);
-        let loader = Loader::new((&checkpoint, &config), how, (&manager, &pool))?;
+        let mut sink = Sink::open(options, &config)?;
+        let loader = Loader::new((&checkpoint, &config), how, (&manager, &pool), sink.as_mut())?;
         let (model, of_weights) = Model::load(loader)?;
         let rows = model.embedding.rows;
         let (tokenizer, said) = checkpoint.tokenizer(rows)?;
@@ -274,10 +280,13 @@ impl Engine {
         let context = asked.min(trained);
         let library = Library::open(options, &checkpoint, (context, pool.threads(), rows))?;
         let library = library.map(Arc::new);
+        let model = Arc::new(model);
+        let gpu = sink.map(|sink| sink.finish(&model, context)).transpose()?.map(Arc::new);
+        notices.extend(gpu.iter().flat_map(|gpu: &Arc<OnGpu>| gpu.notices()));
         Ok(Engine {
             size: checkpoint.size()?,
             checkpoint,
-            model: Arc::new(model),
+            model,
             tokenizer,
             manager,
             kernels,
@@ -290,10 +299,12 @@ impl Engine {
             grammars: OnceLock::new(),
             sha256: OnceLock::new(),
             tuning: tuning
-                .filter(|_| best.is_some() && library.is_none())
+                .filter(|_| best.is_some() && library.is_none() && gpu.is_none())
                 .map(|tuning| tuning.sha256().to_owned()),
             notices,
             library,
+            device: options.device,
+            gpu,
         })
     }
 
@@ -318,7 +329,7 @@ impl Engine {
     /// The names of the layouts of the linear layers in memory, each once.
     #[must_use]
     pub fn layouts(&self) -> Vec<&'static str> {
-        self.model.layouts().into_iter().map(Format::name).collect()
+        self.model.layouts()
     }
 
     /// The format of keys and values.
@@ -490,7 +501,24 @@ impl Engine {
     /// What computes.
     #[must_use]
     pub fn device(&self) -> Device {
-        if self.library.is_some() { Device::Llama } else { Device::Cpu }
+        self.device
+    }
+
+    /// The GPU, if that is the device.
+    pub(crate) fn gpu(&self) -> Option<GpuUsed> {
+        self.gpu.as_ref().map(|gpu| gpu.used())
+    }
+
+    /// What computes on a GPU, if that is the device, with keys and values of so many sequences in so many blocks at
+    /// most.
+    pub(crate) fn passes(&self, sequences: usize, blocks: usize) -> Result<Option<Passes>, Error> {
+        let Some(gpu) = &self.gpu else { return Ok(None) };
+        // There all memory is taken at once: no more than all sequences can fill.
+        let whole = self.context.div_ceil(KV_BLOCK);
+        let blocks = blocks.min(whole.saturating_mul(sequences));
+        let (layers, kv) = (self.model.config.layers, (self.kv.format(), blocks));
+        let cache = KvCache::new(&self.model.config, (layers, sequences), kv).elsewhere();
+        gpu.passes(&self.model, (cache, sequences, self.kv.format())).map(Some)
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -500,8 +528,9 @@ impl Engine {
     /// What computes, with keys and values of so many sequences in so many blocks at most.
     pub(crate) fn backend(&self, sequences: usize, blocks: usize) -> CpuBackend {
         let kv = (self.kv.format(), blocks);
-        // What a library keeps is not here: of it there are only positions.
-        let layers = if self.library.is_some() { 0 } else { self.model.config.layers };
+        // What a library or a GPU keeps is not here: of it there are only positions.
+        let here = self.library.is_none() && self.gpu.is_none();
+        let layers = if here { self.model.config.layers } else { 0 };
         let cache = KvCache::new(&self.model.config, (layers, sequences), kv);
         let (kernels, pool) = (self.kernels.clone(), Arc::clone(&self.pool));
         let input = match (self.model.is_grouped(), self.dequantize) {

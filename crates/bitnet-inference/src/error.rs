@@ -293,6 +293,10 @@ pub enum Error {
     /// A device that cannot be used.
     #[error("{0}")]
     Device(#[from] DeviceError),
+    /// A GPU that fails, or is none to compute with.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] bitnet_gpu::cuda::Error),
     /// A library of a C++ engine that fails, or is none.
     #[cfg(feature = "ffi")]
     #[error(transparent)]
@@ -486,6 +490,11 @@ pub enum Notice {
     Dequantized,
     /// Linear layers were to compute with floating-point weights, and do so in any case.
     Numbers,
+    /// Something of a GPU that makes it slower than it could be.
+    Gpu {
+        /// What.
+        what: String,
+    },
     /// A greater context was asked for than the model was trained for.
     Context {
         /// What was asked for.
@@ -506,6 +515,7 @@ impl fmt::Display for Notice {
                 "{file}: its chat template is not the one that BitNet b1.58 2B-4T was trained with: using \
                  that one; --chat-template takes another"
             ),
+            Notice::Gpu { what } => write!(f, "{what}: another version of the driver may do better"),
             Notice::NoChatTemplate => f.write_str(
                 "the model has no chat template: it goes on with what you write. --chat-template gives one.",
             ),

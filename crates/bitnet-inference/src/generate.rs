@@ -130,8 +130,17 @@ impl<'a> Generation<'a> {
     }
 
     /// All logits after the last token that was run; nothing if the prompt was not run to its end.
-    pub(crate) fn last_logits(&mut self) -> Option<&[f32]> {
+    ///
+    /// # Errors
+    ///
+    /// Where a GPU fails.
+    pub(crate) fn last_logits(&mut self) -> Result<Option<&[f32]>, Error> {
         self.scheduler.last_logits()
+    }
+
+    /// Kernels of a GPU that were launched so far, by name.
+    pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
+        self.scheduler.launches()
     }
 
     /// Passes that a library of another engine has computed, and what it is called in receipts.

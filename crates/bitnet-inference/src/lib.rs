@@ -21,6 +21,11 @@ mod foreign;
 #[path = "foreign/absent.rs"]
 mod foreign;
 mod generate;
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(not(feature = "cuda"))]
+#[path = "gpu/absent.rs"]
+mod gpu;
 mod kv;
 mod linear;
 pub mod machine;

@@ -14,6 +14,7 @@ use bitnet_kernels::{
 };
 
 use crate::Error;
+use crate::gpu::GpuLinear;
 use crate::matrix::FloatMatrix;
 use crate::state::Quantized;
 
@@ -228,6 +229,8 @@ pub(crate) const GROUPED: [Format; 2] = [Format::Q2_0, Format::Q2_0G128];
 pub(crate) enum Linear {
     /// By kernels for ternary weights.
     Quantized(QuantizedLinear),
+    /// The same on a GPU, which has the weights.
+    OnGpu(GpuLinear),
     /// By a kernel for floating-point weights, because the user asked for it.
     Dequantized(DequantizedLinear),
     /// Weights of two bits with a scale for each group, and activations as numbers: models that were
@@ -283,6 +286,7 @@ impl Linear {
     pub(crate) fn stored(mut self, format: Format) -> Linear {
         match &mut self {
             Linear::Quantized(linear) => linear.format = format,
+            Linear::OnGpu(linear) => linear.set_format(format),
             Linear::Dequantized(linear) => linear.format = format,
             // It is computed with as it is stored.
             Linear::Grouped(_) => {}
@@ -299,6 +303,7 @@ impl Linear {
     pub(crate) fn shape(&self) -> (usize, usize) {
         match self {
             Linear::Quantized(linear) => (linear.rows, linear.cols),
+            Linear::OnGpu(linear) => linear.shape(),
             Linear::Dequantized(linear) => (linear.rows, linear.cols),
             Linear::Grouped(matrix) => (matrix.rows, matrix.cols),
         }
@@ -308,26 +313,39 @@ impl Linear {
     pub(crate) fn format(&self) -> Format {
         match self {
             Linear::Quantized(linear) => linear.format,
+            Linear::OnGpu(linear) => linear.format(),
             Linear::Dequantized(linear) => linear.format,
             Linear::Grouped(matrix) => matrix.format,
         }
     }
 
-    /// The format in memory.
-    pub(crate) fn layout(&self) -> Format {
+    /// The name of the layout in memory.
+    pub(crate) fn layout(&self) -> &'static str {
         match self {
-            Linear::Quantized(linear) => linear.product.layout,
-            Linear::Dequantized(_) => Format::F16,
-            Linear::Grouped(matrix) => matrix.format,
+            Linear::Quantized(linear) => linear.product.layout.name(),
+            Linear::OnGpu(linear) => linear.layout(),
+            Linear::Dequantized(_) => Format::F16.name(),
+            Linear::Grouped(matrix) => matrix.format.name(),
         }
     }
 
     /// The kernels for one row and for several.
-    pub(crate) fn kernels(&self) -> [&'static Kernel; 2] {
+    pub(crate) fn kernels(&self) -> Option<[&'static Kernel; 2]> {
         match self {
-            Linear::Quantized(linear) => [linear.product.gemv.kernel, linear.product.gemm.kernel],
-            Linear::Dequantized(linear) => [linear.head.kernel; 2],
-            Linear::Grouped(matrix) => [matrix.head.kernel; 2],
+            Linear::Quantized(linear) => {
+                Some([linear.product.gemv.kernel, linear.product.gemm.kernel])
+            }
+            Linear::OnGpu(_) => None,
+            Linear::Dequantized(linear) => Some([linear.head.kernel; 2]),
+            Linear::Grouped(matrix) => Some([matrix.head.kernel; 2]),
+        }
+    }
+
+    /// Their ids.
+    pub(crate) fn kernel_ids(&self) -> [String; 2] {
+        match self {
+            Linear::OnGpu(linear) => linear.kernels().map(str::to_owned),
+            _ => self.kernels().map(|kernels| kernels.map(ToString::to_string)).unwrap_or_default(),
         }
     }
 
@@ -335,6 +353,7 @@ impl Linear {
     pub(crate) fn tile(&self, x: &Quantized, rows: usize, y: Tile<'_, f32>) {
         match self {
             Linear::Quantized(linear) => linear.tile(x, rows, y),
+            Linear::OnGpu(_) => unreachable!("the processor has no weights of it"),
             Linear::Dequantized(linear) => linear.tile(x, rows, y),
             Linear::Grouped(matrix) => matrix.tile(&x.normed[..rows * x.cols], y),
         }
@@ -344,6 +363,7 @@ impl Linear {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Linear::Quantized(linear) => linear.bytes(),
+            Linear::OnGpu(linear) => linear.bytes(),
             Linear::Dequantized(linear) => linear.weights.len(),
             Linear::Grouped(matrix) => matrix.weights(0..matrix.rows).len(),
         }
@@ -354,6 +374,8 @@ impl Linear {
         match self {
             Linear::Quantized(linear) if rows == 1 => calls.add(&linear.product.gemv, 1),
             Linear::Quantized(linear) => calls.add(&linear.product.gemm, 1),
+            // Launches are counted where they are enqueued.
+            Linear::OnGpu(_) => {}
             Linear::Dequantized(linear) => calls.add(&linear.head, 1),
             Linear::Grouped(matrix) => calls.add(&matrix.head, 1),
         }

@@ -1,17 +1,19 @@
 //! Sequences in progress: tokens in, logits out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bitnet_kernels::Calls;
 use bitnet_kernels::shortlist::Candidate;
 
 use crate::arch::{Model, forward};
+use crate::backend::Row;
 use crate::backend::cpu::{CpuBackend, WeightsRead};
-use crate::backend::{Backend, Row};
 use crate::device_features::DeviceError;
 use crate::foreign::Foreign;
+use crate::gpu::Passes;
 use crate::kv::KvCache;
-use crate::state::{Floats, Scratch};
+use crate::state::{Buffers, Floats, Quantized, Scratch};
 use crate::{Engine, Error};
 
 /// Rows of a forward pass at most: enough to use each weight often, few enough to stop between.
@@ -46,6 +48,8 @@ pub struct Session {
     logits: Vec<f32>,
     /// What computes in place of the backend, where the device is none of ours.
     foreign: Option<Foreign>,
+    /// The same where it is a GPU.
+    gpu: Option<Passes>,
 }
 
 impl Session {
@@ -53,7 +57,11 @@ impl Session {
     pub(crate) fn new(engine: &Engine, sequences: usize, blocks: usize) -> Result<Session, Error> {
         let backend = engine.backend(sequences, blocks);
         Ok(Session {
-            scratch: Scratch::new(&backend, &engine.model, CHUNK)?,
+            scratch: Buffers::new(
+                &engine.model,
+                |cols| Floats::new(CHUNK, cols),
+                |cols| Quantized::new(CHUNK, cols),
+            )?,
             model: Arc::clone(&engine.model),
             backend,
             lengths: vec![0; sequences],
@@ -62,6 +70,7 @@ impl Session {
             outputs: Vec::with_capacity(CHUNK),
             logits: Vec::new(),
             foreign: engine.foreign(sequences)?,
+            gpu: engine.passes(sequences, blocks)?,
         })
     }
 
@@ -97,7 +106,7 @@ impl Session {
     /// Bytes of weights read so far.
     #[must_use]
     pub fn read(&self) -> WeightsRead {
-        self.backend.read
+        self.gpu.as_ref().map_or(self.backend.read, Passes::read)
     }
 
     /// Passes that a library of another engine has computed, and what it is called in receipts.
@@ -105,22 +114,36 @@ impl Session {
         self.foreign.as_ref().map(Foreign::calls)
     }
 
+    /// Kernels of a GPU that were launched so far, by name.
+    pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
+        self.gpu.as_ref().map_or_else(Vec::new, Passes::launches)
+    }
+
     /// All logits after the last token for which logits were asked; nothing before the first.
-    pub fn last_logits(&mut self) -> Option<&[f32]> {
-        self.outputs.last()?;
-        self.output_layer();
-        Some(&self.logits[self.logits.len() - self.model.output().rows..])
+    ///
+    /// # Errors
+    ///
+    /// Where a GPU fails.
+    pub fn last_logits(&mut self) -> Result<Option<&[f32]>, Error> {
+        if self.outputs.is_empty() {
+            return Ok(None);
+        }
+        self.output_layer()?;
+        Ok(Some(&self.logits[self.logits.len() - self.model.output().rows..]))
     }
 
     /// Computes all logits of the last forward pass, where they are not there as it is.
-    fn output_layer(&mut self) {
-        if self.foreign.is_none() {
+    fn output_layer(&mut self) -> Result<(), Error> {
+        if let Some(gpu) = &mut self.gpu {
+            gpu.logits(&mut self.logits)?;
+        } else if self.foreign.is_none() {
             let head = self.model.output();
             self.logits.resize(self.outputs.len() * head.rows, 0.0);
             if !self.outputs.is_empty() {
                 self.backend.head(head, &self.scratch.last, &mut self.logits);
             }
         }
+        Ok(())
     }
 
     /// Runs some tokens, at most [`CHUNK`], in one forward pass. Those of one sequence must be in
@@ -135,7 +158,9 @@ impl Session {
     ///
     /// If there are more than [`CHUNK`] inputs, or one of a sequence that does not exist.
     pub fn run(&mut self, inputs: &[Input]) -> Result<&[f32], Error> {
-        self.run_observed(inputs, |_, _| {})
+        self.forward(inputs)?;
+        self.output_layer()?;
+        Ok(&self.logits)
     }
 
     /// As [`Session::run`], and shows the residual stream behind each layer, by its number: `[inputs, hidden]`.
@@ -152,8 +177,8 @@ impl Session {
         inputs: &[Input],
         see: impl FnMut(usize, &[f32]),
     ) -> Result<&[f32], Error> {
-        self.observed(inputs, see)?;
-        self.output_layer();
+        self.observed(inputs, Some(see))?;
+        self.output_layer()?;
         Ok(&self.logits)
     }
 
@@ -172,7 +197,10 @@ impl Session {
             return Err(DeviceError::NO_EMBEDDINGS.into());
         }
         self.append(sequence, tokens, || false)?;
-        let mut state = self.scratch.last.row(0).to_vec();
+        let mut state = match &mut self.gpu {
+            Some(gpu) => gpu.state(0)?,
+            None => self.scratch.last.row(0).to_vec(),
+        };
         let squares: f64 = state.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
         let length = squares.sqrt() as f32;
         if !(length.is_finite() && length > 0.0) {
@@ -184,13 +212,14 @@ impl Session {
 
     /// A forward pass up to the output layer.
     fn forward(&mut self, inputs: &[Input]) -> Result<(), Error> {
-        self.observed(inputs, |_, _| {})
+        self.observed(inputs, None::<fn(usize, &[f32])>)
     }
 
+    /// The same, and shows the residual stream behind each layer, if somebody wants to see it.
     fn observed(
         &mut self,
         inputs: &[Input],
-        mut see: impl FnMut(usize, &[f32]),
+        mut see: Option<impl FnMut(usize, &[f32])>,
     ) -> Result<(), Error> {
         assert!(inputs.len() <= CHUNK, "at most {CHUNK} rows");
         let vocabulary = self.model.embedding.rows;
@@ -212,8 +241,9 @@ impl Session {
             return Err(Error::Context { tokens, context: self.context });
         }
         for (sequence, &positions) in lengths.iter().enumerate() {
-            if !self.backend.cache.reserve(sequence, positions)? {
-                let bytes = self.backend.cache.block_bytes();
+            let cache = self.gpu.as_mut().map_or(&mut self.backend.cache, Passes::cache);
+            if !cache.reserve(sequence, positions)? {
+                let bytes = cache.block_bytes();
                 return Err(Error::Memory { what: "key-value cache", bytes });
             }
         }
@@ -224,9 +254,22 @@ impl Session {
                 return Err(error);
             }
             self.lengths = lengths;
-        } else if !inputs.is_empty() {
+        } else if inputs.is_empty() {
+            // There is nothing to do.
+        } else if let Some(gpu) = &mut self.gpu {
+            let see = see.as_mut().map(|see| see as &mut dyn FnMut(usize, &[f32]));
+            if let Err(error) = gpu.run((&self.rows, &self.outputs), see) {
+                self.outputs.clear();
+                return Err(error);
+            }
+            self.lengths = lengths;
+        } else {
             let (rows, outputs) = (&self.rows, &self.outputs);
-            let see = |layer, x: &Floats| see(layer, x.rows(rows.len()));
+            let see = |layer, x: &Floats| {
+                if let Some(see) = &mut see {
+                    see(layer, x.rows(rows.len()));
+                }
+            };
             forward(&mut self.backend, &self.model, &mut self.scratch, (rows, outputs), see);
             self.lengths = lengths;
         }
@@ -255,7 +298,7 @@ impl Session {
         if !self.append(sequence, tokens, stop)? {
             return Ok(None);
         }
-        self.find(&[wanted]);
+        self.find(&[wanted])?;
         Ok(Some(self.found(0)))
     }
 
@@ -275,7 +318,7 @@ impl Session {
         assert_eq!(wanted.len(), asked, "an entry for each input with logits");
         self.forward(inputs)?;
         if !wanted.is_empty() {
-            self.find(wanted);
+            self.find(wanted)?;
         }
         Ok(())
     }
@@ -289,15 +332,18 @@ impl Session {
     pub fn found(&self, index: usize) -> Logits<'_> {
         let rows = self.model.output().rows;
         match self.logits.is_empty() {
-            true => Logits::Best(self.backend.found(index)),
+            true => {
+                let gpu = self.gpu.as_ref().map(|gpu| gpu.found(index));
+                Logits::Best(gpu.unwrap_or_else(|| self.backend.found(index)))
+            }
             false => Logits::All(&self.logits[index * rows..][..rows]),
         }
     }
 
     /// Finds what is wanted of the logits of each output of the last forward pass.
-    fn find(&mut self, wanted: &[Wanted<'_>]) {
+    fn find(&mut self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
         if self.foreign.is_some() {
-            return;
+            return Ok(());
         }
         let head = self.model.output();
         self.logits.clear();
@@ -306,22 +352,56 @@ impl Session {
             Wanted::All => None,
             Wanted::Best(best) => Some(*best),
         });
-        if let Some(best) = best.collect::<Option<Vec<_>>>()
-            && self.backend.best(head, &self.scratch.last, &best)
-        {
-            return;
+        if let Some(best) = best.collect::<Option<Vec<_>>>() {
+            let found = match &mut self.gpu {
+                Some(gpu) => gpu.best(&best)?,
+                None => self.backend.best(head, &self.scratch.last, &best),
+            };
+            if found {
+                return Ok(());
+            }
         }
-        self.output_layer();
+        self.output_layer()
     }
 
     /// Blocks of keys and values: those in use, and all.
     pub(crate) fn blocks(&self) -> (usize, usize) {
-        self.backend.cache.used()
+        self.gpu.as_ref().map_or(&self.backend.cache, Passes::blocks).used()
     }
 
     /// The keys and values of all sequences.
     pub(crate) fn cache(&mut self) -> &mut KvCache {
-        &mut self.backend.cache
+        self.gpu.as_mut().map_or(&mut self.backend.cache, Passes::cache)
+    }
+
+    /// The keys and values of a sequence, block by block.
+    pub(crate) fn saved(&self, sequence: usize) -> Result<Vec<Cow<'_, [u8]>>, Error> {
+        match &self.gpu {
+            Some(gpu) => gpu
+                .blocks()
+                .table(sequence)
+                .iter()
+                .map(|&block| Ok(gpu.block(block)?.into()))
+                .collect(),
+            None => Ok(self.backend.cache.bytes(sequence).map(Cow::Borrowed).collect()),
+        }
+    }
+
+    /// Fills block `index` of a sequence with what [`Session::saved`] gave.
+    pub(crate) fn fill(
+        &mut self,
+        sequence: usize,
+        index: usize,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        match &mut self.gpu {
+            Some(gpu) => {
+                let block = gpu.blocks().table(sequence)[index];
+                gpu.set_block(block, bytes)?;
+            }
+            None => self.backend.cache.block_mut(sequence, index).copy_from_slice(bytes),
+        }
+        Ok(())
     }
 
     /// Has a sequence begin with tokens whose keys and values are in the cache.
@@ -331,7 +411,7 @@ impl Session {
 
     /// Empties a sequence and gives its keys and values back.
     pub(crate) fn release(&mut self, sequence: usize) {
-        self.backend.cache.release(sequence);
+        self.cache().release(sequence);
         self.lengths[sequence] = 0;
     }
 

@@ -76,62 +76,69 @@ impl Quantized {
     }
 }
 
-/// The buffers of a forward pass, for up to as many rows as it was made for.
+/// The buffers of a forward pass on a backend.
+pub(crate) type Scratch<B> = Buffers<<B as Backend>::Floats, <B as Backend>::Quantized>;
+
+/// The buffers of a forward pass, for up to as many rows as they were made for: rows of floats `F`, and of quantised
+/// activations `Q`.
 #[derive(Debug)]
-pub(crate) struct Scratch<B: Backend> {
+pub(crate) struct Buffers<F, Q> {
     /// Residual stream `[rows, hidden]`.
-    pub(crate) x: B::Floats,
+    pub(crate) x: F,
     /// A normalised residual stream, or what a block adds to it `[rows, hidden]`.
-    pub(crate) normed: B::Floats,
+    pub(crate) normed: F,
     /// Quantised input of attention and the feed-forward network `[rows, hidden]`.
-    pub(crate) input: B::Quantized,
+    pub(crate) input: Q,
     /// Queries `[rows, heads * head size]`.
-    pub(crate) q: B::Floats,
+    pub(crate) q: F,
     /// Keys `[rows, kv heads * head size]`.
-    pub(crate) k: B::Floats,
+    pub(crate) k: F,
     /// Values `[rows, kv heads * head size]`.
-    pub(crate) v: B::Floats,
+    pub(crate) v: F,
     /// Normalised queries, and keys, of the same shapes.
-    pub(crate) normed_heads: (B::Floats, B::Floats),
+    pub(crate) normed_heads: (F, F),
     /// Result of attention `[rows, heads * head size]`.
-    pub(crate) attended: B::Floats,
+    pub(crate) attended: F,
     /// The same, quantised `[rows, heads * head size]`.
-    pub(crate) joined: B::Quantized,
+    pub(crate) joined: Q,
     /// What a block adds to the residual stream `[rows, hidden]`.
-    pub(crate) delta: B::Floats,
+    pub(crate) delta: F,
     /// Gate, then gated hidden state `[rows, ffn]`.
-    pub(crate) gate: B::Floats,
+    pub(crate) gate: F,
     /// Ungated hidden state `[rows, ffn]`.
-    pub(crate) up: B::Floats,
+    pub(crate) up: F,
     /// Normalised and quantised input of the down projection `[rows, ffn]`.
-    pub(crate) hidden: B::Quantized,
+    pub(crate) hidden: Q,
     /// Cosines and sines of the rotary angles `[rows, head size / 2]` each: those of most
     /// architectures, and of the local layers of some.
-    pub(crate) angles: [(B::Floats, B::Floats); 2],
+    pub(crate) angles: [(F, F); 2],
     /// Normalised residual stream of the rows whose logits are asked for `[rows, hidden]`.
-    pub(crate) last: B::Floats,
+    pub(crate) last: F,
 }
 
-impl<B: Backend> Scratch<B> {
-    /// Buffers for up to `rows` rows of `model`.
-    pub(crate) fn new(backend: &B, model: &Model, rows: usize) -> Result<Scratch<B>, Error> {
+impl<F, Q> Buffers<F, Q> {
+    /// Buffers of `model`: `floats` and `quantized` make rows of so many numbers.
+    pub(crate) fn new(
+        model: &Model,
+        floats: impl Fn(usize) -> Result<F, Error>,
+        quantized: impl Fn(usize) -> Result<Q, Error>,
+    ) -> Result<Buffers<F, Q>, Error> {
         let c = &model.config;
-        let floats = |cols| backend.floats(rows, cols);
         let angles = || Ok::<_, Error>((floats(c.head_size / 2)?, floats(c.head_size / 2)?));
-        Ok(Scratch {
+        Ok(Buffers {
             x: floats(c.hidden)?,
             normed: floats(c.hidden)?,
-            input: backend.quantized(rows, c.hidden)?,
+            input: quantized(c.hidden)?,
             q: floats(c.q_size())?,
             k: floats(c.kv_size())?,
             v: floats(c.kv_size())?,
             normed_heads: (floats(c.q_size())?, floats(c.kv_size())?),
             attended: floats(c.q_size())?,
-            joined: backend.quantized(rows, c.q_size())?,
+            joined: quantized(c.q_size())?,
             delta: floats(c.hidden)?,
             gate: floats(c.ffn)?,
             up: floats(c.ffn)?,
-            hidden: backend.quantized(rows, c.ffn)?,
+            hidden: quantized(c.ffn)?,
             angles: [angles()?, angles()?],
             last: floats(c.hidden)?,
         })

@@ -167,11 +167,7 @@ impl Packed {
     ///
     /// [`FormatError::Unscalable`] where the scale would not be finite, or vanish.
     pub fn scaled(self, by: f32) -> Result<Packed, FormatError> {
-        let scale = self.scale * by;
-        match scale.is_finite() && (scale != 0.0 || self.scale == 0.0 || by == 0.0) {
-            true => Ok(Packed { scale, ..self }),
-            false => Err(FormatError::Unscalable { format: self.layout, value: scale }),
-        }
+        Ok(Packed { scale: scaled(self.layout, self.scale, by)?, ..self })
     }
 
     /// Output features.
@@ -217,6 +213,19 @@ impl Packed {
         let (first, second) = all.split_at(self.rows.div_ceil(PAIR) * width);
         let start = rows.start / PAIR * width;
         Panels([&first[start..end.div_ceil(2) * width], &second[start..end / 2 * width]])
+    }
+}
+
+/// What weights of `scale` have when they are multiplied by `by`; `format` is theirs.
+///
+/// # Errors
+///
+/// [`FormatError::Unscalable`] where that would not be finite, or vanish.
+pub fn scaled(format: Format, scale: f32, by: f32) -> Result<f32, FormatError> {
+    let product = scale * by;
+    match product.is_finite() && (product != 0.0 || scale == 0.0 || by == 0.0) {
+        true => Ok(product),
+        false => Err(FormatError::Unscalable { format, value: product }),
     }
 }
 

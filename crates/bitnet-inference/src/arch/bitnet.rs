@@ -14,7 +14,7 @@ use crate::source::Loader;
 use crate::state::Scratch;
 
 /// A norm before every linear layer, or those that have one input.
-pub(super) const CALLS: Calls = Calls { quantize: 4, norm: 4 };
+pub(super) const CALLS: Calls = Calls { quantize: 4, norm: 4, fused: true };
 
 /// The weights of a block. `hidden`, `ffn` and `q` are the widths in [`Config`](crate::Config).
 #[derive(Debug)]
@@ -55,9 +55,7 @@ impl Block {
         b.norm_quantize(&s.x, at.norm(&self.attn_norm), n, &mut s.input);
         let (q, k, v) = (&mut s.q, &mut s.k, &mut s.v);
         b.linear(&s.input, n, [(&l.q, q), (&l.k, k), (&l.v, v)]);
-        b.rope(&mut s.q, n, &s.angles[0]);
-        b.rope(&mut s.k, n, &s.angles[0]);
-        b.append(at.index, rows, &s.k, &s.v);
+        b.place(at.index, rows, &s.angles[0], (&mut s.q, &mut s.k, &s.v));
         b.attend(at.index, rows, at.heads(), &s.q, &mut s.attended);
         b.norm_quantize(&s.attended, at.norm(&self.attn_sub_norm), n, &mut s.joined);
         b.linear_add(&s.joined, n, &l.output, (&mut s.x, &mut s.delta));

@@ -15,7 +15,7 @@ use crate::source::Loader;
 use crate::state::Scratch;
 
 /// Quantised before every linear layer, or those that have one input; two norms.
-pub(super) const CALLS: Calls = Calls { quantize: 4, norm: 2 };
+pub(super) const CALLS: Calls = Calls { quantize: 4, norm: 2, fused: true };
 
 /// The weights of a block. `hidden`, `ffn` and `q` are the widths in [`Config`](crate::Config).
 #[derive(Debug)]
@@ -50,9 +50,7 @@ impl Block {
         b.norm_quantize(&s.x, at.norm(&self.attn_norm), n, &mut s.input);
         let (q, k, v) = (&mut s.q, &mut s.k, &mut s.v);
         b.linear(&s.input, n, [(&l.q, q), (&l.k, k), (&l.v, v)]);
-        b.rope(&mut s.q, n, &s.angles[0]);
-        b.rope(&mut s.k, n, &s.angles[0]);
-        b.append(at.index, rows, &s.k, &s.v);
+        b.place(at.index, rows, &s.angles[0], (&mut s.q, &mut s.k, &s.v));
         b.attend(at.index, rows, at.heads(), &s.q, &mut s.attended);
         b.quantize(&s.attended, n, &mut s.joined);
         b.linear_add(&s.joined, n, &l.output, (&mut s.x, &mut s.delta));

@@ -8,7 +8,7 @@ mod llama;
 mod projection;
 mod qwen3;
 
-use bitnet_kernels::{Format, Kernel};
+use bitnet_kernels::Kernel;
 
 use crate::backend::{Backend, Heads, Norm, Row};
 use crate::linear::Linear;
@@ -99,20 +99,20 @@ impl Model {
     /// The names of the formats of the linear layers, each once.
     #[must_use]
     pub(crate) fn weight_formats(&self) -> Vec<&'static str> {
-        self.formats(Linear::format).into_iter().map(Format::ggml_name).collect()
+        self.names(|linear| linear.format().ggml_name())
     }
 
-    /// The formats of the linear layers in memory, each once.
+    /// The names of the layouts of the linear layers in memory, each once.
     #[must_use]
-    pub(crate) fn layouts(&self) -> Vec<Format> {
-        self.formats(Linear::layout)
+    pub(crate) fn layouts(&self) -> Vec<&'static str> {
+        self.names(Linear::layout)
     }
 
-    fn formats(&self, of: impl Fn(&Linear) -> Format) -> Vec<Format> {
-        let mut formats: Vec<_> = self.linears().map(of).collect();
-        formats.sort_unstable_by_key(|format| format.name());
-        formats.dedup();
-        formats
+    fn names(&self, of: impl Fn(&Linear) -> &'static str) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.linears().map(of).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Whether linear layers have weights with a scale for each group, and take activations as they are.
@@ -128,10 +128,10 @@ impl Model {
 
     /// The kernels that it is bound to.
     pub(crate) fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
-        self.linears().flat_map(Linear::kernels).chain(self.output().kernels())
+        self.linears().filter_map(Linear::kernels).flatten().chain(self.output().kernels())
     }
 
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.blocks.iter().flat_map(Block::linears)
     }
 
@@ -157,6 +157,8 @@ impl Block {
 pub(crate) struct Calls {
     pub(crate) quantize: u64,
     pub(crate) norm: u64,
+    /// Whether one operation gates, and what comes of a product is added as it comes: else there are operations for that.
+    pub(crate) fused: bool,
 }
 
 /// The calls of the blocks of an architecture, in each of the forms it has; none if there is no

@@ -15,8 +15,10 @@ use crate::source::Loader;
 use crate::state::Scratch;
 
 /// Without norms before each linear layer, and with them.
-pub(super) const CALLS: [Calls; 2] =
-    [Calls { quantize: 4, norm: 4 }, Calls { quantize: 7, norm: 4 + 7 }];
+pub(super) const CALLS: [Calls; 2] = [
+    Calls { quantize: 4, norm: 4, fused: false },
+    Calls { quantize: 7, norm: 4 + 7, fused: false },
+];
 
 /// The weights of a block. `hidden`, `ffn` and `q` are the widths in [`Config`](crate::Config).
 #[derive(Debug)]
@@ -61,9 +63,7 @@ impl Block {
         let (q, k) = &mut s.normed_heads;
         b.norm(&s.q, at.norm(&self.attn_q_norm), n, q);
         b.norm(&s.k, at.norm(&self.attn_k_norm), n, k);
-        b.rope(q, n, &s.angles[0]);
-        b.rope(k, n, &s.angles[0]);
-        b.append(at.index, rows, k, &s.v);
+        b.place(at.index, rows, &s.angles[0], (q, k, &s.v));
         b.attend(at.index, rows, at.heads(), q, &mut s.attended);
         let output = [(&l.output, &mut s.delta)];
         project(b, (&s.attended, &mut s.joined), at, output);

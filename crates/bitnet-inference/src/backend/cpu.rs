@@ -12,12 +12,12 @@ use bitnet_kernels::{Aligned, Bound, Calls, Pool, format};
 use serde::{Deserialize, Serialize};
 
 use super::kernels::Kernels;
-use super::{Backend, Heads, Norm, Row};
+use super::{Backend, Heads, Norm, Row, turn};
+use crate::Best;
 use crate::kv::KvCache;
 use crate::linear::{Linear, Tiles};
 use crate::matrix::FloatMatrix;
 use crate::state::{Floats, Quantized};
-use crate::{Best, Error};
 
 /// Attention by rows is shared out well if it makes so many tiles for each thread.
 const SHARES: usize = 8;
@@ -219,6 +219,48 @@ impl CpuBackend {
         });
     }
 
+    /// Logits of the first rows of `x`, as many as `logits` has: `[rows, vocabulary]`.
+    pub(crate) fn head(&mut self, head: &FloatMatrix, x: &Floats, logits: &mut [f32]) {
+        let rows = logits.len() / head.rows;
+        let grain = (rows, self.tiles.rows(head.cols * rows));
+        self.pool.tiles(logits, head.rows, grain, |y| head.tile(x.rows(rows), y));
+        self.calls.add(&head.head, 1);
+        self.read.head += head.weights(0..head.rows).len() as u64;
+    }
+
+    /// Finds what is wanted of the logits of the first rows of `x`, for each row, and says whether it
+    /// could.
+    pub(crate) fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: &[Best<'_>]) -> bool {
+        let Some(shortlist) = &head.shortlist else {
+            return false;
+        };
+        let weights = head.weights(0..head.rows);
+        let layer = Layer { weights, head: &head.head };
+        let work = (&*self.pool, &mut self.search, &mut self.calls);
+        let query = |(row, &Best { count: k, also, only })| Query { x: x.row(row), k, also, only };
+        let queries: Vec<_> = wanted.iter().enumerate().map(query).collect();
+        let found = shortlist.best(layer, &queries, work);
+        if found {
+            self.read.head += self.search.read();
+        }
+        found
+    }
+
+    /// What [`CpuBackend::best`] found for a row.
+    pub(crate) fn found(&self, row: usize) -> &[Candidate] {
+        self.search.found(row)
+    }
+
+    /// Turns the heads of `x` by their angles.
+    fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {
+        let rope = &self.kernels.rope;
+        let cols = x.cols;
+        self.each_row(x.rows_mut(rows), cols, |row, x| {
+            (rope.run)(RopeArgs { x, cos: cos.row(row), sin: sin.row(row) });
+        });
+        self.calls.add(rope, rows as u64);
+    }
+
     /// Calls `f` once for each row of `out`, whose rows have `cols` numbers.
     fn each_row(&self, out: &mut [f32], cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         self.pool.tiles(out, cols, (1, cols), |mut tile| {
@@ -274,14 +316,6 @@ impl Backend for CpuBackend {
     type Floats = Floats;
     type Quantized = Quantized;
 
-    fn floats(&self, rows: usize, cols: usize) -> Result<Floats, Error> {
-        Floats::new(rows, cols)
-    }
-
-    fn quantized(&self, rows: usize, cols: usize) -> Result<Quantized, Error> {
-        Quantized::new(rows, cols)
-    }
-
     fn embed(&mut self, table: &FloatMatrix, rows: &[Row], scale: f32, out: &mut Floats) {
         let cols = out.cols;
         for (row, out) in rows.iter().zip(out.data.chunks_mut(cols)) {
@@ -293,16 +327,12 @@ impl Backend for CpuBackend {
         }
     }
 
-    /// As the reference implementation: the angle is rounded to `f32`, and its cosine and sine to
-    /// `f32`. Both functions are computed in `f64` by code that is the same on every platform.
     fn angles(&mut self, frequencies: &[f32], rows: &[Row], out: &mut (Floats, Floats)) {
         let half = frequencies.len();
         let (cos, sin) = (out.0.data.chunks_mut(half), out.1.data.chunks_mut(half));
         for (row, (cos, sin)) in rows.iter().zip(cos.zip(sin)) {
             for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
-                let angle = f64::from(row.position as f32 * frequency);
-                *cos = libm::cos(angle) as f32;
-                *sin = libm::sin(angle) as f32;
+                (*cos, *sin) = turn(row.position as f32 * frequency);
             }
         }
     }
@@ -395,16 +425,15 @@ impl Backend for CpuBackend {
         self.kernels.gate.count(&mut self.calls, rows);
     }
 
-    fn rope(&mut self, x: &mut Floats, rows: usize, (cos, sin): &(Floats, Floats)) {
-        let rope = &self.kernels.rope;
-        let cols = x.cols;
-        self.each_row(x.rows_mut(rows), cols, |row, x| {
-            (rope.run)(RopeArgs { x, cos: cos.row(row), sin: sin.row(row) });
-        });
-        self.calls.add(rope, rows as u64);
-    }
-
-    fn append(&mut self, layer: usize, rows: &[Row], k: &Floats, v: &Floats) {
+    fn place(
+        &mut self,
+        layer: usize,
+        rows: &[Row],
+        angles: &(Floats, Floats),
+        (q, k, v): (&mut Floats, &mut Floats, &Floats),
+    ) {
+        self.rope(q, rows.len(), angles);
+        self.rope(k, rows.len(), angles);
         let store = &self.kernels.store;
         for (i, row) in rows.iter().enumerate() {
             let at = (row.sequence, row.position);
@@ -433,33 +462,5 @@ impl Backend for CpuBackend {
             (normalize.run)(NormArgs { x: x.row(row), weight: norm.weight, eps: norm.eps, y });
         }
         self.calls.add(normalize, which.len() as u64);
-    }
-
-    fn head(&mut self, head: &FloatMatrix, x: &Floats, logits: &mut [f32]) {
-        let rows = logits.len() / head.rows;
-        let grain = (rows, self.tiles.rows(head.cols * rows));
-        self.pool.tiles(logits, head.rows, grain, |y| head.tile(x.rows(rows), y));
-        self.calls.add(&head.head, 1);
-        self.read.head += head.weights(0..head.rows).len() as u64;
-    }
-
-    fn best(&mut self, head: &FloatMatrix, x: &Floats, wanted: &[Best<'_>]) -> bool {
-        let Some(shortlist) = &head.shortlist else {
-            return false;
-        };
-        let weights = head.weights(0..head.rows);
-        let layer = Layer { weights, head: &head.head };
-        let work = (&*self.pool, &mut self.search, &mut self.calls);
-        let query = |(row, &Best { count: k, also, only })| Query { x: x.row(row), k, also, only };
-        let queries: Vec<_> = wanted.iter().enumerate().map(query).collect();
-        let found = shortlist.best(layer, &queries, work);
-        if found {
-            self.read.head += self.search.read();
-        }
-        found
-    }
-
-    fn found(&self, row: usize) -> &[Candidate] {
-        self.search.found(row)
     }
 }

@@ -1,10 +1,7 @@
 //! What an architecture asks of whatever computes it.
 
-use bitnet_kernels::shortlist::Candidate;
-
 use crate::linear::Linear;
 use crate::matrix::FloatMatrix;
-use crate::{Best, Error};
 
 pub(crate) mod cpu;
 pub(crate) mod kernels;
@@ -28,20 +25,6 @@ pub(crate) trait Backend {
     type Floats;
     /// Rows of quantised activations.
     type Quantized;
-
-    /// A buffer for `[rows, cols]` floats.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Memory`].
-    fn floats(&self, rows: usize, cols: usize) -> Result<Self::Floats, Error>;
-
-    /// A buffer for `[rows, cols]` quantised activations.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Memory`].
-    fn quantized(&self, rows: usize, cols: usize) -> Result<Self::Quantized, Error>;
 
     /// The embedding of each row's token, times `scale`.
     fn embed(&mut self, table: &FloatMatrix, rows: &[Row], scale: f32, out: &mut Self::Floats);
@@ -97,11 +80,14 @@ pub(crate) trait Backend {
     /// `gate = activation(gate) * up`, of the first `rows` rows.
     fn activate(&mut self, gate: &mut Self::Floats, up: &Self::Floats, rows: usize);
 
-    /// Turns the heads of `x` by their angles.
-    fn rope(&mut self, x: &mut Self::Floats, rows: usize, angles: &(Self::Floats, Self::Floats));
-
-    /// Stores keys and values of all rows in the cache.
-    fn append(&mut self, layer: usize, rows: &[Row], k: &Self::Floats, v: &Self::Floats);
+    /// Turns the heads of queries and keys by their angles, and stores keys and values of all rows in the cache.
+    fn place(
+        &mut self,
+        layer: usize,
+        rows: &[Row],
+        angles: &(Self::Floats, Self::Floats),
+        qkv: (&mut Self::Floats, &mut Self::Floats, &Self::Floats),
+    );
 
     /// Attention of each row over its sequence up to and including itself.
     fn attend(
@@ -121,16 +107,13 @@ pub(crate) trait Backend {
         which: &[usize],
         out: &mut Self::Floats,
     );
+}
 
-    /// Logits of the first rows of `x`, as many as `logits` has: `[rows, vocabulary]`.
-    fn head(&mut self, head: &FloatMatrix, x: &Self::Floats, logits: &mut [f32]);
-
-    /// Finds what is wanted of the logits of the first rows of `x`, for each row, and says whether it
-    /// could.
-    fn best(&mut self, head: &FloatMatrix, x: &Self::Floats, wanted: &[Best<'_>]) -> bool;
-
-    /// What [`Backend::best`] found for a row.
-    fn found(&self, row: usize) -> &[Candidate];
+/// The cosine and the sine of an angle, as the reference implementation has them: the angle is rounded to `f32`, and both to
+/// `f32`. They are computed in `f64` by code that is the same on every platform.
+pub(crate) fn turn(angle: f32) -> (f32, f32) {
+    let angle = f64::from(angle);
+    (libm::cos(angle) as f32, libm::sin(angle) as f32)
 }
 
 /// The weights of an RMSNorm.

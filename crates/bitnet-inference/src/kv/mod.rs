@@ -27,6 +27,8 @@ pub(crate) struct KvCache {
     head_size: usize,
     /// Bytes of a head of one position.
     head_bytes: usize,
+    /// Whether they are here. Those on another device have only their places here.
+    here: bool,
 }
 
 impl KvCache {
@@ -41,7 +43,17 @@ impl KvCache {
         let head_bytes = head_size.div_ceil(numbers) * bytes;
         let (data, blocks) = (Vec::new(), Blocks::new(limit));
         let tables = vec![Vec::new(); sequences];
-        KvCache { data, blocks, tables, layers, kv_heads, head_size, head_bytes }
+        KvCache { data, blocks, tables, layers, kv_heads, head_size, head_bytes, here: true }
+    }
+
+    /// The same, with all keys and values on another device.
+    pub(crate) fn elsewhere(self) -> KvCache {
+        KvCache { here: false, ..self }
+    }
+
+    /// The blocks of a sequence, in order.
+    pub(crate) fn table(&self, sequence: usize) -> &[u32] {
+        &self.tables[sequence]
     }
 
     /// Bytes of a block.
@@ -72,7 +84,7 @@ impl KvCache {
                 return Ok(false);
             };
             self.tables[sequence].push(block);
-            if self.data.len() <= block as usize {
+            if self.here && self.data.len() <= block as usize {
                 match zeros(self.block_bytes(), "key-value cache") {
                     Ok(data) => self.data.push(data),
                     Err(error) => {

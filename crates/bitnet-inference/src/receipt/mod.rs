@@ -25,6 +25,7 @@ use crate::schedule::{self, Finish};
 use crate::sha256::sha256;
 use crate::{Engine, Error, KvType, Options, WeightsRead};
 
+mod launches;
 mod passes;
 mod verify;
 
@@ -53,7 +54,8 @@ pub struct Receipt {
     pub request: Request,
     /// What came out.
     pub result: Outcome,
-    /// Calls of each kernel, by its id, counted where it is called: products by forward passes, the
+    /// Calls of each kernel, by its id, counted where it is called (those of a GPU where they are enqueued, each as often as
+    /// what it was recorded in): products by forward passes, the
     /// others by rows, attention by rows and heads, exact logits and what 2 more bits refine by rows of
     /// the output layer.
     #[serde(deserialize_with = "distinct")]
@@ -135,6 +137,9 @@ pub struct MachineUsed {
     /// The library, where one computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<LibraryUsed>,
+    /// The GPU, where one computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuUsed>,
     /// The model of the processor.
     pub cpu: String,
     /// Its architecture.
@@ -156,6 +161,25 @@ pub struct LibraryUsed {
     pub file: String,
     /// SHA-256 of the file.
     pub sha256: String,
+}
+
+/// A GPU, and what ran on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GpuUsed {
+    /// What it is called.
+    pub name: String,
+    /// What its driver knows it by: 16 bytes in hexadecimal digits.
+    pub uuid: String,
+    /// Its generation: `9.0` is Hopper.
+    pub compute_capability: String,
+    /// The version of CUDA of its driver.
+    pub driver: String,
+    /// The devices that the kernels were compiled for: `sm_80`.
+    pub target: String,
+    /// SHA-256 of the text of the kernels, which the driver has compiled.
+    pub ptx_sha256: String,
 }
 
 /// What was asked for: all that the result depends on, beside the model.
@@ -253,7 +277,7 @@ impl Receipt {
         let request = Request::new(engine, generation)?;
         // Before the logits, which are no part of the run.
         let (kernels, [prompt, decode]) = (kernels(generation), generation.read());
-        let result = Outcome::new(generation);
+        let result = Outcome::new(generation)?;
         let timings = generation.timings();
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         let mut receipt = Receipt {
@@ -375,6 +399,7 @@ pub fn kernels(generation: &Generation<'_>) -> BTreeMap<String, u64> {
     for (kernel, calls) in generation.calls().flat_map(|calls| calls.iter()) {
         *kernels.entry(kernel.to_string()).or_default() += calls;
     }
+    kernels.extend(generation.launches().into_iter().map(|(name, calls)| (name.to_owned(), calls)));
     kernels.extend(generation.foreign_calls().map(|(name, passes)| (name.to_owned(), passes)));
     kernels
 }
@@ -428,17 +453,17 @@ impl Request {
 }
 
 impl Outcome {
-    fn new(generation: &mut Generation<'_>) -> Outcome {
-        let logits = generation.last_logits();
+    fn new(generation: &mut Generation<'_>) -> Result<Outcome, Error> {
+        let logits = generation.last_logits()?;
         let logits_sha256 = logits.map(|x| sha256(bytes(x.iter().map(|x| x.to_le_bytes()))));
         let tokens = generation.generated();
-        Outcome {
+        Ok(Outcome {
             generated: tokens.len() as u64,
             positions: generation.usage().positions as u64,
             finish: generation.finish().unwrap_or(Finish::Cancelled).name().to_owned(),
             tokens_sha256: sha256(bytes(tokens.iter().map(|id| id.to_le_bytes()))),
             logits_sha256,
-        }
+        })
     }
 }
 
@@ -448,7 +473,7 @@ impl Model {
         let matrix = |linear: &Linear| {
             let (rows, cols) = linear.shape();
             let layout = linear.layout().to_string();
-            let [gemv, gemm] = linear.kernels().map(ToString::to_string);
+            let [gemv, gemm] = linear.kernel_ids();
             MatrixUsed { rows: rows as u64, cols: cols as u64, layout, gemv, gemm }
         };
         Model {
@@ -477,6 +502,7 @@ impl MachineUsed {
                 .library()
                 .map(Library::file)
                 .map(|(file, sha256)| LibraryUsed { file, sha256: sha256.to_owned() }),
+            gpu: engine.gpu(),
             cpu,
             architecture,
             isas: engine.cpu().isas().iter().map(ToString::to_string).collect(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bitnet_kernels::shortlist::Shortlist;
 use bitnet_kernels::{Format, KernelId, Operation, packed};
 
+use super::launches;
 use super::verify::{is_hex, same};
 use super::{MatrixUsed, Model, Outcome, Receipt, share};
 use crate::arch;
@@ -17,8 +18,8 @@ use crate::sha256::sha256;
 pub(super) struct Run {
     /// Rows of all passes.
     rows: u64,
-    /// Passes over the prompt, of one row and of more.
-    prompt: [u64; 2],
+    /// Passes over the prompt of as many rows as there may be, and rows of one after these.
+    prompt: (u64, u64),
     /// Passes of one row after it.
     decode: u64,
     /// Passes after which logits were asked for.
@@ -68,10 +69,32 @@ impl Run {
         let decode = positions - first;
         Ok(Run {
             rows: positions,
-            prompt: [u64::from(rest == 1), full + u64::from(rest > 1)],
+            prompt: (full, rest),
             decode,
             outputs: u64::from(first == prompt) + decode,
         })
+    }
+
+    /// The passes: rows of each, and how many there are of them.
+    pub(super) fn sizes(&self) -> [(usize, u64); 3] {
+        let (full, rest) = self.prompt;
+        [(CHUNK, full), (rest as usize, u64::from(rest > 0)), (1, self.decode)]
+    }
+
+    /// Passes of all sizes.
+    pub(super) fn passes(&self) -> u64 {
+        self.sizes().iter().map(|(_, passes)| passes).sum()
+    }
+
+    /// Passes after which logits were asked for.
+    pub(super) fn outputs(&self) -> u64 {
+        self.outputs
+    }
+
+    /// What the draws of tokens call.
+    pub(super) fn softmaxes(&self, receipt: &Receipt) -> u64 {
+        let draws = if receipt.request.limit == 0 { 0 } else { self.outputs };
+        receipt.request.sampler.softmaxes() * draws
     }
 
     /// The calls that [`forward`](crate::arch::forward) makes, and those that follow from the logits.
@@ -87,7 +110,6 @@ impl Run {
         let quantize = if numbers { 0 } else { form.quantize * blocks };
         let mut take = |operation| found.remove(&operation).unwrap_or(0);
         let gate: Activation = activation.parse()?;
-        let draws = if receipt.request.limit == 0 { 0 } else { self.outputs };
         let exact = [
             (Operation::Quantize, quantize),
             (Operation::Norm, form.norm * blocks + self.outputs),
@@ -97,7 +119,7 @@ impl Run {
             (Operation::Join, blocks * heads),
             (Operation::Add, 2 * blocks),
             (gate.operation(), blocks),
-            (Operation::Softmax, receipt.request.sampler.softmaxes() * draws),
+            (Operation::Softmax, self.softmaxes(receipt)),
         ];
         for (operation, expected) in exact {
             same(operation.name(), &take(operation), &expected)?;
@@ -111,9 +133,6 @@ impl Run {
 
     /// The passes of a library, and the calls that follow from the logits.
     pub(super) fn foreign_calls(&self, receipt: &Receipt) -> Result<(), String> {
-        let passes = self.prompt.iter().sum::<u64>() + self.decode;
-        let draws = if receipt.request.limit == 0 { 0 } else { self.outputs };
-        let softmaxes = receipt.request.sampler.softmaxes() * draws;
         let (mut found, mut drawn) = (0, 0);
         for (id, &calls) in &receipt.kernels {
             match id.parse::<KernelId>() {
@@ -122,8 +141,8 @@ impl Run {
                 Err(_) => found += calls,
             }
         }
-        same("passes", &found, &passes)?;
-        same("softmax", &drawn, &softmaxes)
+        same("passes", &found, &self.passes())?;
+        same("softmax", &drawn, &self.softmaxes(receipt))
     }
 
     /// Calls of the kernels of output layers, and of each other operation; those of linear layers, which
@@ -166,7 +185,10 @@ impl Run {
 
     /// The calls of the kernels of linear layers.
     fn products<'a>(&self, model: &'a Model) -> BTreeMap<&'a str, u64> {
-        let [one, more] = [self.prompt[0] + self.decode, self.prompt[1]];
+        let single = |(rows, _): &(usize, u64)| *rows == 1;
+        let sizes = self.sizes();
+        let one: u64 = sizes.iter().filter(|size| single(size)).map(|(_, passes)| passes).sum();
+        let more = self.passes() - one;
         let mut products: BTreeMap<&str, u64> = BTreeMap::new();
         for matrix in &model.matrices {
             *products.entry(&matrix.gemv).or_default() += model.layers * one;
@@ -204,11 +226,14 @@ impl Run {
         let &Model { layers, ref matrices, .. } = &receipt.model;
         let mut bytes = 0_u64;
         for matrix in matrices {
-            let stored = stored(matrix, receipt.dequantized)?;
+            let stored = match &receipt.machine.gpu {
+                Some(gpu) => launches::stored(matrix, gpu)?,
+                None => stored(matrix, receipt.dequantized)?,
+            };
             bytes = bytes.saturating_add(stored.saturating_mul(layers));
         }
         let read = &receipt.read;
-        let prompt = self.prompt.iter().sum::<u64>();
+        let prompt = self.passes() - self.decode;
         same("bytes for the prompt", &read.prompt.linear, &bytes.saturating_mul(prompt))?;
         same("bytes after it", &read.decode.linear, &bytes.saturating_mul(self.decode))?;
         let output = [read.prompt.head > 0, read.decode.head > 0];

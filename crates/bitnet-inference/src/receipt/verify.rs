@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bitnet_gpu::kernels::KernelId as GpuKernelId;
 use bitnet_kernels::manager::KernelBackend;
 use bitnet_kernels::{Device, Format, Isa, KernelId};
 
+use super::launches;
 use super::passes::Run;
 use super::{Model, Outcome, Receipt, SCHEMA, kernels};
 use crate::generate::Generation;
@@ -87,7 +89,13 @@ pub fn verify(receipt: &Receipt, engine: Option<&Engine>) -> Result<Verdict, Err
             let read = [receipt.read.prompt, receipt.read.decode];
             verdict.check("bytes of weights", same("what is known of them", &read, &[none; 2]));
         } else {
-            verdict.check("calls of kernels", run.calls(receipt));
+            verdict.check(
+                "calls of kernels",
+                match &receipt.machine.gpu {
+                    Some(gpu) => run.launches(receipt, gpu),
+                    None => run.calls(receipt),
+                },
+            );
             verdict.check("bytes of weights", run.bytes(receipt));
         }
         verdict.check("hashes of the result", run.hashes(receipt));
@@ -168,9 +176,6 @@ fn sizes(receipt: &Receipt) -> Result<(), String> {
     }
 }
 
-/// Ids of kernels on GPUs start so.
-const GPU: [&str; 3] = ["gemm_", "wmma_", "i2s_gpu_"];
-
 /// Whether the kernels are those of the device and of the instruction sets that were in use.
 fn device(receipt: &Receipt) -> Result<(), String> {
     let machine = &receipt.machine;
@@ -178,12 +183,14 @@ fn device(receipt: &Receipt) -> Result<(), String> {
     same("device", &machine.device, &device.to_string())?;
     if device == Device::Llama || machine.library.is_some() {
         library(receipt, device)?;
-    } else if device != Device::Cpu {
-        let ids = || receipt.kernels.keys();
-        if !ids().any(|id| GPU.iter().any(|prefix| id.starts_with(prefix))) {
-            return Err(format!("no kernel of a GPU was called ({})", GPU.join(", ")));
-        }
-        return Err(format!("this version has no kernels for {device}: it cannot be true"));
+    } else if let Device::Cuda(_) = device {
+        let gpu =
+            machine.gpu.as_ref().ok_or_else(|| format!("{device} is a GPU, and none is named"))?;
+        launches::device(gpu)?;
+    } else if device != Device::Cpu || machine.gpu.is_some() {
+        return Err(format!(
+            "this version has no kernels for {device} on a GPU: it cannot be true"
+        ));
     }
     let isas = machine.isas.iter().map(|isa| isa.parse::<Isa>());
     let isas: Vec<_> = isas.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
@@ -211,7 +218,11 @@ fn device(receipt: &Receipt) -> Result<(), String> {
         return Err(format!("{:?} is no SHA-256 of measurements", machine.tuning));
     }
     let best = isas.last().copied().unwrap_or(Isa::Scalar);
-    for id in receipt.kernels.keys().filter(|id| !LIBRARIES.contains(&id.as_str())) {
+    let is_other = |id: &String| {
+        let launched = machine.gpu.is_some() && id.parse::<GpuKernelId>().is_ok();
+        launched || LIBRARIES.contains(&id.as_str())
+    };
+    for id in receipt.kernels.keys().filter(|id| !is_other(id)) {
         let kernel: KernelId = id.parse().map_err(|e| format!("{e}"))?;
         if !isas.contains(&kernel.isa) {
             return Err(format!("{id} does not run with at most {best}"));
@@ -273,7 +284,11 @@ fn rerun(receipt: &Receipt, engine: &Engine) -> Result<Result<(), String>, Error
     };
     while again.generated().len() as u64 <= result.generated && again.next(stop)?.is_some() {}
     let (calls, [prompt, decode]) = (kernels(&again), again.read());
-    let found = Outcome::new(&mut again);
+    let found = Outcome::new(&mut again)?;
+    // Results are the same bits on the processor, where a receipt of a GPU is run again; calls are not.
+    if receipt.machine.gpu.is_some() {
+        return Ok(same("result", result, &found));
+    }
     Ok(same("result", result, &found)
         .and_then(|()| same("calls", &by_operation(&receipt.kernels), &by_operation(&calls)))
         .and_then(|()| {

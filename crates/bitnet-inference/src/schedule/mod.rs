@@ -358,8 +358,17 @@ impl<'a> Scheduler<'a> {
         self.session.foreign_calls()
     }
 
+    /// Kernels of a GPU that were launched so far, by name.
+    pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
+        self.session.launches()
+    }
+
     /// All logits of the last row of the last forward pass that had some.
-    pub(crate) fn last_logits(&mut self) -> Option<&[f32]> {
+    ///
+    /// # Errors
+    ///
+    /// Where a GPU fails.
+    pub(crate) fn last_logits(&mut self) -> Result<Option<&[f32]>, Error> {
         self.session.last_logits()
     }
 }

@@ -80,14 +80,13 @@ impl Scheduler<'_> {
         let fail = |source| Error::Output { file: path.display().to_string(), source };
         let (slot, engine) = (self.spare(), self.engine);
         let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let cache = self.session.cache();
+        let blocks = self.session.saved(slot)?;
         let mut parts = vec![("tokens".to_owned(), Part(Dtype::U32, vec![tokens.len()], &bytes))];
-        parts.extend(
-            cache
-                .bytes(slot)
-                .enumerate()
-                .map(|(i, block)| (block_name(i), Part(Dtype::U8, vec![block.len()], block))),
-        );
+        let block = |(i, block)| {
+            let block: &Cow<'_, [u8]> = block;
+            (block_name(i), Part(Dtype::U8, vec![block.len()], block))
+        };
+        parts.extend(blocks.iter().enumerate().map(block));
         let hash = hash(parts.iter().map(|(_, part)| part.2));
         let (model, kv) = (engine.sha256().to_owned(), engine.kv().to_string());
         let values = [VERSION.to_owned(), model, engine.weights_read(), kv, hash];
@@ -136,9 +135,9 @@ impl Scheduler<'_> {
                 break;
             }
             if let Ok(tensor) = tensors.tensor(&block_name(index)) {
-                cache.block_mut(slot, index).copy_from_slice(tensor.data());
+                self.session.fill(slot, index, tensor.data())?;
             }
-            parent = cache.publish((slot, index), parent, tokens);
+            parent = self.session.cache().publish((slot, index), parent, tokens);
             restored += KV_BLOCK;
         }
         Ok(restored)

@@ -16,6 +16,7 @@ use bitnet_kernels::{Bound, Device, Format, KernelManager, Pool};
 use super::contents::turned;
 use super::ternary::{Ternarize, Ternary, numbers, rows_apart};
 use super::{Checkpoint, ReadAs, StoredTensor, Weights};
+use crate::gpu::Sink;
 use crate::linear::{DequantizedLinear, GROUPED, Linear, QuantizedLinear};
 use crate::matrix::FloatMatrix;
 use crate::{Config, Error, Notice};
@@ -34,6 +35,8 @@ pub(crate) struct Loader<'a> {
     manager: &'a KernelManager,
     pool: &'a Pool,
     used: HashSet<&'a str>,
+    /// Where ternary matrices go, if a GPU computes.
+    gpu: Option<&'a mut Sink>,
 }
 
 impl<'a> Loader<'a> {
@@ -47,6 +50,7 @@ impl<'a> Loader<'a> {
         (checkpoint, config): (&'a Checkpoint, &'a Config),
         (dequantize, read_as): (bool, Option<ReadAs>),
         (manager, pool): (&'a KernelManager, &'a Pool),
+        gpu: Option<&'a mut Sink>,
     ) -> Result<Loader<'a>, Error> {
         let dequantize = dequantize.then(|| manager.select(Some(Format::F16))).transpose()?;
         Ok(Loader {
@@ -59,6 +63,7 @@ impl<'a> Loader<'a> {
             manager,
             pool,
             used: HashSet::new(),
+            gpu,
         })
     }
 
@@ -98,16 +103,28 @@ impl<'a> Loader<'a> {
         let Ternary { encoding, bytes, scale, .. } = ternary;
         let side = side * scale;
         let linear = match self.dequantize {
-            Some(head) => DequantizedLinear::new(encoding, &bytes, (rows, cols), (side, head))
-                .map(Linear::Dequantized),
+            Some(head) => {
+                let linear = DequantizedLinear::new(encoding, &bytes, (rows, cols), (side, head));
+                Linear::Dequantized(linear.map_err(damaged)?)
+            }
+            None if let Some(gpu) = &mut self.gpu => {
+                let linear = gpu.put((encoding, &bytes), shape, side)?;
+                Linear::OnGpu(linear.map_err(damaged)?)
+            }
             None => {
-                QuantizedLinear::new(cols, rows, Some(encoding.format), Device::Cpu, self.manager)?
-                    .load_tiled(&bytes, encoding.tiling, self.pool)
-                    .and_then(|linear| linear.scaled(side))
-                    .map(Linear::Quantized)
+                let linear = QuantizedLinear::new(
+                    cols,
+                    rows,
+                    Some(encoding.format),
+                    Device::Cpu,
+                    self.manager,
+                )?
+                .load_tiled(&bytes, encoding.tiling, self.pool)
+                .and_then(|linear| linear.scaled(side))
+                .map_err(damaged)?;
+                Linear::Quantized(linear)
             }
         };
-        let linear = linear.map_err(damaged)?;
         weights.bytes.evict();
         Ok(linear.stored(stored))
     }

@@ -1,0 +1,462 @@
+//! Forward passes on a device: each is recorded when one of its size comes for the first time, and enqueued as a whole
+//! from then on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bitnet_gpu::cuda::{
+    self, CacheShape, Floats, Launches, Parts, Pick, Picks, Plan, Quantized, Queue, Recorded, SPAN,
+    Step,
+};
+use bitnet_gpu::kernels::bucket;
+use bitnet_kernels::Format;
+use bitnet_kernels::shortlist::Candidate;
+
+use super::{GpuMatrix, OnGpu, See, key, row};
+use crate::arch::{Model, forward};
+use crate::backend::{Backend, Heads, Norm, Row};
+use crate::config::Activation;
+use crate::kv::KvCache;
+use crate::linear::Linear;
+use crate::matrix::FloatMatrix;
+use crate::session::CHUNK;
+use crate::state::Buffers;
+use crate::{Best, Error, WeightsRead};
+
+/// What tells recorded passes apart: rows, outputs, spans of positions.
+type Size = (usize, usize, usize);
+
+/// Sequences on a device.
+#[derive(Debug)]
+pub(crate) struct Passes {
+    on: Arc<OnGpu>,
+    model: Arc<Model>,
+    /// Which blocks are whose; what is in them is on the device.
+    cache: KvCache,
+    /// Blocks of each sequence that the device knows of.
+    known: Vec<Vec<u32>>,
+    there: cuda::Cache,
+    parts: Parts,
+    step: Step,
+    scratch: cuda::Scratch,
+    buffers: Buffers<Floats, Quantized>,
+    logits: Floats,
+    picks: Picks,
+    found: Vec<Vec<Candidate>>,
+    recorded: HashMap<Size, Recorded>,
+    launches: Launches,
+    read: WeightsRead,
+    /// Rows of the last pass that have outputs.
+    outputs: usize,
+}
+
+impl Passes {
+    pub(super) fn new(
+        on: Arc<OnGpu>,
+        model: Arc<Model>,
+        (cache, sequences, format): (KvCache, usize, Format),
+    ) -> Result<Passes, Error> {
+        let (gpu, c) = (&on.gpu, &model.config);
+        let plan = Plan::new();
+        let buffers = Buffers::new(
+            &model,
+            |cols| Ok(plan.floats(CHUNK, cols)),
+            |cols| Ok(plan.quantized(CHUNK, cols)),
+        )?;
+        let logits = plan.floats(CHUNK, model.output().rows);
+        let shape = CacheShape {
+            blocks: cache.used().1,
+            block_bytes: cache.block_bytes(),
+            sequences,
+            context: on.context,
+            kv_heads: c.kv_heads,
+            size: c.head_size,
+            format,
+        };
+        Ok(Passes {
+            there: cuda::Cache::new(gpu, shape)?,
+            parts: Parts::new(gpu, CHUNK, c.heads, &shape)?,
+            step: Step::new(gpu, CHUNK)?,
+            scratch: cuda::Scratch::new(gpu, &plan)?,
+            picks: Picks::new(gpu, CHUNK)?,
+            known: vec![Vec::new(); sequences],
+            buffers,
+            logits,
+            found: Vec::new(),
+            recorded: HashMap::new(),
+            launches: Launches::default(),
+            read: WeightsRead::default(),
+            outputs: 0,
+            cache,
+            model,
+            on,
+        })
+    }
+
+    pub(crate) fn cache(&mut self) -> &mut KvCache {
+        &mut self.cache
+    }
+
+    /// Which blocks are whose.
+    pub(crate) fn blocks(&self) -> &KvCache {
+        &self.cache
+    }
+
+    /// Runs rows whose blocks are reserved, up to the logits of those with outputs.
+    pub(crate) fn run(
+        &mut self,
+        (rows, outputs): (&[Row], &[usize]),
+        see: Option<See<'_>>,
+    ) -> Result<(), Error> {
+        self.outputs = outputs.len();
+        // What was enqueued before must be done with what it read.
+        self.on.gpu.synchronize()?;
+        self.tell_blocks(rows)?;
+        let all: Vec<cuda::Row> = rows.iter().map(row).collect();
+        self.step.set(&all, outputs);
+        self.step.send(&self.on.gpu)?;
+        self.read.linear += model_bytes(&self.model);
+        if !outputs.is_empty() {
+            self.read.head += self.on.tables[&key(self.model.output())].bytes() as u64;
+        }
+        let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
+        match see {
+            Some(see) => self.observed(rows.len(), outputs.len(), spans, see),
+            None => {
+                let outputs = if outputs.is_empty() { 0 } else { bucket(outputs.len()) };
+                self.replay((bucket(rows.len()), outputs, bucket(spans)))
+            }
+        }
+    }
+
+    /// Tells the device where keys and values of the rows' sequences lie.
+    fn tell_blocks(&mut self, rows: &[Row]) -> Result<(), Error> {
+        for together in rows.chunk_by(|a, b| a.sequence == b.sequence) {
+            let sequence = together[0].sequence;
+            let (table, known) = (self.cache.table(sequence), &mut self.known[sequence]);
+            let same = known.iter().zip(table).take_while(|(a, b)| a == b).count();
+            if same < table.len() {
+                self.there.set_table(&self.on.gpu, sequence, same, &table[same..])?;
+            }
+            known.clear();
+            known.extend(table);
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, size: Size) -> Result<(), Error> {
+        if !self.recorded.contains_key(&size) {
+            let recorded = self.record(size)?;
+            self.recorded.insert(size, recorded);
+        }
+        if let Some(recorded) = self.recorded.get_mut(&size) {
+            recorded.replay(&self.on.gpu, &mut self.launches)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, size: Size) -> Result<Recorded, Error> {
+        let Passes { on, model, there, parts, step, scratch, buffers, logits, .. } = self;
+        let mut failed = None;
+        let recorded = Recorded::new(&on.gpu, scratch, |queue| {
+            let mut pass = Pass {
+                queue,
+                on,
+                model,
+                there,
+                parts,
+                step,
+                spans: size.2,
+                turned: Vec::new(),
+                failed: None,
+            };
+            pass.all(buffers, logits, size, |_, _| {});
+            failed = pass.failed.take();
+            Ok(())
+        })?;
+        failed.map_or(Ok(recorded), Err)
+    }
+
+    /// The same without a record, and shows the residual stream behind each layer.
+    fn observed(
+        &mut self,
+        rows: usize,
+        outputs: usize,
+        spans: usize,
+        see: See<'_>,
+    ) -> Result<(), Error> {
+        let Passes { on, model, there, parts, step, scratch, buffers, logits, launches, .. } = self;
+        let mut queue = Queue::new(&on.gpu, scratch);
+        let mut pass = Pass {
+            queue: &mut queue,
+            on,
+            model,
+            there,
+            parts,
+            step,
+            spans,
+            turned: Vec::new(),
+            failed: None,
+        };
+        let mut read = Ok(());
+        pass.all(buffers, logits, (rows, outputs, spans), |layer, x| {
+            match scratch.read(&on.gpu, x, rows) {
+                Ok(numbers) => see(layer, &numbers),
+                Err(error) => read = Err(error.into()),
+            }
+        });
+        let failed = pass.failed.take();
+        launches.add_all(queue.launches());
+        failed.map_or(read, Err)
+    }
+
+    /// The logits of the last pass: `[outputs, vocabulary]`.
+    pub(crate) fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), Error> {
+        *out = self.scratch.read(&self.on.gpu, &self.logits, self.outputs)?;
+        Ok(())
+    }
+
+    /// Finds what is wanted of the logits of the last pass, and says whether it could.
+    pub(crate) fn best(&mut self, wanted: &[Best<'_>]) -> Result<bool, Error> {
+        // The tokens in `also` may be among the greatest.
+        let pick =
+            |best: &Best<'_>| Pick { count: best.count + best.also.len(), also: &[], only: None };
+        let mut picks: Vec<Pick<'_>> = wanted.iter().map(pick).collect();
+        for (pick, best) in picks.iter_mut().zip(wanted) {
+            (pick.also, pick.only) = (best.also, best.only);
+        }
+        let logits = (&self.logits, &picks[..]);
+        let found = self.picks.find(&self.on.gpu, &self.scratch, logits, &mut self.launches)?;
+        let Some(found) = found else { return Ok(false) };
+        let candidates = |found: Vec<(u32, f32)>| {
+            found.into_iter().map(|(id, logit)| Candidate { id, logit }).collect()
+        };
+        self.found = found.into_iter().map(candidates).collect();
+        Ok(true)
+    }
+
+    /// What [`Passes::best`] found for a row.
+    pub(crate) fn found(&self, row: usize) -> &[Candidate] {
+        &self.found[row]
+    }
+
+    /// The hidden state behind the last norm of an output: `[hidden]`.
+    pub(crate) fn state(&mut self, output: usize) -> Result<Vec<f32>, Error> {
+        let hidden = self.model.config.hidden;
+        let all = self.scratch.read(&self.on.gpu, &self.buffers.last, output + 1)?;
+        Ok(all[output * hidden..].to_vec())
+    }
+
+    /// Bytes of weights that were read: those of the linear layers once for all rows, as there is no knowing what of
+    /// the rest comes from the cache of the device.
+    pub(crate) fn read(&self) -> WeightsRead {
+        self.read
+    }
+
+    /// The bytes of a block of keys and values.
+    pub(crate) fn block(&self, block: u32) -> Result<Vec<u8>, Error> {
+        Ok(self.there.read_block(&self.on.gpu, block)?)
+    }
+
+    /// Writes a block of keys and values.
+    pub(crate) fn set_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), Error> {
+        Ok(self.there.write_block(&self.on.gpu, block, bytes)?)
+    }
+
+    /// Kernels that were launched, by name.
+    pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
+        self.launches.iter().map(|(kernel, n)| (kernel.name(), n)).collect()
+    }
+}
+
+/// Bytes of all linear layers.
+fn model_bytes(model: &Model) -> u64 {
+    model.linears().map(|linear| linear.bytes() as u64).sum()
+}
+
+/// The weights of a linear layer, if they are on a device.
+fn on_gpu(linear: &Linear) -> Option<&GpuMatrix> {
+    match linear {
+        Linear::OnGpu(linear) => Some(linear.matrix()),
+        _ => None,
+    }
+}
+
+/// A pass that is enqueued.
+struct Pass<'p, 'q> {
+    queue: &'p mut Queue<'q>,
+    on: &'p OnGpu,
+    model: &'p Model,
+    there: &'p cuda::Cache,
+    parts: &'p Parts,
+    step: &'p Step,
+    spans: usize,
+    /// The frequencies of angles, by where these would be.
+    turned: Vec<(usize, usize)>,
+    /// The first error.
+    failed: Option<Error>,
+}
+
+impl Pass<'_, '_> {
+    /// All of a pass of so many rows, and the logits of so many outputs.
+    fn all(
+        &mut self,
+        buffers: &mut Buffers<Floats, Quantized>,
+        logits: &Floats,
+        (rows, outputs, _): Size,
+        see: impl FnMut(usize, &Floats),
+    ) {
+        // Which they are stands in the memory of the device.
+        let nobody = vec![Row { sequence: 0, position: 0, token: 0 }; rows];
+        let which = vec![0; outputs];
+        let model = self.model;
+        forward(self, model, buffers, (&nobody, &which), see);
+        if outputs > 0 {
+            self.head(model.output(), &buffers.last, outputs, logits);
+        }
+    }
+
+    fn head(&mut self, table: &FloatMatrix, x: &Floats, rows: usize, logits: &Floats) {
+        let table = &self.on.tables[&key(table)];
+        self.enqueue(|queue, _| queue.head(table, (x, rows), logits));
+    }
+
+    /// Enqueues something, if nothing has failed before.
+    fn enqueue(&mut self, f: impl FnOnce(&mut Queue<'_>, &OnGpu) -> Result<(), cuda::Error>) {
+        if self.failed.is_none() {
+            self.failed = f(self.queue, self.on).err().map(Error::from);
+        }
+    }
+
+    fn activation(&self) -> cuda::Activation {
+        match self.model.config.activation {
+            Activation::Relu2 => cuda::Activation::Relu2,
+            Activation::Silu => cuda::Activation::Silu,
+            Activation::Gelu => cuda::Activation::Gelu,
+        }
+    }
+
+    /// Enqueues something with the weights of linear layers, which must be on the device.
+    fn with<const N: usize>(
+        &mut self,
+        linears: [&Linear; N],
+        f: impl FnOnce(&mut Queue<'_>, [&GpuMatrix; N]) -> Result<(), cuda::Error>,
+    ) {
+        let there: Option<Vec<&GpuMatrix>> = linears.into_iter().map(on_gpu).collect();
+        match there.and_then(|there| there.try_into().ok()) {
+            Some(there) => self.enqueue(|queue, _| f(queue, there)),
+            None => {
+                let what = "linear layers that are not ternary; use --device cpu".to_owned();
+                self.failed.get_or_insert(cuda::Error::Unsupported { what }.into());
+            }
+        }
+    }
+
+    fn norm_of<'o>(on: &'o OnGpu, norm: Norm<'_>) -> (&'o cuda::Vector, f32) {
+        (&on.vectors[&key(norm.weight)], norm.eps)
+    }
+}
+
+impl Backend for Pass<'_, '_> {
+    type Floats = Floats;
+    type Quantized = Quantized;
+
+    fn embed(&mut self, table: &FloatMatrix, rows: &[Row], scale: f32, out: &mut Floats) {
+        let rows = (self.step.rows(), rows.len());
+        self.enqueue(|queue, on| queue.embed(&on.tables[&key(table)], rows, scale, out));
+    }
+
+    /// They are on the device, of all positions.
+    fn angles(&mut self, frequencies: &[f32], _: &[Row], out: &mut (Floats, Floats)) {
+        self.turned.push((out.0.place(), key(frequencies)));
+    }
+
+    fn norm(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Floats) {
+        self.enqueue(|queue, on| queue.norm((x, rows), Self::norm_of(on, norm), out));
+    }
+
+    fn add(&mut self, x: &Floats, rows: usize, sum: &mut Floats) {
+        self.enqueue(|queue, _| queue.add((x, rows), sum));
+    }
+
+    fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Quantized) {
+        self.enqueue(|queue, on| queue.norm_quantize((x, rows), Self::norm_of(on, norm), out));
+    }
+
+    fn quantize(&mut self, x: &Floats, rows: usize, out: &mut Quantized) {
+        self.enqueue(|queue, _| queue.quantize((x, rows), out));
+    }
+
+    fn linear<const N: usize>(
+        &mut self,
+        x: &Quantized,
+        rows: usize,
+        outputs: [(&Linear, &mut Floats); N],
+    ) {
+        let linears = outputs.each_ref().map(|(linear, _)| *linear);
+        let outs = outputs.map(|(_, out)| *out);
+        self.with(linears, |queue, there| {
+            let outputs: Vec<_> = there.into_iter().zip(&outs).collect();
+            queue.linear((x, rows), &outputs, false)
+        });
+    }
+
+    fn linear_add(
+        &mut self,
+        x: &Quantized,
+        rows: usize,
+        linear: &Linear,
+        (sum, _): (&mut Floats, &mut Floats),
+    ) {
+        self.with([linear], |queue, [there]| queue.linear((x, rows), &[(there, sum)], true));
+    }
+
+    fn gate(
+        &mut self,
+        x: &Quantized,
+        rows: usize,
+        [(gate, gated), (up, _)]: [(&Linear, &mut Floats); 2],
+    ) {
+        let activation = self.activation();
+        self.with([gate, up], |queue, [gate, up]| {
+            queue.gate((x, rows), (gate, up), activation, gated)
+        });
+    }
+
+    fn activate(&mut self, gate: &mut Floats, up: &Floats, rows: usize) {
+        let activation = self.activation();
+        self.enqueue(|queue, _| queue.activate((gate, rows), up, activation));
+    }
+
+    fn place(
+        &mut self,
+        layer: usize,
+        rows: &[Row],
+        (cos, _): &(Floats, Floats),
+        (q, k, v): (&mut Floats, &mut Floats, &Floats),
+    ) {
+        let frequencies =
+            self.turned.iter().find(|(place, _)| *place == cos.place()).map_or(0, |(_, of)| *of);
+        let (rows, there) = ((self.step.rows(), rows.len()), (self.there, layer));
+        self.enqueue(|queue, on| {
+            let [cos, sin] = &on.angles[&frequencies];
+            queue.rope_append(rows, [q, k, v], [cos, sin], there)
+        });
+    }
+
+    fn attend(&mut self, layer: usize, rows: &[Row], _: Heads, q: &Floats, out: &mut Floats) {
+        let rows = (self.step.rows(), rows.len());
+        let (there, parts) = ((self.there, layer), (self.parts, self.spans));
+        self.enqueue(|queue, _| queue.attend(rows, (q, out), there, parts));
+    }
+
+    /// Which rows these are stands in the memory of the device.
+    fn norm_rows(&mut self, x: &Floats, norm: Norm<'_>, which: &[usize], out: &mut Floats) {
+        if !which.is_empty() {
+            let (step, count) = (self.step, which.len());
+            self.enqueue(|queue, on| {
+                queue.norm_outputs((x, step, count), Self::norm_of(on, norm), out)
+            });
+        }
+    }
+}

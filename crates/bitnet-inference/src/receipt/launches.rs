@@ -1,0 +1,129 @@
+//! What the forward passes of a run must have launched on a GPU, as its tokens tell.
+
+use std::collections::BTreeMap;
+
+use bitnet_gpu::kernels::{KernelId, TARGETS, bucket};
+use bitnet_gpu::tiles;
+use bitnet_kernels::Operation;
+
+use super::passes::Run;
+use super::verify::{is_hex, same};
+use super::{GpuUsed, MatrixUsed, Receipt};
+use crate::arch;
+use crate::session::CHUNK;
+
+/// What a driver that has no GPU gives: it is there for tests.
+const FAKE: &str = "face0000";
+
+/// The compute capability of the devices that the kernels of a run were for.
+fn target(gpu: &GpuUsed) -> Result<(i32, i32), String> {
+    let target = TARGETS.iter().find(|(name, _)| *name == gpu.target);
+    target.map(|(_, from)| *from).ok_or_else(|| format!("there are no kernels for {}", gpu.target))
+}
+
+/// Whether a device can be what it is said to be.
+pub(super) fn device(gpu: &GpuUsed) -> Result<(), String> {
+    let number = |text: &str| -> Option<(i32, i32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let has = number(&gpu.compute_capability);
+    let sound = is_hex(&gpu.uuid, 32) && is_hex(&gpu.ptx_sha256, 64) && !gpu.name.is_empty();
+    if !sound || number(&gpu.driver).is_none() || has < Some(target(gpu)?) {
+        return Err(format!("{gpu:?} is no GPU that kernels could run on"));
+    }
+    match gpu.uuid.starts_with(FAKE) {
+        true => Err(format!("{} is none: its driver computed in place of it", gpu.name)),
+        false => Ok(()),
+    }
+}
+
+/// Bytes of a matrix in the memory of a device.
+pub(super) fn stored(matrix: &MatrixUsed, gpu: &GpuUsed) -> Result<u64, String> {
+    let target = target(gpu)?;
+    let [gemv, gemm] = [1, CHUNK].map(|rows| KernelId::product(target, rows, false).name());
+    let found = [&matrix.layout, &matrix.gemv, &matrix.gemm].map(String::as_str);
+    same("what computes with a matrix", &found, &[tiles::NAME, gemv, gemm])?;
+    let tiles = |n: u64, of: usize| n.div_ceil(of as u64);
+    let bytes = tiles(matrix.rows, tiles::ROWS)
+        .checked_mul(tiles(matrix.cols, tiles::COLS) * tiles::BYTES as u64);
+    bytes.ok_or_else(|| format!("{matrix:?} is too large"))
+}
+
+impl Run {
+    /// The launches of the passes, and the calls that follow from the logits.
+    pub(super) fn launches(&self, receipt: &Receipt, gpu: &GpuUsed) -> Result<(), String> {
+        let mut found = BTreeMap::new();
+        let (mut drawn, layers) = (0, receipt.model.layers);
+        for (id, &calls) in &receipt.kernels {
+            match id.parse::<bitnet_kernels::KernelId>() {
+                Ok(kernel) if kernel.operation == Operation::Softmax => drawn += calls,
+                Ok(_) => return Err(format!("a GPU computed, and not {id}")),
+                Err(_) => _ = found.insert(id.parse::<KernelId>()?, calls),
+            }
+        }
+        same("softmax", &drawn, &self.softmaxes(receipt))?;
+        let mut take =
+            |ids: &[KernelId]| -> u64 { ids.iter().filter_map(|id| found.remove(id)).sum() };
+
+        let both = take(&[KernelId::RmsNormQuantize]);
+        let (norms, quantized) =
+            (both + take(&[KernelId::RmsNorm]), both + take(&[KernelId::Quantize]));
+        let passes = self.passes();
+        let blocks = layers * passes;
+        let forms = arch::calls(&receipt.model.architecture);
+        let form = forms.iter().find(|form| form.quantize * blocks == quantized).or(forms.first());
+        let form = form.ok_or_else(|| format!("{} is unknown", receipt.model.architecture))?;
+        let apart = if form.fused { 0 } else { blocks };
+        let (rope, attend) = match receipt.request.kv.as_str() {
+            "f32" => (KernelId::RopeAppendF32, KernelId::AttendF32),
+            "f16" => (KernelId::RopeAppendF16, KernelId::AttendF16),
+            _ => (KernelId::RopeAppendQ8, KernelId::AttendQ8),
+        };
+        let embeddings = [KernelId::EmbedF32, KernelId::EmbedF16, KernelId::EmbedBf16];
+        let head = [KernelId::GemvHeadF32, KernelId::GemvHeadF16, KernelId::GemvHeadBf16];
+        let exact = [
+            ("embeddings", take(&embeddings), passes),
+            ("norms", norms, form.norm * blocks + self.outputs()),
+            ("rows that became bytes", quantized, form.quantize * blocks),
+            (rope.name(), take(&[rope]), blocks),
+            (attend.name(), take(&[attend]), blocks),
+            (KernelId::Add.name(), take(&[KernelId::Add]), 2 * apart),
+            (KernelId::Gate.name(), take(&[KernelId::Gate]), apart),
+            ("products of the output layer", take(&head), self.outputs()),
+        ];
+        for (what, found, expected) in exact {
+            same(what, &found, &expected)?;
+        }
+        // What the sampler wants of the logits may be all of them.
+        for id in [KernelId::TopK, KernelId::Gather] {
+            let launches = take(&[id]);
+            if launches > self.outputs() {
+                return Err(format!("{launches} of {} for {} logits", id.name(), self.outputs()));
+            }
+        }
+        let gates = u64::from(form.fused);
+        let expected =
+            self.products_on(target(gpu)?, (layers * (form.quantize - gates), layers * gates));
+        same("products", &found, &expected)
+    }
+
+    /// Launches of products in all passes, each of which has so many, and so many that gate.
+    fn products_on(
+        &self,
+        target: (i32, i32),
+        (plain, gates): (u64, u64),
+    ) -> BTreeMap<KernelId, u64> {
+        let mut all = BTreeMap::new();
+        for (rows, passes) in self.sizes() {
+            let rows = bucket(rows);
+            for (gate, of_pass) in [(false, plain), (true, gates)] {
+                let kernel = KernelId::product(target, rows, gate);
+                let parts = rows.div_ceil(kernel.rows()) as u64;
+                *all.entry(kernel).or_default() += parts * of_pass * passes;
+            }
+        }
+        all.retain(|_, launches| *launches > 0);
+        all
+    }
+}

@@ -1,0 +1,95 @@
+//! Receipts of what a GPU computed.
+
+use bitnet_inference::receipt::{Around, Receipt, Verdict, verify};
+use bitnet_inference::{Engine, Generation, Options, Request, Sampling};
+use bitnet_kernels::Device;
+use fake_cuda::cases::{Case, Library};
+
+use crate::common::{DEMO, load};
+use crate::{models, on_gpu, prompt};
+
+pub(crate) const CASES: &[Case] = &[
+    ("receipts_hold_without_a_gpu", Library::Fake, "", hold),
+    ("receipts_of_older_devices_hold", Library::Fake, "cc=7.5", hold),
+    ("receipts_of_other_architectures_hold", Library::Fake, "", architectures),
+    ("forged_receipts_do_not_hold", Library::Fake, "", forged),
+];
+
+fn receipt(engine: &Engine, prompt: Vec<u32>, limit: usize) -> Receipt {
+    let mut generation =
+        Generation::new(engine, Request::new(prompt, Sampling::default(), limit)).unwrap();
+    while generation.next(|| false).unwrap().is_some() {}
+    Receipt::new(engine, &mut generation, Around::default()).unwrap()
+}
+
+/// What is wrong with a receipt.
+fn wrong(verdict: &Verdict) -> Vec<&'static str> {
+    verdict.checks.iter().filter(|check| check.wrong.is_some()).map(|check| check.what).collect()
+}
+
+/// The same of a device that there could be.
+fn real(receipt: &Receipt) -> Receipt {
+    let mut real = receipt.clone();
+    let gpu = real.machine.gpu.as_mut().unwrap();
+    gpu.uuid = "1234567890abcdef".repeat(2);
+    real.sha256 = real.digest();
+    real
+}
+
+fn hold() {
+    let engine = load(DEMO, &on_gpu());
+    for (tokens, limit) in [(1, 3), (9, 1), (20, 0), (129, 1)] {
+        let receipt = receipt(&engine, prompt(tokens), limit);
+        // The driver of this test is known for what it is.
+        assert_eq!(wrong(&verify(&receipt, None).unwrap()), ["kernels of the device"]);
+        let real = real(&receipt);
+        assert!(verify(&real, None).unwrap().holds(), "{}", verify(&real, None).unwrap());
+        // Any processor can run it again.
+        let options = Options { threads: Some(1), ..real.options().unwrap() };
+        assert_eq!(options.device, Device::Cpu);
+        let again = verify(&real, Some(&load(DEMO, &options))).unwrap();
+        assert!(again.holds() && again.rerun, "{again}");
+    }
+}
+
+fn architectures() {
+    for name in ["1bitllm", "llama", "qwen3"] {
+        let engine = Engine::open(models::folder(name), &on_gpu()).unwrap();
+        let ids = prompt(9).into_iter().map(|id| id % 96).collect();
+        let real = real(&receipt(&engine, ids, 3));
+        let verdict = verify(&real, None).unwrap();
+        assert!(verdict.holds(), "{name}: {verdict}");
+    }
+}
+
+fn forged() {
+    let engine = load(DEMO, &on_gpu());
+    let sound = real(&receipt(&engine, prompt(12), 3));
+    let forge = |change: &dyn Fn(&mut Receipt)| {
+        let mut receipt = sound.clone();
+        change(&mut receipt);
+        receipt.sha256 = receipt.digest();
+        wrong(&verify(&receipt, None).unwrap())
+    };
+    assert!(forge(&|_| {}).is_empty());
+    // What the sampler asks for depends on the logits.
+    for name in sound.kernels.keys().filter(|name| *name != "sample_topk") {
+        let found = forge(&|receipt| *receipt.kernels.get_mut(name).unwrap() += 1);
+        assert_eq!(found, ["calls of kernels"], "{name}");
+        let found = forge(&|receipt| _ = receipt.kernels.remove(name));
+        assert_eq!(found, ["calls of kernels"], "{name}");
+    }
+    let device = ["kernels of the device"];
+    assert_eq!(forge(&|receipt| receipt.machine.device = "cpu".to_owned()), device);
+    assert_eq!(forge(&|receipt| receipt.machine.gpu.as_mut().unwrap().ptx_sha256.clear()), device);
+    assert_eq!(
+        forge(&|receipt| receipt.machine.gpu.as_mut().unwrap().compute_capability = "7.5".into()),
+        device
+    );
+    let found = forge(&|receipt| receipt.machine.gpu.as_mut().unwrap().target = "sm_61".into());
+    assert_eq!(found, ["calls of kernels", "bytes of weights"]);
+    assert_eq!(forge(&|receipt| receipt.read.decode.linear += 1), ["bytes of weights"]);
+    // Kernels of the processor did not compute.
+    let found = forge(&|receipt| _ = receipt.kernels.insert("norm_f32_scalar".to_owned(), 1));
+    assert!(!found.is_empty());
+}

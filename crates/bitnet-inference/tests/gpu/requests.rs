@@ -1,0 +1,99 @@
+//! Whole requests: drawn, constrained, guessed, with log-probabilities, many at once, and from files of keys and values.
+
+use bitnet_inference::{
+    Capacity, Constraint, Engine, Event, Generation, Request, Sampling, Scheduler,
+};
+use fake_cuda::cases::{Case, Library};
+
+use crate::{both, on_cpu, prompt};
+
+pub(crate) const CASES: &[Case] = &[
+    ("requests_give_the_same_tokens", Library::Fake, "", requests),
+    ("keys_and_values_are_those_of_the_processor", Library::Fake, "", stored),
+];
+
+fn asked(engine: &Engine) -> Vec<Request> {
+    let ids = |text: &str| engine.encode(text).unwrap();
+    let once = ids("Once upon a time");
+    let all = Sampling { top_k: 0, top_p: 1.0, min_p: 0.0, seed: 3, ..Sampling::default() };
+    let some = Sampling { seed: 4, repeat_penalty: 1.2, ..Sampling::default() };
+    let regex = Constraint::Regex("[a-c ]{3,9}".to_owned());
+    vec![
+        Request::new(once.clone(), Sampling::greedy(), 8),
+        Request::new(ids("The fox ran and the hare ran."), all, 4),
+        Request { logprobs: Some(3), ..Request::new(once.clone(), some.clone(), 4) },
+        Request { constraint: Some(regex), ..Request::new(once, some, 4) },
+        Request { draft: 3, ..Request::new(ids("a b a b a b a b"), Sampling::greedy(), 5) },
+    ]
+}
+
+/// What came of each request, one after another: tokens, and what is to be told of each.
+fn alone(engine: &Engine) -> Vec<Vec<String>> {
+    let one = |request: Request| {
+        let mut generation = Generation::new(engine, request).unwrap();
+        let mut tokens = Vec::new();
+        while let Some(token) = generation.next(|| false).unwrap() {
+            tokens.push(format!("{:?} {:?}", token.token, token.logprobs));
+        }
+        tokens
+    };
+    asked(engine).into_iter().map(one).collect()
+}
+
+/// The same, all at once.
+fn together(engine: &Engine) -> Vec<Vec<String>> {
+    let capacity = Capacity { sequences: 4, ..Capacity::default() };
+    let mut scheduler = Scheduler::new(engine, capacity).unwrap();
+    let ids: Vec<_> =
+        asked(engine).into_iter().map(|request| scheduler.submit(request).unwrap()).collect();
+    let mut tokens = vec![Vec::new(); ids.len()];
+    while !scheduler.is_idle() {
+        for event in scheduler.step().unwrap() {
+            if let Event::Token(token) = event {
+                let index = ids.iter().position(|id| *id == token.id).unwrap();
+                tokens[index].push(format!("{:?} {:?}", token.token, token.logprobs));
+            }
+        }
+    }
+    tokens
+}
+
+fn requests() {
+    let [cpu, gpu] = both(&on_cpu());
+    let expected = alone(&cpu);
+    assert!(expected.iter().all(|tokens| !tokens.is_empty()));
+    assert_eq!(together(&gpu), expected);
+}
+
+/// Written by either, and read by the other.
+fn stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let engines = both(&on_cpu());
+    let tokens = prompt(33);
+    let files = [0, 1].map(|which| {
+        let path = folder.path().join(which.to_string());
+        let request = Request::new(tokens.clone(), Sampling::greedy(), 2);
+        let scheduler = Scheduler::new(&engines[which], Capacity::default()).unwrap();
+        let mut generation = Generation::with(scheduler, request).unwrap();
+        while generation.next(|| false).unwrap().is_some() {}
+        assert_eq!(generation.into_scheduler().save(&path, &tokens).unwrap(), 32);
+        path
+    });
+    // The order of the fields of the header is not always the same.
+    let [here, there] = files.each_ref().map(|path| {
+        let bytes = std::fs::read(path).unwrap();
+        let header = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+        bytes[8 + header as usize..].to_vec()
+    });
+    assert!(here == there, "the same bytes");
+    let [here, there] = [0, 1].map(|which| {
+        let mut scheduler = Scheduler::new(&engines[which], Capacity::default()).unwrap();
+        assert_eq!(scheduler.restore(&files[1 - which]).unwrap(), 32);
+        let request = Request::new(tokens.clone(), Sampling::greedy(), 2);
+        let mut generation = Generation::with(scheduler, request).unwrap();
+        while generation.next(|| false).unwrap().is_some() {}
+        assert_eq!(generation.usage().cached, 32);
+        generation.generated().to_vec()
+    });
+    assert_eq!(here, there);
+}
