@@ -94,6 +94,15 @@ fn code_of(error: &anyhow::Error) -> u8 {
             _ => 3,
         };
     }
+    #[cfg(feature = "cuda")]
+    if let Some(Error::Gpu(error)) = error.downcast_ref::<Error>() {
+        use bitnet_gpu::cuda::Error as Gpu;
+        return match error {
+            Gpu::Driver { .. } | Gpu::Module { .. } | Gpu::Wrong { .. } => 1,
+            Gpu::OutOfMemory { .. } => 4,
+            _ => 2,
+        };
+    }
     match error.downcast_ref::<Error>() {
         Some(
             Error::Isa(_)

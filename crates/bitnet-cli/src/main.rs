@@ -14,6 +14,7 @@ mod chat;
 mod convert;
 #[cfg(feature = "ffi")]
 mod crossval;
+mod devices;
 mod diff;
 mod doctor;
 mod embed;
@@ -79,6 +80,8 @@ enum Command {
     Bench(bench::Args),
     /// Tell what this machine has, what would run on it, and what would make it faster.
     Doctor(doctor::Args),
+    /// List what a model can run on: the processor, GPUs, libraries; and why not elsewhere.
+    Devices(devices::Args),
     /// List all kernels: which run here, why others do not, and what each is used for.
     Kernels(kernels::Args),
     /// Measure which kernels, threads and tiles are fastest here, and use them from now on.
@@ -140,6 +143,7 @@ fn main() -> ExitCode {
         Command::Template(args) => template::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Devices(args) => devices::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),

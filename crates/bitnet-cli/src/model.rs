@@ -1,6 +1,7 @@
 //! Which model, and what it runs on.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -39,9 +40,10 @@ pub(crate) struct Args {
     how: How,
     #[command(flatten)]
     cache: Cache,
-    /// Device to run on.
+    /// Device to run on: cpu, cuda (or cuda:N, see `bitnet devices`), llama; auto is the first GPU that can
+    /// run the model, or the processor, and says why.
     #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
-    device: Device,
+    device: OnDevice,
     #[command(flatten)]
     pub(crate) library: Library,
     /// Known from llama.cpp: all layers run where --device says.
@@ -219,17 +221,34 @@ impl Args {
 
     /// As [`Args::load`], with options changed.
     pub(crate) fn load_with(&self, change: impl FnOnce(&mut Options)) -> Result<Engine> {
-        load(self.model.as_deref(), &self.options(change)?)
+        self.on_device(self.model.as_deref(), self.options(change)?)
     }
 
     /// As [`Args::load`], with another file, and never on a library.
     #[cfg(feature = "ffi")]
     pub(crate) fn load_file(&self, file: &Path) -> Result<Engine> {
-        if self.device == Device::Llama {
+        if self.device == OnDevice::One(Device::Llama) {
             let what = "--device llama would compare the library with itself; leave it out";
             return Err(Usage(what.to_owned()).into());
         }
-        load(Some(file), &self.options(|_| {})?)
+        self.on_device(Some(file), self.options(|_| {})?)
+    }
+
+    /// Loads a model on the device that was asked for.
+    fn on_device(&self, file: Option<&Path>, options: Options) -> Result<Engine> {
+        match self.device {
+            OnDevice::One(device) => load(file, &Options { device, ..options }),
+            OnDevice::Auto => {
+                let on = |device| load(file, &Options { device, ..options.clone() });
+                match on(Device::Cuda(0)) {
+                    Err(error) if is_of_device(&error) => {
+                        exit::say(&format!("note: computing on the processor: {error}"));
+                        on(Device::Cpu)
+                    }
+                    result => result,
+                }
+            }
+        }
     }
 
     fn options(&self, change: impl FnOnce(&mut Options)) -> Result<Options> {
@@ -240,7 +259,6 @@ impl Args {
         let mut options = Options {
             // Negative is automatic. Zero is passed on, and refused.
             threads: usize::try_from(self.threads).ok(),
-            device: self.device,
             kv: self.cache.kv,
             dequantize: self.dequantize,
             read_as: self.read_as,
@@ -250,6 +268,52 @@ impl Args {
         };
         change(&mut options);
         Ok(options)
+    }
+}
+
+/// What is to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDevice {
+    /// The first GPU, if it can, or else the processor.
+    Auto,
+    /// This, and nothing else.
+    One(Device),
+}
+
+impl Default for OnDevice {
+    /// Who builds it with GPUs wants to use one.
+    fn default() -> OnDevice {
+        if cfg!(feature = "cuda") { OnDevice::Auto } else { OnDevice::One(Device::Cpu) }
+    }
+}
+
+impl FromStr for OnDevice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<OnDevice, String> {
+        match name.eq_ignore_ascii_case("auto") {
+            true => Ok(OnDevice::Auto),
+            false => name.parse().map(OnDevice::One).map_err(|error| format!("{error}; or auto")),
+        }
+    }
+}
+
+impl fmt::Display for OnDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OnDevice::Auto => f.write_str("auto"),
+            OnDevice::One(device) => device.fmt(f),
+        }
+    }
+}
+
+/// Whether something went wrong that would not on another device.
+fn is_of_device(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(Error::Device(_)) => true,
+        #[cfg(feature = "cuda")]
+        Some(Error::Gpu(_)) => true,
+        _ => false,
     }
 }
 

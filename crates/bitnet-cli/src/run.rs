@@ -11,6 +11,7 @@ use bitnet_inference::receipt::{self, Around, Receipt};
 use bitnet_inference::{
     Capacity, Engine, Finish, Generation, Request, Scheduler, Usage, read_text,
 };
+use bitnet_kernels::Device;
 use serde::Serialize;
 
 use crate::exit::{self, End};
@@ -117,8 +118,9 @@ pub(crate) fn run(args: &Args) -> Result<End> {
 
     let figures = Figures::new(load, generation.usage());
     if let Some(path) = &args.receipt {
-        // Where there is no memory for it, the receipt does without.
-        let bandwidth = receipt::bandwidth(&engine).ok();
+        // Where there is no memory for it, the receipt does without; so it does where weights are not in it.
+        let here = !matches!(engine.device(), Device::Cuda(_));
+        let bandwidth = here.then(|| receipt::bandwidth(&engine).ok()).flatten();
         let around = Around { load, peak_memory: figures.peak_memory_bytes, bandwidth };
         let receipt = Receipt::new(&engine, &mut generation, around)?;
         let json = serde_json::to_string_pretty(&receipt)? + "\n";

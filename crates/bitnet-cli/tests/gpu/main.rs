@@ -1,0 +1,133 @@
+//! The `bitnet` command with GPUs, whose driver runs kernels in an interpreter, and without.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
+
+use std::process::Output;
+
+use assert_cmd::Command;
+use fake_cuda::cases::{Library, folder};
+use serde_json::{Value, json};
+
+/// What the program gives where such a driver is found, which pretends to be this.
+fn bitnet(library: Library, config: &str, args: &[&str]) -> Output {
+    let folder = folder(library);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
+    command.env("LD_LIBRARY_PATH", folder.path()).env("BITNET_FAKE_CUDA", config);
+    command.env("BITNET_TUNING", "none").args(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
+
+const RUN: [&str; 6] = ["run", "Once upon a time", "-n", "6", "--temp", "0"];
+
+fn run(library: Library, config: &str, device: &str) -> Output {
+    bitnet(library, config, &[&RUN[..], &["--device", device]].concat())
+}
+
+fn devices(library: Library, config: &str) -> Vec<Value> {
+    let output = bitnet(library, config, &["devices", "--json"]);
+    let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_value(report["devices"].take()).unwrap()
+}
+
+#[test]
+fn a_text_is_the_same_on_a_gpu() {
+    let [cpu, gpu] = ["cpu", "cuda"].map(|device| run(Library::Fake, "", device));
+    assert_eq!(gpu.status.code(), Some(0), "{}", stderr(&gpu));
+    assert_eq!(stdout(&gpu), stdout(&cpu));
+    assert!(stdout(&cpu).len() > 10);
+}
+
+#[test]
+fn devices_are_listed_with_what_would_run_there() {
+    let found = devices(Library::Fake, "devices=2 cc=8.6");
+    let names: Vec<_> = found.iter().map(|row| row["device"].as_str().unwrap()).collect();
+    assert_eq!(names, ["cpu", "cuda:0", "cuda:1", "metal", "llama"]);
+    let [cpu, gpu, ..] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&cpu["usable"], &gpu["usable"]), (&json!(true), &json!(true)));
+    assert_eq!(gpu["kernels"], json!(["i2s_gpu_gemv_mma_u8s8", "gemm_i2s_mma_u8s8_64"]));
+    let gpu = &gpu["gpu"];
+    assert_eq!((&gpu["compute_capability"], &gpu["target"]), (&json!("8.6"), &json!("sm_80")));
+    assert_eq!((&gpu["memory_bytes"], &gpu["peers"]), (&json!(1 << 30), &json!(["cuda:1"])));
+
+    let old = &devices(Library::Fake, "cc=5.2")[1];
+    assert_eq!((&old["usable"], &old["kernels"]), (&json!(false), &json!([])));
+    assert!(old["reason"].as_str().unwrap().contains("6.1 is the least"), "{old}");
+
+    let none = &devices(Library::Nothing, "")[1];
+    assert_eq!(none["usable"], json!(false));
+    assert!(none["reason"].as_str().unwrap().contains("no NVIDIA driver"), "{none}");
+
+    let text = bitnet(Library::Fake, "devices=2", &["devices"]);
+    assert!(stdout(&text).contains("reaches the memory of cuda:1"), "{}", stdout(&text));
+}
+
+/// What is asked for is used, or it is an error.
+#[test]
+fn a_gpu_that_cannot_be_used_is_an_error() {
+    for (library, config, code, said) in [
+        (Library::Nothing, "", 2, "no NVIDIA driver"),
+        (Library::Fake, "devices=0", 2, "has no device"),
+        (Library::Fake, "driver=12020", 2, "too old"),
+        (Library::Fake, "wrong=yes", 1, "computes wrong"),
+        (Library::Fake, "memory=400000", 4, "the weights need"),
+        (Library::Fake, "fail=cuGraphLaunch:1:700", 1, "cuGraphLaunch failed"),
+    ] {
+        let output = run(library, config, "cuda");
+        assert_eq!(output.status.code(), Some(code), "{config}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{config}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{config}");
+    }
+}
+
+/// Whoever does not ask for a device is told what computes.
+#[test]
+fn the_processor_computes_where_there_is_no_gpu_and_the_reason_is_said() {
+    let expected = run(Library::Nothing, "", "cpu");
+    for (library, config, said) in [
+        (Library::Nothing, "", "no NVIDIA driver"),
+        (Library::Fake, "wrong=yes", "computes wrong"),
+        (Library::Fake, "memory=400000", "the weights need"),
+    ] {
+        for device in [&[][..], &["--device", "auto"]] {
+            let output = bitnet(library, config, &[&RUN[..], device].concat());
+            assert_eq!(output.status.code(), Some(0), "{config}");
+            let found = stderr(&output);
+            assert!(found.contains("note: computing on the processor: "), "{config}: {found}");
+            assert!(found.contains(said), "{config}: {found}");
+            assert_eq!(stdout(&output), stdout(&expected), "{config}");
+        }
+    }
+    // What is wrong with a model is wrong everywhere.
+    let output = bitnet(Library::Nothing, "", &[&RUN[..], &["-m", "/no/such/model"]].concat());
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn a_receipt_names_the_gpu_and_what_it_ran() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("receipt.json");
+    let path = path.to_str().unwrap();
+    let output =
+        bitnet(Library::Fake, "", &[&RUN[..], &["--device", "cuda", "--receipt", path]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let receipt: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(receipt["machine"]["device"], json!("cuda:0"));
+    assert_eq!(receipt["machine"]["gpu"]["name"], json!("Fake GPU 0"));
+    let kernels = receipt["kernels"].as_object().unwrap();
+    for prefix in ["i2s_gpu_gemv_", "gemv_head_", "attn_gqa_", "rope_kv_append_"] {
+        assert!(kernels.keys().any(|name| name.starts_with(prefix)), "{prefix}: {kernels:?}");
+    }
+    // A driver that computes in place of a GPU does not pass for one.
+    let verdict = bitnet(Library::Nothing, "", &["verify", path]);
+    assert_eq!(verdict.status.code(), Some(5), "{}", stderr(&verdict));
+    let wrong: Vec<_> = stdout(&verdict).lines().filter(|line| line.starts_with("WRONG")).collect();
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert!(wrong[0].contains("its driver computed in place of it"), "{wrong:?}");
+}
