@@ -11,5 +11,5 @@ export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$target/cross
 export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=none
 
 # Both in one go: each has a chain of crates at its start that takes one core.
-cargo check -Zbuild-std -Zwarnings --config 'build.warnings="deny"' --workspace --features bitnet-cli/ffi --all-targets \
+cargo check -Zbuild-std -Zwarnings --config 'build.warnings="deny"' --workspace --features bitnet-cli/ffi,bitnet-cli/cuda --all-targets \
     --target x86_64-pc-windows-msvc --target aarch64-apple-darwin

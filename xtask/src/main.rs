@@ -5,6 +5,8 @@ use anyhow::Result;
 use clap::Parser;
 
 mod analyze;
+#[cfg(unix)]
+mod gpu;
 mod matrix;
 #[cfg(unix)]
 mod picture;
@@ -17,6 +19,12 @@ enum Task {
     Matrix(matrix::Args),
     /// Tell what a library of C++ has, and which kernels: shared libraries and static archives of all systems.
     AnalyzeLibrary(analyze::Args),
+    /// Compile the kernels for NVIDIA GPUs, with the compiler that LD_LIBRARY_PATH leads to.
+    #[cfg(unix)]
+    GpuBuild(gpu::Build),
+    /// Assemble them for every generation of GPUs, and look at what comes out.
+    #[cfg(unix)]
+    GpuSass(gpu::Sass),
     /// Draw docs/chat.svg: a terminal with a conversation.
     #[cfg(unix)]
     Picture(picture::Args),
@@ -26,6 +34,10 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Matrix(args) => matrix::run(&args),
         Task::AnalyzeLibrary(args) => analyze::run(&args),
+        #[cfg(unix)]
+        Task::GpuBuild(args) => gpu::build(&args),
+        #[cfg(unix)]
+        Task::GpuSass(args) => gpu::sass(&args),
         #[cfg(unix)]
         Task::Picture(args) => picture::run(&args),
     }
