@@ -5,7 +5,7 @@ use crate::inst::{
     Address, Function, Inst, LANES, Lanes, Op, Operand, SHARED_WINDOW, Shuffle, Vote, Window,
 };
 use crate::launch::{self, Launch};
-use crate::matrix;
+use crate::matrix::{self, TILE};
 use crate::memory::Memory;
 use crate::parse::{Entry, Module};
 use crate::shared::{Fault, Shared, View};
@@ -386,6 +386,37 @@ impl<'a> Block<'a> {
                 let values = matrix::multiply(*product, &a, &b, &c);
                 out.iter().zip(&values).for_each(|(&out, values)| self.write(at, out, values));
             }
+            Op::LoadTile { out, at: address, stride } => {
+                let (addresses, stride) = (self.addresses(at, *address)?, self.read(at, *stride)?);
+                let mut tile = [[0; TILE]; TILE];
+                for lane in 0..LANES {
+                    let (row, col, mut bytes) = (lane / 2, TILE / 2 * (lane % 2), [0; TILE]);
+                    let from = addresses[lane] + 2 * (row as u64 * stride[lane] + col as u64);
+                    self.shared_read(at, lane, from, &mut bytes)?;
+                    let halves = bytes.as_chunks().0.iter().map(|half| u16::from_le_bytes(*half));
+                    tile[row][col..].iter_mut().zip(halves).for_each(|(x, half)| *x = half);
+                }
+                let fragments = matrix::fragments(&tile, out.len());
+                out.iter().zip(&fragments).for_each(|(&out, values)| self.write(at, out, values));
+            }
+            Op::MultiplyTiles { bfloat, out, a, b, c } => {
+                let [a, b, c] =
+                    [self.read_all(at, a)?, self.read_all(at, b)?, self.read_all(at, c)?];
+                let values = matrix::multiply_tiles(*bfloat, &a, &b, &c);
+                out.iter().zip(&values).for_each(|(&out, values)| self.write(at, out, values));
+            }
+            Op::StoreTile { of, at: address, stride } => {
+                let (addresses, stride) = (self.addresses(at, *address)?, self.read(at, *stride)?);
+                let values = self.read_all(at, of)?;
+                for lane in 0..LANES {
+                    let (row, col) = (lane / 2, TILE / 2 * (lane % 2));
+                    let first = addresses[lane] + 4 * (row as u64 * stride[lane] + col as u64);
+                    for (to, value) in (first..).step_by(4).zip(&values) {
+                        let bytes = (value[lane] as u32).to_le_bytes();
+                        self.store_shared(at, lane, to, &bytes)?;
+                    }
+                }
+            }
             Op::LoadMatrix { transposed, out, at: address } => {
                 let addresses = self.addresses(at, *address)?;
                 self.load_matrix(at, *transposed, out, &addresses)?;
@@ -622,16 +653,25 @@ impl<'a> Block<'a> {
         let (window, address) = self.resolve(place);
         self.aligned(at, lane, address, bytes.len())?;
         if window == Window::Shared {
-            let from = self.within(at, lane, address, bytes.len())?;
-            let view =
-                View { thread: self.warps[at.warp].thread(lane), clocks: &self.clocks[at.warp] };
-            let written = self.shared.write(from, bytes, view);
-            return written.map_err(|fault| self.fault(at, lane, fault));
+            return self.store_shared(at, lane, address, bytes);
         }
         match memory.write(address, bytes) {
             true => Ok(()),
             false => Err(self.outside(at, lane, Space::Global, (address, bytes.len()))),
         }
+    }
+
+    fn store_shared(
+        &mut self,
+        at: At,
+        lane: usize,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let from = self.within(at, lane, address, bytes.len())?;
+        let view = View { thread: self.warps[at.warp].thread(lane), clocks: &self.clocks[at.warp] };
+        let written = self.shared.write(from, bytes, view);
+        written.map_err(|fault| self.fault(at, lane, fault))
     }
 
     fn shared_read(

@@ -139,6 +139,35 @@ impl<'a> Statement<'a, '_> {
                 ..,
             ] => Op::Nothing,
             ["mma", "sync", "aligned", ..] => self.multiply().ok_or_else(unknown)??,
+            ["wmma", "load", "a" | "b", "sync", "aligned", "row", "m16n16k16", "shared", of] => {
+                let out = self.all_outs(0)?;
+                match (of, out.len()) {
+                    ("f16", 8) | ("bf16", 4) => {}
+                    _ => return Err("fragments of another length expected".to_owned()),
+                }
+                Op::LoadTile { out, at: self.address(1)?, stride: self.operand(2, Type::U32)? }
+            }
+            ["wmma", "mma", "sync", "aligned", "row", "row", "m16n16k16", ref types @ ..] => {
+                let bfloat = match types {
+                    ["f32", "f32"] => false,
+                    ["f32", "bf16", "bf16", "f32"] => true,
+                    _ => return Err(unknown()),
+                };
+                let (out, a) = (self.all_outs(0)?, self.many(1)?);
+                let (b, c) = (self.many(2)?, self.many(3)?);
+                let side = if bfloat { 4 } else { 8 };
+                if (out.len(), a.len(), b.len(), c.len()) != (8, side, side, 8) {
+                    return Err("fragments of other lengths expected".to_owned());
+                }
+                Op::MultiplyTiles { bfloat, out, a, b, c }
+            }
+            ["wmma", "store", "d", "sync", "aligned", "row", "m16n16k16", "shared", "f32"] => {
+                let of = self.many(1)?;
+                if of.len() != 8 {
+                    return Err("fragments of another length expected".to_owned());
+                }
+                Op::StoreTile { at: self.address(0)?, of, stride: self.operand(2, Type::U32)? }
+            }
             ["ldmatrix", "sync", "aligned", "m8n8", .., "b16"] => Op::LoadMatrix {
                 transposed: has("trans"),
                 out: self.all_outs(0)?,

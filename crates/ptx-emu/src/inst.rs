@@ -249,6 +249,26 @@ pub(crate) enum Op {
         b: Vec<Operand>,
         c: Vec<Operand>,
     },
+    /// `wmma.load`: a matrix `[16, 16]` of numbers of 16 bits in shared memory, whose rows are so many numbers apart.
+    LoadTile {
+        out: Vec<Register>,
+        at: Address,
+        stride: Operand,
+    },
+    /// `wmma.mma`: matrices `[16, 16]`.
+    MultiplyTiles {
+        bfloat: bool,
+        out: Vec<Register>,
+        a: Vec<Operand>,
+        b: Vec<Operand>,
+        c: Vec<Operand>,
+    },
+    /// `wmma.store`: the same, of single precision.
+    StoreTile {
+        of: Vec<Operand>,
+        at: Address,
+        stride: Operand,
+    },
     /// `ldmatrix`.
     LoadMatrix {
         transposed: bool,
