@@ -67,9 +67,19 @@ kernels! {
     GemmHeadBf16 = "gemm_head_bf16" from 61,
     TopK = "sample_topk" from 61,
     Argmax = "sample_argmax" from 61,
+    Advance = "step_advance" from 61,
     Gather = "gather_f32" from 61,
     Add = "add_f32" from 61,
     Gate = "gate_f32" from 61,
+    MatmulFp32 = "bitnet_matmul_fp32" from 61,
+    MatmulFp16 = "bitnet_matmul_fp16" from 61,
+    MatmulBf16 = "bitnet_matmul_bf16" from 61,
+    WmmaFp16 = "wmma_matmul_fp16" from 80,
+    WmmaBf16 = "wmma_matmul_bf16" from 80,
+    ToFp16 = "convert_fp32_to_fp16" from 61,
+    FromFp16 = "convert_fp16_to_fp32" from 61,
+    ToBf16 = "convert_fp32_to_bf16" from 61,
+    FromBf16 = "convert_bf16_to_fp32" from 61,
 }
 
 impl KernelId {

@@ -95,6 +95,8 @@ parameter! {
     Rope { q: u64, k: u64, v: u64, cos: u64, sin: u64, heads: i32 }
     /// `Attend` of `attend.cu`.
     Attend { q: u64, out: u64, parts: u64, counters: u64, scale: f32, group: i32 }
+    /// `Matmul` of `mixed.cu`.
+    Matmul { a: u64, b: u64, c: u64, m: i32, n: i32, k: i32 }
     /// `Select` of `head.cu`.
     Select {
         logits: u64,

@@ -6,10 +6,11 @@ use super::args::{self, Args};
 use super::buffers::{Floats, Matrix, Quantized, Scratch, Table, Vector};
 use super::error::Error;
 use super::gpu::{Gpu, Launches};
+use super::launch::LaunchParams;
 use super::select::Picks;
 use super::step::Step;
 use super::sys::{Region, Shape};
-use crate::kernels::{KernelId, VECTORS};
+use crate::kernels::KernelId;
 use crate::tiles;
 
 /// Positions of a block of keys and values.
@@ -82,6 +83,16 @@ impl<'g> Queue<'g> {
     }
 
     fn launch(&mut self, kernel: KernelId, shape: Shape, args: &Args) -> Result<(), Error> {
+        let most = self.gpu.info().max_shared_memory_per_block;
+        if shape.shared > most {
+            let (name, needs) = (kernel.name(), shape.shared);
+            let what = format!(
+                "{name} needs {needs} bytes of shared memory for rows of this length, of which {} has {most}; take \
+                 another device, or --device cpu",
+                self.gpu.info().name
+            );
+            return Err(Error::Unsupported { what });
+        }
         self.gpu.function(kernel)?.launch(self.gpu.compute(), shape, args)?;
         self.launches.add(kernel);
         Ok(())
@@ -247,22 +258,18 @@ impl<'g> Queue<'g> {
         gate: bool,
     ) -> Result<(), Error> {
         let kernel = KernelId::product(self.gpu.target().1, rows, gate);
-        let Some(tokens) = kernel.tokens() else {
-            let shape = Shape { grid: [tiles as u32, 1, 1], threads: 128, shared: 0 };
-            for first in (0..rows).step_by(VECTORS) {
-                let part = all.of_tokens(first, VECTORS.min(rows - first));
-                self.launch(kernel, shape, &Args::new(&part))?;
-            }
-            return Ok(());
-        };
-        let blocks = tiles.div_ceil(if gate { 4 } else { 8 });
-        // Three steps of 128 columns are on their way at once.
-        let shape = Shape {
-            grid: [blocks as u32, rows.div_ceil(tokens) as u32, 1],
-            threads: 128,
-            shared: 3 * tiles::COLS * tokens,
-        };
-        self.launch(kernel, shape, &Args::new(&all.of_tokens(0, rows)))
+        // Where a kernel takes a few rows only, there are several launches.
+        for first in (0..rows).step_by(kernel.rows()) {
+            let here = kernel.rows().min(rows - first);
+            let params = LaunchParams::of(self.gpu.info(), kernel, (here, tiles));
+            let shape = Shape {
+                grid: [params.grid_x as u32, params.grid_y as u32, 1],
+                threads: params.block_size as u32,
+                shared: params.shared,
+            };
+            self.launch(kernel, shape, &Args::new(&all.of_tokens(first, here)))?;
+        }
+        Ok(())
     }
 
     /// Turns queries and keys by the angles of their positions, and stores keys and values. `angles` are cosines and
@@ -337,14 +344,38 @@ impl<'g> Queue<'g> {
         let args = Args::new(&args::Select {
             logits: self.at(logits),
             only: picks.only.as_ref().map_or(0, Region::address),
-            count: picks.count.address(),
-            found: picks.found.address(),
-            token: picks.token.address(),
-            logit: picks.logit.address(),
+            count: picks.ask.count.address(),
+            found: picks.answer.found.address(),
+            token: picks.answer.token.address(),
+            logit: picks.answer.logit.address(),
             vocabulary: int(logits.cols),
             most: int(Picks::MOST),
         });
         self.launch(KernelId::TopK, one_each(rows, 1024, 0), &args)
+    }
+
+    /// The token of the greatest logit of each of the first rows.
+    pub(crate) fn argmax(
+        &mut self,
+        logits: &Floats,
+        rows: usize,
+        to: &Region,
+    ) -> Result<(), Error> {
+        let args = Args::new(&self.at(logits)).with(&int(logits.cols)).with(&to.address());
+        self.launch(KernelId::Argmax, one_each(rows, 1024, 0), &args)
+    }
+
+    /// Each of the first rows of a step goes on by one position, with these tokens.
+    pub(crate) fn advance(&mut self, step: &Step, rows: usize, next: &Region) -> Result<(), Error> {
+        let Rows { token, position, .. } = step.rows();
+        let args = Args::new(&token.address()).with(&position.address());
+        let args = args.with(&next.address()).with(&int(rows));
+        self.launch(KernelId::Advance, one_each(rows.div_ceil(256), 256, 0), &args)
+    }
+
+    /// The device.
+    pub(crate) fn gpu(&self) -> &'g Gpu {
+        self.gpu
     }
 
     /// The numbers of `from` at `n` places.

@@ -1,10 +1,13 @@
-//! The greatest logits, found on the device: of a large vocabulary only few need to come over.
+//! The greatest logits, found on the device: of a large vocabulary only few need to come over. What is found waits in memory of the
+//! host, so that the device can go on with the next pass.
 
 use super::buffers::{Floats, Scratch};
 use super::error::Error;
 use super::gpu::{Gpu, Launches};
+use super::memory::{Arena, piece};
 use super::queue::Queue;
-use super::sys::{self, Region};
+use super::step::Step;
+use super::sys::{self, Event, Pinned, Region};
 
 /// What is wanted of the logits of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,17 +20,50 @@ pub struct Pick<'a> {
     pub only: Option<&'a [u32]>,
 }
 
-/// Room for what is found.
+/// Room for what is asked and what is found.
 #[derive(Debug)]
 pub struct Picks {
+    pub(crate) ask: Ask,
+    pub(crate) answer: Answer,
+    /// Bits of the tokens of each row, while some do not count.
+    pub(crate) only: Option<Region>,
+    /// The token that each row goes on with.
+    pub(crate) next: Region,
+    rows: usize,
+    /// The same in memory of the host, for the last two.
+    slots: [Slot; 2],
+}
+
+/// What is asked, on the device.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    all: Region,
+    /// How many of the greatest of each row.
     pub(crate) count: Region,
+    /// Places among all logits.
+    places: Region,
+}
+
+/// What is found, on the device.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// How many of each row.
     pub(crate) found: Region,
     /// `[rows, MOST]`, as the logits.
     pub(crate) token: Region,
     pub(crate) logit: Region,
-    /// Bits of the tokens of each row, while some do not count.
-    pub(crate) only: Option<Region>,
-    rows: usize,
+    /// The logits at the places.
+    others: Region,
+}
+
+#[derive(Debug)]
+struct Slot {
+    ask: Pinned,
+    /// In the order of [`Answer`], then the next tokens.
+    answer: [Pinned; 5],
+    done: Event,
+    /// Of each row the tokens that are wanted besides.
+    also: Vec<Vec<u32>>,
 }
 
 /// Tokens and their logits.
@@ -43,14 +79,27 @@ impl Picks {
     ///
     /// [`Error::OutOfMemory`].
     pub fn new(gpu: &Gpu, rows: usize) -> Result<Picks, Error> {
-        let list = |n: usize| gpu.allocate("the greatest logits", 4 * n, "take --device cpu");
-        let (count, found) = (list(rows)?, list(rows)?);
-        let (token, logit) = (list(rows * Picks::MOST)?, list(rows * Picks::MOST)?);
-        Ok(Picks { count, found, token, logit, only: None, rows })
+        let (one, many) = (4 * rows, 4 * rows * Picks::MOST);
+        let bytes = 3 * piece(one) + 4 * piece(many);
+        let region = gpu.allocate("the greatest logits", bytes, "take --device cpu")?;
+        let all = region.part(0, piece(one) + piece(many));
+        let mut arena = Arena::new(region);
+        let ask = Ask { all, count: arena.take(one), places: arena.take(many) };
+        let (found, next) = (arena.take(one), arena.take(one));
+        let [token, logit, others] = std::array::from_fn(|_| arena.take(many));
+        let slot = || -> Result<Slot, Error> {
+            let room = |bytes| Pinned::new(&gpu.context(), bytes);
+            let answer = [room(one)?, room(many)?, room(many)?, room(many)?, room(one)?];
+            let ask = room(piece(one) + many)?;
+            Ok(Slot { ask, answer, done: Event::new(&gpu.context())?, also: Vec::new() })
+        };
+        let slots = [slot()?, slot()?];
+        let answer = Answer { found, token, logit, others };
+        Ok(Picks { ask, answer, only: None, next, rows, slots })
     }
 
-    /// Finds what is wanted of each of the first rows of `logits`, and waits for it. Gives nothing where that is more than
-    /// there is room for.
+    /// Enqueues that what is wanted of each of the first rows of `logits` is found, and comes to slot 0 or 1. Gives false where
+    /// that is more than there is room for: then nothing is enqueued. What was in the slot must have been collected.
     ///
     /// # Errors
     ///
@@ -59,114 +108,168 @@ impl Picks {
     /// # Panics
     ///
     /// If there are more rows than there is room for.
-    pub fn find(
+    pub fn enqueue(
         &mut self,
-        gpu: &Gpu,
-        scratch: &Scratch,
+        (gpu, scratch): (&Gpu, &Scratch),
         (logits, wanted): (&Floats, &[Pick<'_>]),
+        slot: usize,
         launches: &mut Launches,
-    ) -> Result<Option<Vec<Found>>, Error> {
+    ) -> Result<bool, Error> {
         assert!(wanted.len() <= self.rows, "room for the rows");
-        if wanted.iter().any(|pick| pick.count > Picks::MOST) {
-            return Ok(None);
+        let places = wanted.iter().map(|pick| pick.also.len()).sum::<usize>();
+        let fits = wanted.iter().all(|pick| pick.count <= Picks::MOST);
+        if !fits || places > self.rows * Picks::MOST {
+            return Ok(false);
         }
-        let counts: Vec<u32> = wanted.iter().map(|pick| pick.count as u32).collect();
-        send(gpu, &self.count, &counts)?;
-        self.only = self.masks(gpu, logits.cols, wanted)?;
+        self.set_masks(gpu, logits.cols, wanted)?;
+        self.send(gpu, (logits, wanted, places), slot)?;
         let mut queue = Queue::new(gpu, scratch);
-        let found = self.found((gpu, &mut queue), (logits, wanted));
+        queue.select(self, logits, wanted.len())?;
+        if places > 0 {
+            let at = self.ask.places.part(0, 4 * places);
+            queue.gather(logits, (&at, places), &self.answer.others)?;
+        }
         launches.add_all(queue.launches());
-        found
+        self.receive(gpu, (wanted.len(), places), slot)?;
+        Ok(true)
     }
 
-    fn found(
-        &self,
-        (gpu, queue): (&Gpu, &mut Queue<'_>),
-        (logits, wanted): (&Floats, &[Pick<'_>]),
-    ) -> Result<Option<Vec<Found>>, Error> {
-        queue.select(self, logits, wanted.len())?;
-        let mut found = vec![Found::new(); wanted.len()];
-        let numbers = receive(gpu, &self.found, wanted.len())?;
-        for (row, (&n, found)) in numbers.iter().zip(&mut found).enumerate() {
-            let n = n as usize;
+    /// Writes down what is wanted, and enqueues that the device gets it.
+    fn send(
+        &mut self,
+        gpu: &Gpu,
+        (logits, wanted, places): (&Floats, &[Pick<'_>], usize),
+        slot: usize,
+    ) -> Result<(), Error> {
+        let at = piece(4 * self.rows);
+        let Slot { ask, also, .. } = &mut self.slots[slot];
+        also.clear();
+        also.extend(wanted.iter().map(|pick| pick.also.to_vec()));
+        let bytes = ask.bytes_mut();
+        put(bytes, wanted.iter().map(|pick| pick.count as u32));
+        let tokens = wanted.iter().enumerate();
+        let tokens = tokens.flat_map(|(row, pick)| pick.also.iter().map(move |id| (row, id)));
+        put(&mut bytes[at..], tokens.map(|(row, id)| (row * logits.cols) as u32 + id));
+        let bytes = if places > 0 { at + 4 * places } else { 4 * wanted.len() };
+        sys::enqueue_upload(gpu.compute(), &self.ask.all, ask, bytes)?;
+        gpu.traffic.up(bytes);
+        Ok(())
+    }
+
+    /// Enqueues that the host gets what is found.
+    fn receive(
+        &mut self,
+        gpu: &Gpu,
+        (rows, places): (usize, usize),
+        slot: usize,
+    ) -> Result<(), Error> {
+        let Answer { found, token, logit, others } = &self.answer;
+        let [to_found, to_token, to_logit, to_others, _] = &mut self.slots[slot].answer;
+        let many = 4 * rows * Picks::MOST;
+        for (from, to, bytes) in [
+            (found, to_found, 4 * rows),
+            (token, to_token, many),
+            (logit, to_logit, many),
+            (others, to_others, 4 * places),
+        ] {
+            if bytes > 0 {
+                sys::enqueue_download(gpu.compute(), from, to, bytes)?;
+                gpu.traffic.down(bytes);
+            }
+        }
+        self.slots[slot].done.record(gpu.compute())
+    }
+
+    /// Enqueues that each of the first rows goes on with the token of its greatest logit: `step` becomes that of the next pass,
+    /// and slot 0 or 1 gets the tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    pub fn enqueue_next(
+        &mut self,
+        queue: &mut Queue<'_>,
+        (logits, rows, step): (&Floats, usize, &Step),
+        slot: usize,
+    ) -> Result<(), Error> {
+        queue.argmax(logits, rows, &self.next)?;
+        queue.advance(step, rows, &self.next)?;
+        let (gpu, Slot { answer: [.., next], done, .. }) = (queue.gpu(), &mut self.slots[slot]);
+        sys::enqueue_download(gpu.compute(), &self.next, next, 4 * rows)?;
+        gpu.traffic.down(4 * rows);
+        done.record(gpu.compute())
+    }
+
+    /// Waits for what was enqueued for a slot, and gives it. Nothing where more were as great as the last one wanted than there
+    /// is room for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`], of a kernel too.
+    pub fn collect(&mut self, slot: usize) -> Result<Option<Vec<Found>>, Error> {
+        let Slot { answer: [found, token, logit, others, _], done, also, .. } =
+            &mut self.slots[slot];
+        done.wait()?;
+        let (tokens, logits) = (token.words(), logit.words());
+        let mut others =
+            others.words().iter().map(|bits| f32::from_bits(u32::from_le_bytes(*bits)));
+        let mut all = Vec::with_capacity(also.len());
+        for (row, also) in also.iter().enumerate() {
+            let n = u32::from_le_bytes(found.words()[row]) as usize;
             if n > Picks::MOST {
                 return Ok(None);
             }
-            let at = |list: &Region| list.part(4 * row * Picks::MOST, 4 * n);
-            let tokens = receive(gpu, &at(&self.token), n)?;
-            let logits = receive(gpu, &at(&self.logit), n)?;
-            found.extend(tokens.into_iter().zip(logits.into_iter().map(f32::from_bits)));
+            let range = row * Picks::MOST..row * Picks::MOST + n;
+            let pair = |(token, logit): (&[u8; 4], &[u8; 4])| {
+                (u32::from_le_bytes(*token), f32::from_le_bytes(*logit))
+            };
+            let mut here: Found =
+                tokens[range.clone()].iter().zip(&logits[range]).map(pair).collect();
+            for (&token, logit) in also.iter().zip(others.by_ref()) {
+                if !here.iter().any(|(there, _)| *there == token) {
+                    here.push((token, logit));
+                }
+            }
+            all.push(here);
         }
-        self.others(gpu, queue, (logits, wanted), &mut found)?;
-        Ok(Some(found))
+        Ok(Some(all))
+    }
+
+    /// The tokens that rows go on with, as they came to a slot that has been collected.
+    #[must_use]
+    pub fn next(&self, rows: usize, slot: usize) -> Vec<u32> {
+        let [.., next] = &self.slots[slot].answer;
+        next.words()[..rows].iter().map(|token| u32::from_le_bytes(*token)).collect()
     }
 
     /// The masks of all rows, if one has one; of others all bits are set.
-    fn masks(
-        &self,
+    fn set_masks(
+        &mut self,
         gpu: &Gpu,
         vocabulary: usize,
         wanted: &[Pick<'_>],
-    ) -> Result<Option<Region>, Error> {
+    ) -> Result<(), Error> {
+        self.only = None;
         if wanted.iter().all(|pick| pick.only.is_none()) {
-            return Ok(None);
+            return Ok(());
         }
         let words = vocabulary.div_ceil(32);
         let of = |pick: &Pick<'_>| match pick.only {
             Some(only) => (0..words).map(|i| only.get(i).copied().unwrap_or(0)).collect(),
             None => vec![u32::MAX; words],
         };
-        let all: Vec<u32> = wanted.iter().flat_map(of).collect();
-        let region = gpu.allocate("masks of tokens", 4 * all.len(), "take --device cpu")?;
-        send(gpu, &region, &all)?;
-        Ok(Some(region))
-    }
-
-    /// Adds the logits of the tokens that are wanted besides.
-    fn others(
-        &self,
-        gpu: &Gpu,
-        queue: &mut Queue<'_>,
-        (logits, wanted): (&Floats, &[Pick<'_>]),
-        found: &mut [Found],
-    ) -> Result<(), Error> {
-        let places: Vec<u32> = wanted
-            .iter()
-            .enumerate()
-            .flat_map(|(row, pick)| {
-                pick.also.iter().map(move |token| (row * logits.cols) as u32 + token)
-            })
-            .collect();
-        if places.is_empty() {
-            return Ok(());
-        }
-        let region = gpu.allocate("logits of tokens", 8 * places.len(), "take --device cpu")?;
-        let (at, to) =
-            (region.part(0, 4 * places.len()), region.part(4 * places.len(), 4 * places.len()));
-        send(gpu, &at, &places)?;
-        queue.gather(logits, (&at, places.len()), &to)?;
-        let mut values = receive(gpu, &to, places.len())?.into_iter().map(f32::from_bits);
-        for (pick, found) in wanted.iter().zip(found) {
-            for (&token, logit) in pick.also.iter().zip(values.by_ref()) {
-                if !found.iter().any(|(there, _)| *there == token) {
-                    found.push((token, logit));
-                }
-            }
-        }
+        let all: Vec<u8> =
+            wanted.iter().flat_map(of).flat_map(|word: u32| word.to_le_bytes()).collect();
+        let region = gpu.allocate("masks of tokens", all.len(), "take --device cpu")?;
+        sys::upload(gpu.compute(), &region, &all)?;
+        gpu.traffic.up(all.len());
+        self.only = Some(region);
         Ok(())
     }
 }
 
-fn send(gpu: &Gpu, to: &Region, words: &[u32]) -> Result<(), Error> {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    sys::upload(gpu.compute(), to, &bytes)?;
-    gpu.traffic.up(bytes.len());
-    Ok(())
-}
-
-fn receive(gpu: &Gpu, from: &Region, n: usize) -> Result<Vec<u32>, Error> {
-    let mut bytes = vec![0; 4 * n];
-    sys::download(gpu.compute(), from, &mut bytes)?;
-    gpu.traffic.down(bytes.len());
-    Ok(bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+/// Writes numbers one after another.
+fn put(bytes: &mut [u8], numbers: impl Iterator<Item = u32>) {
+    let (words, _) = bytes.as_chunks_mut();
+    words.iter_mut().zip(numbers).for_each(|(word, number)| *word = number.to_le_bytes());
 }

@@ -17,7 +17,7 @@ use super::probe::CudaDeviceInfo;
 pub(crate) type Code = (i32, String);
 
 /// All functions that are called: here, and by what is used of `cudarc`.
-const SYMBOLS: [&CStr; 37] = [
+const SYMBOLS: [&CStr; 43] = [
     c"cuInit",
     c"cuDriverGetVersion",
     c"cuDeviceGetCount",
@@ -37,6 +37,11 @@ const SYMBOLS: [&CStr; 37] = [
     c"cuStreamSynchronize",
     c"cuStreamBeginCapture_v2",
     c"cuStreamEndCapture",
+    c"cuEventCreate",
+    c"cuEventDestroy_v2",
+    c"cuEventRecord",
+    c"cuEventSynchronize",
+    c"cuEventElapsedTime",
     c"cuMemAlloc_v2",
     c"cuMemFree_v2",
     c"cuMemGetInfo_v2",
@@ -44,6 +49,7 @@ const SYMBOLS: [&CStr; 37] = [
     c"cuMemFreeHost",
     c"cuMemcpyHtoDAsync_v2",
     c"cuMemcpyDtoHAsync_v2",
+    c"cuMemcpyDtoDAsync_v2",
     c"cuMemsetD8Async",
     c"cuModuleLoadDataEx",
     c"cuModuleUnload",
@@ -267,6 +273,13 @@ impl Pinned {
         Ok(Pinned { address, bytes, context: Arc::clone(context) })
     }
 
+    /// Words of it. No device may be writing them.
+    pub(crate) fn words(&self) -> &[[u8; 4]] {
+        // SAFETY: they are there, and were written.
+        let bytes = unsafe { std::slice::from_raw_parts(self.address, self.bytes) };
+        bytes.as_chunks().0
+    }
+
     /// Its bytes. No device may be reading or writing them.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: they are there, were written, and are borrowed by nobody else.
@@ -359,6 +372,19 @@ pub(crate) fn enqueue_upload(
     driver!(cuMemcpyHtoDAsync_v2(to.address(), from, bytes, stream.cu_stream()))
 }
 
+/// Enqueues a copy to memory that a device writes by itself: nobody may look before it is done.
+pub(crate) fn enqueue_download(
+    stream: &CudaStream,
+    from: &Region,
+    to: &mut Pinned,
+    bytes: usize,
+) -> Result<(), Error> {
+    assert!(bytes <= from.bytes() && bytes <= to.bytes, "room for the bytes");
+    bind(stream.context())?;
+    let to = to.address.cast::<c_void>();
+    driver!(cuMemcpyDtoHAsync_v2(to, from.address(), bytes, stream.cu_stream()))
+}
+
 /// Enqueues that bytes become this one.
 pub(crate) fn fill(stream: &CudaStream, region: &Region, byte: u8) -> Result<(), Error> {
     if region.bytes() == 0 {
@@ -366,6 +392,13 @@ pub(crate) fn fill(stream: &CudaStream, region: &Region, byte: u8) -> Result<(),
     }
     bind(stream.context())?;
     driver!(cuMemsetD8Async(region.address(), byte, region.bytes(), stream.cu_stream()))
+}
+
+/// Enqueues a copy within the memory of a device.
+pub(crate) fn copy(stream: &CudaStream, from: &Region, to: &Region) -> Result<(), Error> {
+    assert!(from.bytes() <= to.bytes(), "room for the bytes");
+    bind(stream.context())?;
+    driver!(cuMemcpyDtoDAsync_v2(to.address(), from.address(), from.bytes(), stream.cu_stream()))
 }
 
 /// Kernels that the driver has compiled.
@@ -561,5 +594,58 @@ impl Drop for Graph {
         if !self.graph.is_null() {
             let _ = driver!(cuGraphDestroy(self.graph));
         }
+    }
+}
+
+/// Milliseconds that the device works on what `enqueue` puts into a stream; waits for it.
+pub(crate) fn timed(
+    stream: &CudaStream,
+    enqueue: impl FnOnce() -> Result<(), Error>,
+) -> Result<f32, Error> {
+    let [start, end] = [Event::new(stream.context())?, Event::new(stream.context())?];
+    start.record(stream)?;
+    enqueue()?;
+    end.record(stream)?;
+    end.wait()?;
+    let mut milliseconds = 0.0;
+    driver!(cuEventElapsedTime(&raw mut milliseconds, start.event, end.event))?;
+    Ok(milliseconds)
+}
+
+/// A point of time in a stream.
+#[derive(Debug)]
+pub(crate) struct Event {
+    event: cu::CUevent,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: the driver lets any thread use an event, as long as its context is bound.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub(crate) fn new(context: &Arc<CudaContext>) -> Result<Event, Error> {
+        bind(context)?;
+        let mut event = ptr::null_mut();
+        driver!(cuEventCreate(&raw mut event, 0))?;
+        Ok(Event { event, context: Arc::clone(context) })
+    }
+
+    /// It is when all is done that was enqueued until now.
+    pub(crate) fn record(&self, stream: &CudaStream) -> Result<(), Error> {
+        bind(&self.context)?;
+        driver!(cuEventRecord(self.event, stream.cu_stream()))
+    }
+
+    /// Waits for it.
+    pub(crate) fn wait(&self) -> Result<(), Error> {
+        bind(&self.context)?;
+        driver!(cuEventSynchronize(self.event))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let _ = bind(&self.context);
+        let _ = driver!(cuEventDestroy_v2(self.event));
     }
 }

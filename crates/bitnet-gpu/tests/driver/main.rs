@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod device;
+mod mixed;
 mod probe;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fake_cuda::cases::main(&[probe::CASES, device::CASES].concat())
+    fake_cuda::cases::main(&[probe::CASES, device::CASES, mixed::CASES].concat())
 }

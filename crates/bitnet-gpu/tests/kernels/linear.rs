@@ -66,20 +66,24 @@ struct Kernel {
     tokens: usize,
     /// Bytes of shared memory.
     shared: usize,
+    /// Threads of a block.
+    threads: u32,
 }
 
-const fn gemv(target: &'static str, name: &'static str) -> Kernel {
-    Kernel { target, name, tiles: [1, 1], tokens: 8, shared: 0 }
+const fn gemv(target: &'static str, name: &'static str, threads: u32) -> Kernel {
+    Kernel { target, name, tiles: [1, 1], tokens: 8, shared: 0, threads }
 }
 
 const fn gemm(name: &'static str, tokens: usize) -> Kernel {
-    Kernel { target: "sm_80", name, tiles: [8, 4], tokens, shared: 3 * 128 * tokens }
+    Kernel { target: "sm_80", name, tiles: [8, 4], tokens, shared: 3 * 128 * tokens, threads: 128 }
 }
 
-const KERNELS: [Kernel; 6] = [
-    gemv("sm_61", "i2s_gpu_gemv_dp4a"),
-    gemv("sm_80", "i2s_gpu_gemv_dp4a"),
-    gemv("sm_80", "i2s_gpu_gemv_mma_u8s8"),
+const KERNELS: [Kernel; 8] = [
+    gemv("sm_61", "i2s_gpu_gemv_dp4a", 128),
+    gemv("sm_61", "i2s_gpu_gemv_dp4a", 256),
+    gemv("sm_80", "i2s_gpu_gemv_dp4a", 512),
+    gemv("sm_80", "i2s_gpu_gemv_mma_u8s8", 128),
+    gemv("sm_80", "i2s_gpu_gemv_mma_u8s8", 512),
     gemm("gemm_i2s_mma_u8s8_16", 16),
     gemm("gemm_i2s_mma_u8s8_32", 32),
     gemm("gemm_i2s_mma_u8s8_64", 64),
@@ -133,7 +137,7 @@ fn run(
     let tiles = if gate.is_some() { tiles_of(&matrices[..1]) } else { tiles_of(matrices) };
     let blocks = tiles.div_ceil(kernel.tiles[usize::from(gate.is_some())]);
     let grid = [blocks, tokens.div_ceil(kernel.tokens) as u32, 1];
-    gpu.launch(&name, (grid, 128, kernel.shared), &args);
+    gpu.launch(&name, (grid, kernel.threads, kernel.shared), &args);
     results.into_iter().map(|(y, n)| gpu.download(y, n)).collect()
 }
 

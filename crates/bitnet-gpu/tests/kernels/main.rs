@@ -5,5 +5,6 @@ mod attend;
 mod gpu;
 mod head;
 mod linear;
+mod mixed;
 mod norm;
 mod rows;

@@ -70,3 +70,17 @@ fn numbers_are_taken_from_places() {
         }
     }
 }
+
+/// Rows that are there go on; others stay where they are.
+#[test]
+fn rows_go_on_with_their_next_tokens() {
+    for target in ["sm_61", "sm_80"] {
+        let mut gpu = Gpu::new(target);
+        let (tokens, positions) = (gpu.upload(&[7, 8, 9, 10]), gpu.upload(&[0, -1, 41, 5]));
+        let next = gpu.upload(&[100, 101, 102]);
+        let args = Args::default().with(tokens).with(positions).with(next).with(3_i32);
+        gpu.launch("step_advance", shape(3), &args);
+        assert_eq!(gpu.download::<i32>(tokens, 4), [100, 8, 102, 10], "{target}");
+        assert_eq!(gpu.download::<i32>(positions, 4), [1, -1, 42, 5], "{target}");
+    }
+}

@@ -8,3 +8,4 @@
 #include "gemm.cu"
 #include "attend.cu"
 #include "head.cu"
+#include "mixed.cu"

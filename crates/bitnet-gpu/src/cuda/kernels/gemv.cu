@@ -1,10 +1,23 @@
 // One to eight tokens: a block for each tile of 16 rows, whose warps share out the columns.
 
-#define GEMV_THREADS 128
+// Threads of a block at most; the host takes as many as suit the device.
+#define GEMV_THREADS 512
 #define GEMV_WARPS (GEMV_THREADS / WARP)
 #define GEMV_TOKENS 8
-// Results of a block: one for each thread.
+// Results of a block: one for each of its first threads. There are no fewer.
 #define GEMV_RESULTS (TILE * GEMV_TOKENS)
+
+// The result of a thread, from the sums of all warps.
+DEVICE int gather_sums(int (*sums)[GEMV_RESULTS]) {
+    __syncthreads();
+    int sum = 0;
+    if (threadIdx.x < GEMV_RESULTS) {
+        for (int warp = 0; warp < blockDim.x / WARP; warp++) {
+            sum += sums[warp][threadIdx.x];
+        }
+    }
+    return sum;
+}
 
 // Sums of a tile by all tokens, without a shift: the four codes of a byte go to products of their own, whose sums are
 // multiples of 1, 4, 16 and 64. A thread gets the result of row threadIdx.x / 8 and token threadIdx.x % 8.
@@ -16,7 +29,7 @@ DEVICE int tile_by_mma(const Product &p, const uint4 *weights, int tile, int (*s
     const bool there = token < p.tokens;
     int d[4][4] = {};
 #pragma unroll 4
-    for (int s = warp; s < steps; s += GEMV_WARPS) {
+    for (int s = warp; s < steps; s += blockDim.x / WARP) {
         const uint4 q = __ldcs(w + (u64)s * WARP);
 #pragma unroll
         for (int plane = 0; plane < 4; plane++) {
@@ -31,13 +44,7 @@ DEVICE int tile_by_mma(const Product &p, const uint4 *weights, int tile, int (*s
         const int sum = d[0][i] + (d[1][i] >> 2) + (d[2][i] >> 4) + (d[3][i] >> 6);
         sums[warp][(lane / 4 + 8 * (i / 2)) * GEMV_TOKENS + 2 * (lane % 4) + i % 2] = sum;
     }
-    __syncthreads();
-    int sum = 0;
-#pragma unroll
-    for (int i = 0; i < GEMV_WARPS; i++) {
-        sum += sums[i][threadIdx.x];
-    }
-    return sum;
+    return gather_sums(sums);
 }
 
 // The same with the product of four bytes that older devices have.
@@ -45,7 +52,7 @@ DEVICE int tile_by_dp4a(const Product &p, const uint4 *weights, int tile, int (*
     const int lane = lane_id(), warp = warp_id(), steps = p.width / STEP;
     const uint4 *w = weights + (u64)tile * steps * WARP + lane;
     int d[2][GEMV_TOKENS] = {};
-    for (int s = warp; s < steps; s += GEMV_WARPS) {
+    for (int s = warp; s < steps; s += blockDim.x / WARP) {
         const uint4 q = __ldcs(w + (u64)s * WARP);
         const u32 *x = (const u32 *)p.x + s * (STEP / 4) + lane % 4;
 #pragma unroll
@@ -76,13 +83,7 @@ DEVICE int tile_by_dp4a(const Product &p, const uint4 *weights, int tile, int (*
             }
         }
     }
-    __syncthreads();
-    int sum = 0;
-#pragma unroll
-    for (int i = 0; i < GEMV_WARPS; i++) {
-        sum += sums[i][threadIdx.x];
-    }
-    return sum;
+    return gather_sums(sums);
 }
 
 typedef int (*TileSums)(const Product &, const uint4 *, int, int (*)[GEMV_RESULTS]);
@@ -94,7 +95,7 @@ DEVICE void gemv(const Product &p) {
     const Matrix m = find(p, tile);
     const int sum = SUMS(p, m.weights, tile, sums);
     const int token = threadIdx.x % GEMV_TOKENS, row = TILE * tile + threadIdx.x / GEMV_TOKENS;
-    if (token < p.tokens && row < m.rows) {
+    if (threadIdx.x < GEMV_RESULTS && token < p.tokens && row < m.rows) {
         put(p, m, token, row, scaled(sum, p.x_sum[token], p.x_scale[token], m.scale));
     }
 }
@@ -106,7 +107,7 @@ DEVICE void gemv_gate(const Product &p) {
     const int gate = SUMS(p, p.of[0].weights, tile, sums[0]);
     const int up = SUMS(p, p.of[1].weights, tile, sums[1]);
     const int token = threadIdx.x % GEMV_TOKENS, row = TILE * tile + threadIdx.x / GEMV_TOKENS;
-    if (token < p.tokens && row < p.of[0].rows) {
+    if (threadIdx.x < GEMV_RESULTS && token < p.tokens && row < p.of[0].rows) {
         const int x_sum = p.x_sum[token];
         const float x_scale = p.x_scale[token];
         const float weight = scaled(gate, x_sum, x_scale, p.of[0].scale);

@@ -201,7 +201,7 @@ KERNEL(SELECT_THREADS) sample_topk(Select s) {
     }
 }
 
-// The token with the greatest logit of each row, the first of equals, goes to where the next pass takes it from.
+// The token with the greatest logit of each row, the first of equals, is what the next pass takes.
 KERNEL(SELECT_THREADS) sample_argmax(const float *logits, int vocabulary, int *token) {
     __shared__ u64 best[SELECT_THREADS / WARP];
     const int row = blockIdx.x;
@@ -225,6 +225,15 @@ KERNEL(SELECT_THREADS) sample_argmax(const float *logits, int vocabulary, int *t
             most = best[warp] > most ? best[warp] : most;
         }
         token[row] = (int)~(u32)most;
+    }
+}
+
+// Rows that are there go on by one position, with these tokens.
+KERNEL(EMBED_THREADS) step_advance(int *token, int *position, const int *next, int rows) {
+    const int row = blockIdx.x * EMBED_THREADS + threadIdx.x;
+    if (row < rows && position[row] >= 0) {
+        token[row] = next[row];
+        position[row]++;
     }
 }
 
