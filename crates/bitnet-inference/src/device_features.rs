@@ -165,8 +165,8 @@ impl KernelCapabilities {
 struct Gpu {
     /// Whether the build has kernels for them.
     compiled: bool,
-    /// Whether the machine has one.
-    present: bool,
+    /// Why there is none to compute with, if there is none.
+    missing: Option<String>,
     /// What the environment says.
     fake: Option<String>,
 }
@@ -175,15 +175,19 @@ impl Gpu {
     fn find() -> Gpu {
         Gpu {
             compiled: cfg!(feature = "cuda"),
-            present: gpu::missing().is_none(),
+            missing: gpu::missing(),
             fake: env::var(GPU_FAKE).ok().filter(|value| !value.is_empty()),
         }
+    }
+
+    fn present(&self) -> bool {
+        self.missing.is_none()
     }
 
     fn available(&self) -> bool {
         match self.fake.as_deref() {
             Some(fake) => fake.eq_ignore_ascii_case("cuda") || fake.eq_ignore_ascii_case("gpu"),
-            None => self.present,
+            None => self.present(),
         }
     }
 
@@ -206,14 +210,13 @@ impl Gpu {
                 feature: "ffi",
                 hint: "build with --features ffi, or use --device cpu",
             }),
-            Device::Cuda(_) if self.present && self.compiled => Ok(()),
-            Device::Cuda(_) if !self.present && self.available() => {
+            Device::Cuda(_) if self.present() && self.compiled => Ok(()),
+            Device::Cuda(_) if !self.present() && self.available() => {
                 Err(DeviceError::Faked { device })
             }
             Device::Cuda(_) if self.compiled => Err(DeviceError::NotAvailableRuntime {
                 device,
-                reason: gpu::missing()
-                    .unwrap_or_else(|| "no CUDA device found; check nvidia-smi".to_owned()),
+                reason: self.missing.clone().unwrap_or_default(),
             }),
             _ => Err(DeviceError::NotCompiled {
                 device,
@@ -234,7 +237,8 @@ mod tests {
     const CUDA: Device = Device::Cuda(0);
 
     fn gpu(compiled: bool, present: bool, fake: Option<&str>) -> Gpu {
-        Gpu { compiled, present, fake: fake.map(str::to_owned) }
+        let missing = (!present).then(|| "no CUDA device found; check nvidia-smi".to_owned());
+        Gpu { compiled, missing, fake: fake.map(str::to_owned) }
     }
 
     #[test]

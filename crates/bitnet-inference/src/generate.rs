@@ -143,6 +143,11 @@ impl<'a> Generation<'a> {
         self.scheduler.launches()
     }
 
+    /// Passes that a GPU began before their tokens were known, and dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.scheduler.dropped()
+    }
+
     /// Passes that a library of another engine has computed, and what it is called in receipts.
     pub(crate) fn foreign_calls(&self) -> Option<(&'static str, u64)> {
         self.scheduler.foreign_calls()

@@ -51,6 +51,8 @@ pub use difference::{Difference, Kind as DifferenceKind, TensorDifference};
 pub use engine::{Engine, KvType, Layout, Options};
 pub use error::{Error, Notice};
 pub use generate::Generation;
+#[cfg(feature = "cuda")]
+pub use gpu::{AccuracyResult, GpuValidator, MemoryResults, PerformanceResult, ValidationResults};
 pub use linear::QuantizedLinear;
 pub use perplexity::{Base, Divergence, Estimate, Perplexity, Score, Windows, quantile};
 pub use sample::{Dry, LogProbabilities, Sampler, Sampling, Stage};

@@ -93,8 +93,10 @@ impl Session {
     /// If there is no such sequence.
     pub fn truncate(&mut self, sequence: usize, length: usize) {
         // What the cache holds behind them is written again before it is read.
-        let tokens = &mut self.lengths[sequence];
-        *tokens = length.min(*tokens);
+        if length < self.lengths[sequence] {
+            self.lengths[sequence] = length;
+            self.changed(sequence);
+        }
     }
 
     /// Kernels called so far.
@@ -117,6 +119,11 @@ impl Session {
     /// Kernels of a GPU that were launched so far, by name.
     pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
         self.gpu.as_ref().map_or_else(Vec::new, Passes::launches)
+    }
+
+    /// Passes that a GPU began before their tokens were known, and dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.gpu.as_ref().map_or(0, Passes::dropped)
     }
 
     /// All logits after the last token for which logits were asked; nothing before the first.
@@ -407,12 +414,21 @@ impl Session {
     /// Has a sequence begin with tokens whose keys and values are in the cache.
     pub(crate) fn begin(&mut self, sequence: usize, length: usize) {
         self.lengths[sequence] = length;
+        self.changed(sequence);
     }
 
     /// Empties a sequence and gives its keys and values back.
     pub(crate) fn release(&mut self, sequence: usize) {
         self.cache().release(sequence);
         self.lengths[sequence] = 0;
+        self.changed(sequence);
+    }
+
+    /// A sequence is no longer what a pass may have been begun with.
+    fn changed(&mut self, sequence: usize) {
+        if let Some(gpu) = &mut self.gpu {
+            gpu.changed(sequence);
+        }
     }
 
     /// Runs some tokens in chunks, and says whether it came to the end of them.

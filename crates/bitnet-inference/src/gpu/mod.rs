@@ -2,6 +2,7 @@
 
 mod passes;
 mod survey;
+mod validator;
 
 use std::collections::HashMap;
 use std::ptr;
@@ -26,6 +27,9 @@ use crate::{Config, Error, Notice, Options};
 pub(crate) use bitnet_gpu::cuda::Matrix as GpuMatrix;
 pub(crate) use passes::Passes;
 use survey::{Part, survey};
+pub use validator::{
+    AccuracyResult, GpuValidator, MemoryResults, PerformanceResult, ValidationResults,
+};
 
 /// Why there is no GPU to compute with, if there is none.
 pub(crate) fn missing() -> Option<String> {
@@ -277,6 +281,7 @@ impl OnGpu {
             driver: cuda::version(self.gpu.driver()),
             target: target.to_owned(),
             ptx_sha256: sha256(self.gpu.ptx()),
+            dropped_passes: 0,
         }
     }
 

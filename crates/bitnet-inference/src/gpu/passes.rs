@@ -40,15 +40,34 @@ pub(crate) struct Passes {
     step: Step,
     scratch: cuda::Scratch,
     buffers: Buffers<Floats, Quantized>,
-    logits: Floats,
+    /// Of the last two passes: the host may want those of one while the device computes the other.
+    logits: [Floats; 2],
+    /// Which of them are those of the last pass.
+    which: usize,
     picks: Picks,
     found: Vec<Vec<Candidate>>,
-    recorded: HashMap<Size, Recorded>,
+    recorded: HashMap<(Size, usize), Recorded>,
     launches: Launches,
     read: WeightsRead,
+    /// Rows of the last pass, if all of them have outputs.
+    last: Vec<cuda::Row>,
     /// Rows of the last pass that have outputs.
     outputs: usize,
+    /// The pass that was enqueued before its tokens were known.
+    ahead: Option<Ahead>,
+    /// Such passes that were not what came next.
+    dropped: u64,
 }
+
+/// A pass whose tokens the device has chosen: each the greatest logit of the pass before.
+#[derive(Debug)]
+struct Ahead {
+    rows: Vec<cuda::Row>,
+    launches: Launches,
+}
+
+/// Tokens that a row may want besides the greatest for it to be likely that it goes on with that.
+const FEW: usize = 8;
 
 impl Passes {
     pub(super) fn new(
@@ -63,7 +82,7 @@ impl Passes {
             |cols| Ok(plan.floats(CHUNK, cols)),
             |cols| Ok(plan.quantized(CHUNK, cols)),
         )?;
-        let logits = plan.floats(CHUNK, model.output().rows);
+        let logits = [0; 2].map(|_| plan.floats(CHUNK, model.output().rows));
         let shape = CacheShape {
             blocks: cache.used().1,
             block_bytes: cache.block_bytes(),
@@ -82,11 +101,15 @@ impl Passes {
             known: vec![Vec::new(); sequences],
             buffers,
             logits,
+            which: 0,
             found: Vec::new(),
             recorded: HashMap::new(),
             launches: Launches::default(),
             read: WeightsRead::default(),
+            last: Vec::new(),
             outputs: 0,
+            ahead: None,
+            dropped: 0,
             cache,
             model,
             on,
@@ -102,37 +125,75 @@ impl Passes {
         &self.cache
     }
 
-    /// Runs rows whose blocks are reserved, up to the logits of those with outputs.
+    /// Runs rows whose blocks are reserved, up to the logits of those with outputs; or has them run already.
     pub(crate) fn run(
         &mut self,
         (rows, outputs): (&[Row], &[usize]),
         see: Option<See<'_>>,
     ) -> Result<(), Error> {
         self.outputs = outputs.len();
-        // What was enqueued before must be done with what it read.
-        self.on.gpu.synchronize()?;
-        self.tell_blocks(rows)?;
         let all: Vec<cuda::Row> = rows.iter().map(row).collect();
-        self.step.set(&all, outputs);
-        self.step.send(&self.on.gpu)?;
+        self.last.clear();
+        if outputs.len() == rows.len() {
+            self.last.extend(&all);
+        }
+        match self.ahead.take() {
+            Some(ahead) if see.is_none() && ahead.rows == self.last => {
+                self.launches.add_all(&ahead.launches);
+                self.which = 1 - self.which;
+            }
+            ahead => {
+                self.dropped += u64::from(ahead.is_some());
+                // What was enqueued before must be done with what it read.
+                self.on.gpu.synchronize()?;
+                let blocks = all.iter().map(|row| row.sequence).collect::<Vec<_>>();
+                self.tell_blocks(&blocks)?;
+                self.step.set(&all, outputs);
+                self.step.send(&self.on.gpu)?;
+                let size = size_of(&all, outputs.len());
+                match see {
+                    Some(see) => self.observed((all.len(), outputs.len(), size.2), see)?,
+                    None => {
+                        let mut launches = Launches::default();
+                        self.replay((size, self.which), &mut launches)?;
+                        self.launches.add_all(&launches);
+                    }
+                }
+            }
+        }
         self.read.linear += model_bytes(&self.model);
         if !outputs.is_empty() {
             self.read.head += self.on.tables[&key(self.model.output())].bytes() as u64;
         }
-        let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
-        match see {
-            Some(see) => self.observed(rows.len(), outputs.len(), spans, see),
-            None => {
-                let outputs = if outputs.is_empty() { 0 } else { bucket(outputs.len()) };
-                self.replay((bucket(rows.len()), outputs, bucket(spans)))
+        Ok(())
+    }
+
+    /// Enqueues the next pass of the same rows, each of which goes on with the token of its greatest logit, if there is room for
+    /// it. `slot` is that of the picks.
+    fn run_ahead(&mut self, slot: usize) -> Result<(), Error> {
+        let mut rows = self.last.clone();
+        for row in &mut rows {
+            row.position += 1;
+            let room = row.position < self.on.context;
+            if !room || !self.cache.reserve(row.sequence, row.position + 1)? {
+                return Ok(());
             }
         }
+        let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
+        self.tell_blocks(&sequences)?;
+        let mut queue = Queue::new(&self.on.gpu, &self.scratch);
+        let logits = &self.logits[self.which];
+        self.picks.enqueue_next(&mut queue, (logits, rows.len(), &self.step), slot)?;
+        let mut launches = queue.launches().clone();
+        self.replay((size_of(&rows, rows.len()), 1 - self.which), &mut launches)?;
+        self.ahead = Some(Ahead { rows, launches });
+        Ok(())
     }
 
     /// Tells the device where keys and values of the rows' sequences lie.
-    fn tell_blocks(&mut self, rows: &[Row]) -> Result<(), Error> {
-        for together in rows.chunk_by(|a, b| a.sequence == b.sequence) {
-            let sequence = together[0].sequence;
+    fn tell_blocks(&mut self, sequences: &[usize]) -> Result<(), Error> {
+        for together in sequences.chunk_by(|a, b| a == b) {
+            let sequence = together[0];
             let (table, known) = (self.cache.table(sequence), &mut self.known[sequence]);
             let same = known.iter().zip(table).take_while(|(a, b)| a == b).count();
             if same < table.len() {
@@ -144,18 +205,19 @@ impl Passes {
         Ok(())
     }
 
-    fn replay(&mut self, size: Size) -> Result<(), Error> {
-        if !self.recorded.contains_key(&size) {
-            let recorded = self.record(size)?;
-            self.recorded.insert(size, recorded);
+    /// Enqueues a pass, whose logits are of this number.
+    fn replay(&mut self, pass: (Size, usize), launches: &mut Launches) -> Result<(), Error> {
+        if !self.recorded.contains_key(&pass) {
+            let recorded = self.record(pass)?;
+            self.recorded.insert(pass, recorded);
         }
-        if let Some(recorded) = self.recorded.get_mut(&size) {
-            recorded.replay(&self.on.gpu, &mut self.launches)?;
+        if let Some(recorded) = self.recorded.get_mut(&pass) {
+            recorded.replay(&self.on.gpu, launches)?;
         }
         Ok(())
     }
 
-    fn record(&mut self, size: Size) -> Result<Recorded, Error> {
+    fn record(&mut self, (size, which): (Size, usize)) -> Result<Recorded, Error> {
         let Passes { on, model, there, parts, step, scratch, buffers, logits, .. } = self;
         let mut failed = None;
         let recorded = Recorded::new(&on.gpu, scratch, |queue| {
@@ -170,7 +232,7 @@ impl Passes {
                 turned: Vec::new(),
                 failed: None,
             };
-            pass.all(buffers, logits, size, |_, _| {});
+            pass.all(buffers, &logits[which], size, |_, _| {});
             failed = pass.failed.take();
             Ok(())
         })?;
@@ -178,14 +240,9 @@ impl Passes {
     }
 
     /// The same without a record, and shows the residual stream behind each layer.
-    fn observed(
-        &mut self,
-        rows: usize,
-        outputs: usize,
-        spans: usize,
-        see: See<'_>,
-    ) -> Result<(), Error> {
-        let Passes { on, model, there, parts, step, scratch, buffers, logits, launches, .. } = self;
+    fn observed(&mut self, (rows, outputs, spans): Size, see: See<'_>) -> Result<(), Error> {
+        let Passes { on, model, there, parts, step, scratch, buffers, launches, .. } = self;
+        let logits = &self.logits[self.which];
         let mut queue = Queue::new(&on.gpu, scratch);
         let mut pass = Pass {
             queue: &mut queue,
@@ -212,22 +269,34 @@ impl Passes {
 
     /// The logits of the last pass: `[outputs, vocabulary]`.
     pub(crate) fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), Error> {
-        *out = self.scratch.read(&self.on.gpu, &self.logits, self.outputs)?;
+        *out = self.scratch.read(&self.on.gpu, &self.logits[self.which], self.outputs)?;
         Ok(())
     }
 
-    /// Finds what is wanted of the logits of the last pass, and says whether it could.
+    /// Finds what is wanted of the logits of the last pass, and says whether it could. Where it is likely what comes next, the
+    /// device goes on with that.
     pub(crate) fn best(&mut self, wanted: &[Best<'_>]) -> Result<bool, Error> {
         // The tokens in `also` may be among the greatest.
-        let pick =
-            |best: &Best<'_>| Pick { count: best.count + best.also.len(), also: &[], only: None };
-        let mut picks: Vec<Pick<'_>> = wanted.iter().map(pick).collect();
-        for (pick, best) in picks.iter_mut().zip(wanted) {
-            (pick.also, pick.only) = (best.also, best.only);
+        let pick = |best: &Best<'_>| best.count + best.also.len();
+        let picks: Vec<Pick<'_>> = wanted
+            .iter()
+            .map(|best| Pick { count: pick(best), also: best.also, only: best.only })
+            .collect();
+        let (on, logits, slot) = (&self.on.gpu, &self.logits[self.which], self.which);
+        let launches = &mut self.launches;
+        if !self.picks.enqueue((on, &self.scratch), (logits, &picks), slot, launches)? {
+            return Ok(false);
         }
-        let logits = (&self.logits, &picks[..]);
-        let found = self.picks.find(&self.on.gpu, &self.scratch, logits, &mut self.launches)?;
-        let Some(found) = found else { return Ok(false) };
+        let greedy =
+            |best: &Best<'_>| best.count == 1 && best.only.is_none() && best.also.len() <= FEW;
+        if !self.last.is_empty() && self.last.len() == wanted.len() && wanted.iter().all(greedy) {
+            self.run_ahead(slot)?;
+        }
+        let Some(found) = self.picks.collect(slot)? else { return Ok(false) };
+        if let Some(ahead) = &mut self.ahead {
+            let tokens = self.picks.next(ahead.rows.len(), slot);
+            ahead.rows.iter_mut().zip(tokens).for_each(|(row, token)| row.token = token);
+        }
         let candidates = |found: Vec<(u32, f32)>| {
             found.into_iter().map(|(id, logit)| Candidate { id, logit }).collect()
         };
@@ -263,9 +332,34 @@ impl Passes {
         Ok(self.there.write_block(&self.on.gpu, block, bytes)?)
     }
 
-    /// Kernels that were launched, by name.
+    /// Drops what was begun for a sequence as it was.
+    pub(crate) fn changed(&mut self, sequence: usize) {
+        let of = |ahead: &mut Ahead| ahead.rows.iter().any(|row| row.sequence == sequence);
+        self.dropped += u64::from(self.ahead.take_if(of).is_some());
+    }
+
+    /// Passes that were begun before their tokens were known, and dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped + u64::from(self.ahead.is_some())
+    }
+
+    /// Kernels that were launched for all others, by name.
     pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
         self.launches.iter().map(|(kernel, n)| (kernel.name(), n)).collect()
+    }
+}
+
+/// What is recorded for some rows: as many as there are, or more that are not there.
+fn size_of(rows: &[cuda::Row], outputs: usize) -> Size {
+    let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
+    (bucket(rows.len()), if outputs == 0 { 0 } else { bucket(outputs) }, bucket(spans))
+}
+
+impl Drop for Passes {
+    /// What is enqueued reads and writes what is given back.
+    fn drop(&mut self) {
+        // Of a device that has failed nothing goes on.
+        let _ = self.on.gpu.synchronize();
     }
 }
 

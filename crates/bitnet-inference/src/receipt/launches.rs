@@ -96,6 +96,14 @@ impl Run {
             same(what, &found, &expected)?;
         }
         // What the sampler wants of the logits may be all of them.
+        // A token that the device has chosen is a step of its table.
+        let chosen = [KernelId::Argmax, KernelId::Advance].map(|id| take(&[id]));
+        if chosen[0] != chosen[1] || chosen[0] > self.decode() {
+            return Err(format!("{chosen:?} tokens chosen for {} passes", self.decode()));
+        }
+        if gpu.dropped_passes > self.outputs() {
+            return Err(format!("{} passes dropped of {}", gpu.dropped_passes, self.outputs()));
+        }
         for id in [KernelId::TopK, KernelId::Gather] {
             let launches = take(&[id]);
             if launches > self.outputs() {

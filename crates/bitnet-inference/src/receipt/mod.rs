@@ -180,6 +180,8 @@ pub struct GpuUsed {
     pub target: String,
     /// SHA-256 of the text of the kernels, which the driver has compiled.
     pub ptx_sha256: String,
+    /// Passes that were begun before their tokens were known, and dropped: what they launched is counted nowhere else.
+    pub dropped_passes: u64,
 }
 
 /// What was asked for: all that the result depends on, beside the model.
@@ -309,6 +311,9 @@ impl Receipt {
             dequantized: engine.dequantized(),
             sha256: String::new(),
         };
+        if let Some(gpu) = &mut receipt.machine.gpu {
+            gpu.dropped_passes = generation.dropped();
+        }
         receipt.sha256 = receipt.digest();
         Ok(receipt)
     }

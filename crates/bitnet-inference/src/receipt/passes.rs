@@ -91,6 +91,11 @@ impl Run {
         self.outputs
     }
 
+    /// Passes of one row after the prompt.
+    pub(super) fn decode(&self) -> u64 {
+        self.decode
+    }
+
     /// What the draws of tokens call.
     pub(super) fn softmaxes(&self, receipt: &Receipt) -> u64 {
         let draws = if receipt.request.limit == 0 { 0 } else { self.outputs };

@@ -363,6 +363,11 @@ impl<'a> Scheduler<'a> {
         self.session.launches()
     }
 
+    /// Passes that a GPU began before their tokens were known, and dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.session.dropped()
+    }
+
     /// All logits of the last row of the last forward pass that had some.
     ///
     /// # Errors

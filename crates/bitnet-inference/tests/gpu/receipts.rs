@@ -12,12 +12,16 @@ pub(crate) const CASES: &[Case] = &[
     ("receipts_hold_without_a_gpu", Library::Fake, "", hold),
     ("receipts_of_older_devices_hold", Library::Fake, "cc=7.5", hold),
     ("receipts_of_other_architectures_hold", Library::Fake, "", architectures),
+    ("tokens_that_the_device_chooses_are_counted", Library::Fake, "", chosen),
     ("forged_receipts_do_not_hold", Library::Fake, "", forged),
 ];
 
 fn receipt(engine: &Engine, prompt: Vec<u32>, limit: usize) -> Receipt {
-    let mut generation =
-        Generation::new(engine, Request::new(prompt, Sampling::default(), limit)).unwrap();
+    receipt_of(engine, Request::new(prompt, Sampling::default(), limit))
+}
+
+fn receipt_of(engine: &Engine, request: Request) -> Receipt {
+    let mut generation = Generation::new(engine, request).unwrap();
     while generation.next(|| false).unwrap().is_some() {}
     Receipt::new(engine, &mut generation, Around::default()).unwrap()
 }
@@ -60,6 +64,19 @@ fn architectures() {
         let verdict = verify(&real, None).unwrap();
         assert!(verdict.holds(), "{name}: {verdict}");
     }
+}
+
+/// Greedy texts go on on the device, from the second token on. The last pass of one was begun before it was known to end.
+fn chosen() {
+    let engine = load(DEMO, &on_gpu());
+    let request = Request { ignore_end: true, ..Request::new(prompt(9), Sampling::greedy(), 6) };
+    let real = real(&receipt_of(&engine, request));
+    assert_eq!(real.kernels["sample_argmax"], 4);
+    assert_eq!(real.kernels["step_advance"], 4);
+    assert_eq!(real.machine.gpu.as_ref().unwrap().dropped_passes, 1);
+    let options = Options { threads: Some(1), ..real.options().unwrap() };
+    let verdict = verify(&real, Some(&load(DEMO, &options))).unwrap();
+    assert!(verdict.holds(), "{verdict}");
 }
 
 fn forged() {

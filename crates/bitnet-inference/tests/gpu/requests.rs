@@ -9,6 +9,8 @@ use crate::{both, on_cpu, prompt};
 
 pub(crate) const CASES: &[Case] = &[
     ("requests_give_the_same_tokens", Library::Fake, "", requests),
+    ("texts_that_go_on_on_the_device_are_the_same", Library::Fake, "", ahead),
+    ("others_have_another_past", Library::Fake, "", others),
     ("keys_and_values_are_those_of_the_processor", Library::Fake, "", stored),
 ];
 
@@ -63,6 +65,81 @@ fn requests() {
     let expected = alone(&cpu);
     assert!(expected.iter().all(|tokens| !tokens.is_empty()));
     assert_eq!(together(&gpu), expected);
+}
+
+/// A text that comes to a place, and to a position and a token, for which the device has gone on with another.
+fn others() {
+    let [here, there] = both(&on_cpu()).map(|engine| {
+        let capacity = Capacity { sequences: 1, ..Capacity::default() };
+        let mut scheduler = Scheduler::new(&engine, capacity).unwrap();
+        let greedy = |prompt: Vec<u32>, limit| Request {
+            ignore_end: true,
+            ..Request::new(prompt, Sampling::greedy(), limit)
+        };
+        let tokens = |scheduler: &mut Scheduler<'_>, request, most: usize| {
+            let id = scheduler.submit(request).unwrap();
+            let mut tokens = Vec::new();
+            while !scheduler.is_idle() && tokens.len() < most {
+                for event in scheduler.step().unwrap() {
+                    if let Event::Token(token) = event {
+                        tokens.push(token.token);
+                    }
+                }
+            }
+            scheduler.cancel(id);
+            tokens
+        };
+        // The first sixteen of it stay in the cache.
+        tokens(&mut scheduler, greedy(prompt(17), 1), 1);
+        let other: Vec<u32> = prompt(40)[25..].to_vec();
+        let begun = tokens(&mut scheduler, greedy(other, 8), 2);
+        let last = [&prompt(16)[..], &begun[1..]].concat();
+        (begun, tokens(&mut scheduler, greedy(last, 4), 4))
+    });
+    assert_eq!(there, here);
+    assert_eq!((here.0.len(), here.1.len()), (2, 4));
+}
+
+/// Several greedy texts: over the end of a block, with one that ends early, one that comes later, one that is cancelled, and one whose
+/// greatest logit is not what it goes on with.
+fn ahead() {
+    let [here, there] = both(&on_cpu()).map(|engine| {
+        let ids = engine.encode("Once upon a time there was a fox").unwrap();
+        let greedy = |prompt: &[u32], limit| Request {
+            ignore_end: true,
+            ..Request::new(prompt.to_vec(), Sampling::greedy(), limit)
+        };
+        let first = engine.encode(" the").unwrap()[0];
+        let biased = Sampling { logit_bias: [(first, 5.0)].into(), ..Sampling::greedy() };
+        let capacity = Capacity { sequences: 3, ..Capacity::default() };
+        let mut scheduler = Scheduler::new(&engine, capacity).unwrap();
+        let mut seen = Vec::new();
+        let mut ids_of = vec![
+            scheduler.submit(greedy(&ids, 12)).unwrap(),
+            scheduler.submit(greedy(&ids[..3], 4)).unwrap(),
+        ];
+        let mut steps = 0;
+        while !scheduler.is_idle() {
+            steps += 1;
+            if steps == 3 {
+                ids_of.push(scheduler.submit(greedy(&ids[2..], 30)).unwrap());
+                let request = Request { sampling: biased.clone(), ..greedy(&ids[..5], 6) };
+                ids_of.push(scheduler.submit(request).unwrap());
+            }
+            if steps == 9 {
+                scheduler.cancel(ids_of[2]);
+            }
+            for event in scheduler.step().unwrap() {
+                if let Event::Token(token) = event {
+                    let index = ids_of.iter().position(|id| *id == token.id).unwrap();
+                    seen.push((steps, index, token.token));
+                }
+            }
+        }
+        seen
+    });
+    assert_eq!(there, here);
+    assert!(here.len() > 20, "{here:?}");
 }
 
 /// Written by either, and read by the other.
