@@ -11,6 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
 mod chat;
+mod check;
 mod convert;
 #[cfg(feature = "ffi")]
 mod crossval;
@@ -80,6 +81,8 @@ enum Command {
     Bench(bench::Args),
     /// Tell what this machine has, what would run on it, and what would make it faster.
     Doctor(doctor::Args),
+    /// Hold what computes on a device to its definition: every kernel of the processor, or a GPU.
+    Check(check::Args),
     /// List what a model can run on: the processor, GPUs, libraries; and why not elsewhere.
     Devices(devices::Args),
     /// List all kernels: which run here, why others do not, and what each is used for.
@@ -143,6 +146,7 @@ fn main() -> ExitCode {
         Command::Template(args) => template::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Tune(args) => tune::run(&args),

@@ -345,11 +345,13 @@ pub(crate) fn demo_sha256() -> String {
 pub(crate) fn open(path: Option<&Path>) -> Result<Checkpoint> {
     Ok(match path {
         Some(path) => Checkpoint::open(hub::find(path)?)?,
-        None => {
-            let demo = Gguf::from_static("the demo model", DEMO).map_err(Error::from)?;
-            Checkpoint::from_gguf(demo)?
-        }
+        None => demo()?,
     })
+}
+
+/// The demo model.
+pub(crate) fn demo() -> Result<Checkpoint, Error> {
+    Checkpoint::from_gguf(Gguf::from_static("the demo model", DEMO)?)
 }
 
 /// Loads the model of a file or of the cache, or the demo model, and says on stderr what its user should know.

@@ -131,3 +131,27 @@ fn a_receipt_names_the_gpu_and_what_it_ran() {
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0].contains("its driver computed in place of it"), "{wrong:?}");
 }
+
+#[test]
+fn a_gpu_is_held_to_the_processor() {
+    let check = |config: &str| {
+        bitnet(Library::Fake, config, &["check", "--device", "cuda", "--no-speed", "--json"])
+    };
+    for config in ["", "cc=7.5"] {
+        let output = check(config);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&found["success"], &found["device"]), (&json!(true), &json!("Fake GPU 0")));
+        let results = found["accuracy_results"].as_array().unwrap();
+        assert!(results.len() > 10, "{results:?}");
+        for result in results {
+            let compared = result["compared"].as_u64().unwrap();
+            assert!(result["different"] == json!(0) && compared > 0, "{result}");
+        }
+        let memory = &found["memory_results"];
+        assert_eq!((&memory["wrong_bytes"], &memory["leaked_bytes"]), (&json!(0), &json!(0)));
+        assert!(memory["tested_bytes"].as_u64().unwrap() > 1 << 20, "{memory}");
+    }
+    let none = bitnet(Library::Nothing, "", &["check", "--device", "cuda"]);
+    assert_eq!(none.status.code(), Some(2), "{}", stderr(&none));
+}

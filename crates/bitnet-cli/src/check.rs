@@ -1,0 +1,150 @@
+//! `bitnet check`: whether what computes on a device computes right.
+
+use anyhow::Result;
+use bitnet_inference::device_features;
+use bitnet_kernels::{Cpu, Device, Isa, conformance};
+use serde::Serialize;
+
+use crate::exit::{self, End, Usage};
+use crate::output;
+
+/// Flags of `bitnet check`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    /// Device to look at: cpu, or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
+    device: Device,
+    /// Measure nothing: on a GPU, how fast products are, and its memory.
+    #[arg(long)]
+    no_speed: bool,
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints of a processor.
+#[derive(Debug, Serialize)]
+struct Kernels {
+    device: String,
+    /// Kernels that were held to their definitions, bit for bit, by instruction set.
+    tested: Vec<Tested>,
+    /// Those that this processor cannot run.
+    skipped: Vec<String>,
+    /// Those that are wrong, with the first case.
+    failures: Vec<Failed>,
+    success: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Tested {
+    isa: &'static str,
+    kernels: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Failed {
+    kernel: String,
+    case: String,
+}
+
+pub(crate) fn run(args: &Args) -> Result<End> {
+    device_features::open(args.device).map_err(bitnet_inference::Error::from)?;
+    let success = match args.device {
+        Device::Cpu => kernels(args)?,
+        Device::Cuda(number) => gpu(args, number)?,
+        device => {
+            let what =
+                format!("{device} has no kernels of ours: `bitnet crossval` compares libraries");
+            return Err(Usage(what).into());
+        }
+    };
+    if success {
+        return Ok(End::Done);
+    }
+    exit::say(&format!("{} computes wrong", args.device));
+    Ok(End::Refuted)
+}
+
+/// Every kernel of this processor.
+fn kernels(args: &Args) -> Result<bool> {
+    let found = conformance::run(&Cpu::detect());
+    let tested = |isa: &Isa| Tested { isa: isa.name(), kernels: found.tested_on(*isa) };
+    let report = Kernels {
+        device: args.device.to_string(),
+        tested: Isa::ALL.iter().map(tested).filter(|tested| tested.kernels > 0).collect(),
+        skipped: found.skipped.iter().map(ToString::to_string).collect(),
+        failures: found
+            .failures
+            .iter()
+            .map(|failure| Failed {
+                kernel: failure.kernel.to_string(),
+                case: failure.case.clone(),
+            })
+            .collect(),
+        success: found.failures.is_empty(),
+    };
+    output::report(&report, args.json, || {
+        let isa = |tested: &Tested| {
+            format!(
+                "{:<12}{} kernels give the bits of their definitions\n",
+                tested.isa, tested.kernels
+            )
+        };
+        let wrong = |failed: &Failed| format!("WRONG       {}: {}\n", failed.kernel, failed.case);
+        let lines = report.tested.iter().map(isa).chain(report.failures.iter().map(wrong));
+        lines.collect()
+    })?;
+    Ok(report.success)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(_: &Args, _: usize) -> Result<bool> {
+    Err(Usage("this build has no kernels for GPUs: build it with --features cuda".to_owned())
+        .into())
+}
+
+#[cfg(feature = "cuda")]
+fn gpu(args: &Args, number: usize) -> Result<bool> {
+    use bitnet_inference::GpuValidator;
+
+    use crate::model;
+
+    let validator = GpuValidator::new(number)?;
+    let found = validator.run(model::demo, !args.no_speed)?;
+    output::report(&found, args.json, || {
+        let mut lines =
+            vec![format!("{}, CUDA {}, kernels for {}", found.device, found.driver, found.target)];
+        lines.extend(found.accuracy_results.iter().map(|result| match result.different {
+            0 => format!("ok    {}: {} numbers, bit for bit", result.what, result.compared),
+            n => format!("WRONG {}: {n} of {} numbers differ", result.what, result.compared),
+        }));
+        lines.extend(found.memory_results.iter().map(|memory| {
+            let sound = memory.wrong_bytes == 0 && memory.leaked_bytes == 0;
+            format!(
+                "{} memory: {} bytes written and read, {} wrong, {} not given back",
+                if sound { "ok   " } else { "WRONG" },
+                memory.tested_bytes,
+                memory.wrong_bytes,
+                memory.leaked_bytes
+            )
+        }));
+        lines.extend(
+            found
+                .copy_bytes_per_second
+                .map(|rate| format!("      copies within its memory: {:.0} GB/s", rate / 1e9)),
+        );
+        lines.extend(found.performance_results.iter().map(|result| {
+            format!(
+                "      {}, {}: {:.2} us, {:.0} GB/s, {:.0} % of that",
+                result.kernel,
+                result.what,
+                result.microseconds,
+                result.bytes_per_second / 1e9,
+                100.0 * result.share
+            )
+        }));
+        lines.into_iter().map(|line| line + "\n").collect()
+    })?;
+    Ok(found.success)
+}
