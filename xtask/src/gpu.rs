@@ -9,7 +9,7 @@ use std::{env, fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use bitnet_gpu::kernels::{KernelId, TARGETS};
-use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 
 /// The sources, from the root of the project.
 const SOURCES: &str = "crates/bitnet-gpu/src/cuda/kernels";
@@ -73,8 +73,7 @@ pub(crate) fn build(args: &Build) -> Result<()> {
             name: Some("bitnet.cu".to_owned()),
             ..CompileOptions::default()
         };
-        let ptx = compile_ptx_with_opts(code, options)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", source.display()))?;
+        let ptx = compile_ptx_with_opts(code, options).map_err(|error| said(&error))?;
         let (path, text) = (text_of(target), ptx.to_src());
         if !args.check {
             fs::write(&path, text)?;
@@ -83,6 +82,14 @@ pub(crate) fn build(args: &Build) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the compiler says is wrong.
+fn said(error: &CompileError) -> anyhow::Error {
+    match error {
+        CompileError::CompileError { log, .. } => anyhow::anyhow!("{}", log.to_string_lossy()),
+        other => anyhow::anyhow!("{other}"),
+    }
 }
 
 /// What a kernel takes on a device.
@@ -191,7 +198,9 @@ fn look(listing: &str, device: &str) -> Result<()> {
                 .any(|line| line.split_whitespace().any(|word| word.starts_with(instruction)))
         };
         let mut wanted = Vec::new();
-        if name.contains("mma") {
+        if name.starts_with("wmma") {
+            wanted.push("HMMA");
+        } else if name.contains("mma") {
             wanted.push("IMMA");
         }
         if name.contains("dp4a") {
