@@ -154,12 +154,14 @@ fn angles(positions: usize, half: usize) -> (Vec<f32>, Vec<f32>) {
     (all.clone().map(|i| angle(i).cos()).collect(), all.map(|i| angle(i).sin()).collect())
 }
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 7] = [
     Shape { heads: 4, kv_heads: 2, size: 64, format: Format::F16 },
     Shape { heads: 20, kv_heads: 5, size: 128, format: Format::F16 },
     Shape { heads: 5, kv_heads: 1, size: 32, format: Format::F32 },
     Shape { heads: 4, kv_heads: 2, size: 64, format: Format::Q8_0 },
     Shape { heads: 3, kv_heads: 3, size: 256, format: Format::F16 },
+    Shape { heads: 18, kv_heads: 2, size: 128, format: Format::F32 },
+    Shape { heads: 20, kv_heads: 5, size: 128, format: Format::Q8_0 },
 ];
 
 #[test]

@@ -4,9 +4,12 @@ use bitnet_kernels::op::{GateArgs, Gelu, GeluFn, Relu2, Relu2Fn, Silu, SiluFn};
 use bitnet_kernels::{Isa, KernelManager};
 use ptx_emu::{Error, Launch, Memory, Module, Report};
 
+use crate::mutants;
+
 /// A module, and memory.
 pub(crate) struct Gpu {
     module: Module,
+    target: &'static str,
     pub(crate) memory: Memory,
 }
 
@@ -53,11 +56,8 @@ impl Args {
 impl Gpu {
     /// With the kernels for devices from `target` on.
     pub(crate) fn new(target: &str) -> Gpu {
-        let text = match target {
-            "sm_61" => include_str!("../../src/cuda/ptx/bitnet.sm_61.ptx"),
-            _ => include_str!("../../src/cuda/ptx/bitnet.sm_80.ptx"),
-        };
-        Gpu { module: Module::parse(text).unwrap(), memory: Memory::new() }
+        let (target, text) = mutants::text(target);
+        Gpu { module: Module::parse(&text).unwrap(), target, memory: Memory::new() }
     }
 
     pub(crate) fn upload<T: Number>(&mut self, x: &[T]) -> u64 {
@@ -89,7 +89,9 @@ impl Gpu {
             cooperative: false,
             limit: 100_000_000,
         };
-        self.module.launch(kernel, &launch, &mut self.memory)
+        let report = self.module.launch(kernel, &launch, &mut self.memory)?;
+        mutants::note(self.target, &report.lines);
+        Ok(report)
     }
 
     pub(crate) fn launch(

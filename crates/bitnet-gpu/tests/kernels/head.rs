@@ -10,7 +10,8 @@ use crate::gpu::{Args, Gpu, Random, bits, reference};
 
 const FORMATS: [(Format, &str); 3] =
     [(Format::F32, "f32"), (Format::F16, "f16"), (Format::Bf16, "bf16")];
-const SIZES: [(usize, usize); 4] = [(300, 64), (128, 256), (1, 512), (70, 2560)];
+const SIZES: [(usize, usize); 6] =
+    [(300, 64), (128, 256), (1, 512), (70, 2560), (40, 48), (33, 560)];
 
 fn table(format: Format, rows: usize, cols: usize) -> Vec<u8> {
     format::narrow(format, &Random::new(rows as u64).floats(rows * cols), cols).unwrap()
@@ -50,7 +51,7 @@ fn embeddings_are_widened() {
 fn logits_are_those_of_the_processor() {
     for target in ["sm_61", "sm_80"] {
         for (format, name) in FORMATS {
-            for ((rows, cols), tokens) in SIZES.into_iter().zip([1, 9, 8, 3]) {
+            for ((rows, cols), tokens) in SIZES.into_iter().zip([1, 9, 8, 3, 2, 8]) {
                 let table = table(format, rows, cols);
                 let x = Random::new(2).floats(tokens * cols);
                 let mut expected = vec![0.0; tokens * rows];
@@ -107,7 +108,7 @@ impl Case {
 #[test]
 fn the_greatest_logits_are_found() {
     let mut random = Random::new(3);
-    let vocabulary = 3001;
+    let vocabulary = 9001;
     let mut logits: Vec<f32> = random.floats(vocabulary);
     let words = vocabulary.div_ceil(32);
     // Some are equal, of both signs.
@@ -123,30 +124,35 @@ fn the_greatest_logits_are_found() {
         Case { logits: low, only: Some(some), count: 12 },
         Case { logits, only: Some(one), count: 5 },
     ] {
-        let mut gpu = Gpu::new("sm_80");
-        let most = 256;
-        let [found, count] = [gpu.room::<i32>(1), gpu.upload(&[case.count as i32])];
-        let (tokens, values) = (gpu.room::<u32>(most), gpu.room::<f32>(most));
-        let only = case.only.as_ref().map_or(0, |only| gpu.upload(only));
-        let args =
-            Args::default().with(gpu.upload(&case.logits)).with(only).with(count).with(found);
-        let args = args.with(tokens).with(values).with(vocabulary as i32).with(most as i32).end();
-        gpu.launch("sample_topk", ([1, 1, 1], 1024, 0), &args);
-        let n = gpu.download::<i32>(found, 1)[0] as usize;
-        let tokens = gpu.download::<u32>(tokens, n);
-        let values = gpu.download::<u32>(values, n);
-        let there: BTreeSet<_> = tokens.into_iter().zip(values).collect();
-        assert_eq!((there.len(), &there), (n, &case.expected()), "{}", case.count);
+        for target in ["sm_61", "sm_80"] {
+            let mut gpu = Gpu::new(target);
+            let most = 256;
+            let [found, count] = [gpu.room::<i32>(1), gpu.upload(&[case.count as i32])];
+            let (tokens, values) = (gpu.room::<u32>(most), gpu.room::<f32>(most));
+            let only = case.only.as_ref().map_or(0, |only| gpu.upload(only));
+            let args =
+                Args::default().with(gpu.upload(&case.logits)).with(only).with(count).with(found);
+            let args =
+                args.with(tokens).with(values).with(vocabulary as i32).with(most as i32).end();
+            gpu.launch("sample_topk", ([1, 1, 1], 1024, 0), &args);
+            let n = gpu.download::<i32>(found, 1)[0] as usize;
+            let tokens = gpu.download::<u32>(tokens, n);
+            let values = gpu.download::<u32>(values, n);
+            let there: BTreeSet<_> = tokens.into_iter().zip(values).collect();
+            assert_eq!((there.len(), &there), (n, &case.expected()), "{}", case.count);
+        }
     }
 }
 
 #[test]
 fn the_first_of_the_greatest_is_taken() {
-    let mut logits = Random::new(3).floats(2 * 2048);
-    (logits[700], logits[1300], logits[2048 + 2047]) = (9.0, 9.0, 9.0);
-    let mut gpu = Gpu::new("sm_80");
-    let tokens = gpu.room::<i32>(2);
-    let args = Args::default().with(gpu.upload(&logits)).with(2048_i32).with(tokens);
-    gpu.launch("sample_argmax", ([2, 1, 1], 1024, 0), &args);
-    assert_eq!(gpu.download::<i32>(tokens, 2), [700, 2047]);
+    let mut logits = Random::new(3).floats(2 * 6500);
+    (logits[700], logits[1300], logits[6500 + 6400]) = (9.0, 9.0, 9.0);
+    for target in ["sm_61", "sm_80"] {
+        let mut gpu = Gpu::new(target);
+        let tokens = gpu.room::<i32>(2);
+        let args = Args::default().with(gpu.upload(&logits)).with(6500_i32).with(tokens);
+        gpu.launch("sample_argmax", ([2, 1, 1], 1024, 0), &args);
+        assert_eq!(gpu.download::<i32>(tokens, 2), [700, 6400], "{target}");
+    }
 }

@@ -177,7 +177,7 @@ fn the_greatest_sums_do_not_overflow() {
 #[test]
 fn several_matrices_share_an_input() {
     for kernel in KERNELS {
-        let x = Activations::new(2, 256, 9);
+        let x = Activations::new(kernel.tokens, 256, 9);
         let matrices = [Matrix::new(64, 256, 1), Matrix::new(20, 256, 2), Matrix::new(96, 256, 3)];
         let expected: Vec<_> = matrices.iter().map(|m| m.product(&x).concat()).collect();
         assert_eq!(run(kernel, &matrices, &x, (None, None)), expected, "{kernel:?}");
@@ -187,7 +187,7 @@ fn several_matrices_share_an_input() {
 #[test]
 fn products_are_added_to_what_is_there() {
     for kernel in KERNELS {
-        let x = Activations::new(3, 384, 9);
+        let x = Activations::new(kernel.tokens, 384, 9);
         let matrices = [Matrix::new(32, 384, 1)];
         let expected: Vec<_> = matrices[0].product(&x).concat().iter().map(|y| 1.25 + y).collect();
         assert_eq!(run(kernel, &matrices, &x, (Some(1.25), None))[0], expected, "{kernel:?}");
@@ -198,8 +198,8 @@ fn products_are_added_to_what_is_there() {
 fn gates_are_those_of_the_processor() {
     for kernel in KERNELS {
         for (activation, gate) in (0..).zip(GATES) {
-            let x = Activations::new(kernel.tokens, 256, 9);
-            let matrices = [Matrix::new(84, 256, 1), Matrix::new(84, 256, 2)];
+            let x = Activations::new(kernel.tokens, 640, 9);
+            let matrices = [Matrix::new(84, 640, 1), Matrix::new(84, 640, 2)];
             let [mut gated, up] = [0, 1].map(|i| matrices[i].product(&x).concat());
             gate(&mut gated, &up);
             let [there, unused] = &run(kernel, &matrices, &x, (None, Some(activation)))[..] else {

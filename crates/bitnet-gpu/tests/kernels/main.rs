@@ -6,5 +6,6 @@ mod gpu;
 mod head;
 mod linear;
 mod mixed;
+mod mutants;
 mod norm;
 mod rows;

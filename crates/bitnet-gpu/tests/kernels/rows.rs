@@ -74,13 +74,23 @@ fn numbers_are_taken_from_places() {
 /// Rows that are there go on; others stay where they are.
 #[test]
 fn rows_go_on_with_their_next_tokens() {
+    let rows = 600_i32;
+    let absent = |row: &i32| row % 7 == 1;
     for target in ["sm_61", "sm_80"] {
         let mut gpu = Gpu::new(target);
-        let (tokens, positions) = (gpu.upload(&[7, 8, 9, 10]), gpu.upload(&[0, -1, 41, 5]));
-        let next = gpu.upload(&[100, 101, 102]);
-        let args = Args::default().with(tokens).with(positions).with(next).with(3_i32);
-        gpu.launch("step_advance", shape(3), &args);
-        assert_eq!(gpu.download::<i32>(tokens, 4), [100, 8, 102, 10], "{target}");
-        assert_eq!(gpu.download::<i32>(positions, 4), [1, -1, 42, 5], "{target}");
+        let place = |row: i32| if absent(&row) { -1 } else { row / 2 };
+        let positions: Vec<_> = (0..rows + 1).map(place).collect();
+        let before: Vec<_> = (0..rows + 1).map(|row| 10_000 + row).collect();
+        let next: Vec<_> = (0..rows).map(|row| 3 * row).collect();
+        let (tokens, at, next) = (gpu.upload(&before), gpu.upload(&positions), gpu.upload(&next));
+        let args = Args::default().with(tokens).with(at).with(next).with(rows);
+        gpu.launch("step_advance", shape(rows as usize), &args);
+        let goes_on = |row: &i32| *row < rows && !absent(row);
+        let token = |row: i32| if goes_on(&row) { 3 * row } else { 10_000 + row };
+        let expected: Vec<_> = (0..rows + 1).map(token).collect();
+        assert_eq!(gpu.download::<i32>(tokens, rows as usize + 1), expected, "{target}");
+        let position = |row: i32| place(row) + i32::from(goes_on(&row));
+        let expected: Vec<_> = (0..rows + 1).map(position).collect();
+        assert_eq!(gpu.download::<i32>(at, rows as usize + 1), expected, "{target}");
     }
 }

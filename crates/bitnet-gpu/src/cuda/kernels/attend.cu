@@ -217,6 +217,9 @@ DEVICE void attend(const Attend &a, const Rows &rows, const Cache &cache) {
     if (position < 0 || span > position / SPAN) {
         return;
     }
+    // So that there is no code for what cannot be.
+    __builtin_assume(a.group > 0);
+    __builtin_assume(size > 0 && size % 2 == 0);
     const int spans = position / SPAN + 1, first = span * SPAN, seen = min(position + 1 - first, SPAN);
     const Scores s = scores_of(attend_memory, a.group, size);
     const u64 at = ((u64)row * cache.kv_heads + head) * a.group * size;

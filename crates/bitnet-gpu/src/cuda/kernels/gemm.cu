@@ -45,7 +45,9 @@ DEVICE int piece_at(int token, int piece) {
 template <int TOKENS>
 DEVICE void ask(const Product &p, int first, int step, uint4 *stage) {
 #pragma unroll
-    for (int i = threadIdx.x; i < TOKENS * PIECES; i += GEMM_THREADS) {
+#pragma unroll
+    for (int turn = 0; turn < TOKENS * PIECES / GEMM_THREADS; turn++) {
+        const int i = turn * GEMM_THREADS + threadIdx.x;
         const int token = i / PIECES, piece = i % PIECES;
         const bool there = first + token < p.tokens;
         const i8 *from = p.x + (u64)(there ? first + token : 0) * p.width + step * STEP + piece * 16;
@@ -184,7 +186,7 @@ DEVICE void gemm_gate(const Product &p) {
                 const float x_scale = p.x_scale[token];
                 const float gate = scaled(sums[0][n][i], x_sum, x_scale, p.of[0].scale);
                 const float up = scaled(sums[1][n][i], x_sum, x_scale, p.of[1].scale);
-                put(p, p.of[0], token, row, gated(p.activation, gate, up));
+                *result(p.of[0], token, row) = gated(p.activation, gate, up);
             }
         }
     }

@@ -111,7 +111,8 @@ DEVICE void gemv_gate(const Product &p) {
         const int x_sum = p.x_sum[token];
         const float x_scale = p.x_scale[token];
         const float weight = scaled(gate, x_sum, x_scale, p.of[0].scale);
-        put(p, p.of[0], token, row, gated(p.activation, weight, scaled(up, x_sum, x_scale, p.of[1].scale)));
+        const float weighed = scaled(up, x_sum, x_scale, p.of[1].scale);
+        *result(p.of[0], token, row) = gated(p.activation, weight, weighed);
     }
 }
 

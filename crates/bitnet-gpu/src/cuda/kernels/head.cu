@@ -71,9 +71,11 @@ DEVICE void head(const u8 *table, const float *x, float *logits, int rows, int c
     for (int start = 0; start < cols; start += HEAD_COLS) {
         const int here = min(HEAD_COLS, cols - start);
         __syncthreads();
-        for (int i = threadIdx.x; i < TOKENS * (HEAD_COLS / 4); i += HEAD_THREADS) {
+#pragma unroll
+        for (int turn = 0; turn < (TOKENS * (HEAD_COLS / 4) + HEAD_THREADS - 1) / HEAD_THREADS; turn++) {
+            const int i = turn * HEAD_THREADS + threadIdx.x;
             const int token = i / (HEAD_COLS / 4), at = i % (HEAD_COLS / 4);
-            if (4 * at < here) {
+            if (token < TOKENS && 4 * at < here) {
                 const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
                 const float4 *from = (const float4 *)(x + (u64)(first + token) * cols + start) + at;
                 hidden[token][at] = token < tokens ? *from : zero;
@@ -118,7 +120,8 @@ DEVICE void head(const u8 *table, const float *x, float *logits, int rows, int c
     KERNEL(EMBED_THREADS) embed_##name(const u8 *table, Rows rows, int cols, float scale, float *y) {                  \
         embed<ROW>(table, rows, cols, scale, y);                                                                       \
     }                                                                                                                  \
-    KERNEL(HEAD_THREADS) gemv_head_##name(const u8 *table, const float *x, float *y, int rows, int cols, int tokens) { \
+    KERNEL_BLOCKS(HEAD_THREADS, 3)                                                                                     \
+    gemv_head_##name(const u8 *table, const float *x, float *y, int rows, int cols, int tokens) {                      \
         head<ROW, 1>(table, x, y, rows, cols, tokens);                                                                 \
     }                                                                                                                  \
     KERNEL(HEAD_THREADS) gemm_head_##name(const u8 *table, const float *x, float *y, int rows, int cols, int tokens) { \

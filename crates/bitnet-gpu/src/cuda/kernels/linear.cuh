@@ -18,7 +18,7 @@ struct Product {
     const int *x_sum;
     int tokens;
     int width;     // a multiple of 128
-    int add;       // y += the product
+    int add;       // y += the product; gates do not
     int activation; // for gates: of[0] is the gate, whose y gets the result, of[1] what it weighs
 };
 
@@ -48,8 +48,12 @@ DEVICE float scaled(int sum, int x_sum, float x_scale, float scale) {
     return __fdiv_rn((float)(sum - x_sum), x_scale) * scale;
 }
 
+DEVICE float *result(const Matrix &m, int token, int row) {
+    return m.y + (u64)token * m.rows + row;
+}
+
 DEVICE void put(const Product &p, const Matrix &m, int token, int row, float value) {
-    float *y = m.y + (u64)token * m.rows + row;
+    float *y = result(m, token, row);
     *y = p.add ? *y + value : value;
 }
 

@@ -121,7 +121,9 @@ DEVICE void wmma_matmul(const Matmul &p) {
     const int first_row = blockIdx.y * MATMUL_TILE, first_col = blockIdx.x * MATMUL_TILE;
     float d[8] = {};
     for (int start = 0; start < p.k; start += MATMUL_TILE) {
-        for (int i = threadIdx.x; i < MATMUL_TILE * MATMUL_TILE; i += WARP) {
+#pragma unroll
+        for (int turn = 0; turn < MATMUL_TILE * MATMUL_TILE / WARP; turn++) {
+            const int i = turn * WARP + threadIdx.x;
             const int y = i / MATMUL_TILE, x = i % MATMUL_TILE;
             a[i] = first_row + y < p.m && start + x < p.k ? left[(u64)(first_row + y) * p.k + start + x] : 0;
             b[i] = start + y < p.k && first_col + x < p.n ? right[(u64)(start + y) * p.n + first_col + x] : 0;
@@ -136,7 +138,9 @@ DEVICE void wmma_matmul(const Matmul &p) {
                  :: "r"(wmma_place(c)), "f"(d[0]), "f"(d[1]), "f"(d[2]), "f"(d[3]), "f"(d[4]), "f"(d[5]), "f"(d[6]), "f"(d[7])
                  : "memory");
     __syncwarp();
-    for (int i = threadIdx.x; i < MATMUL_TILE * MATMUL_TILE; i += WARP) {
+#pragma unroll
+    for (int turn = 0; turn < MATMUL_TILE * MATMUL_TILE / WARP; turn++) {
+        const int i = turn * WARP + threadIdx.x;
         const int row = first_row + i / MATMUL_TILE, col = first_col + i % MATMUL_TILE;
         if (row < p.m && col < p.n) {
             p.c[(u64)row * p.n + col] = c[i];
