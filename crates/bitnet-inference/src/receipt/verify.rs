@@ -176,6 +176,9 @@ fn sizes(receipt: &Receipt) -> Result<(), String> {
     }
 }
 
+/// The kernels that multiply by ternary weights on GPUs begin so.
+const GPU: [&str; 3] = ["gemm_", "wmma_", "i2s_gpu_"];
+
 /// Whether the kernels are those of the device and of the instruction sets that were in use.
 fn device(receipt: &Receipt) -> Result<(), String> {
     let machine = &receipt.machine;
@@ -184,6 +187,13 @@ fn device(receipt: &Receipt) -> Result<(), String> {
     if device == Device::Llama || machine.library.is_some() {
         library(receipt, device)?;
     } else if let Device::Cuda(_) = device {
+        let is_of_gpu = |id: &String| {
+            let known = id.parse::<GpuKernelId>().is_ok();
+            known && GPU.iter().any(|prefix| id.starts_with(prefix))
+        };
+        if !receipt.kernels.keys().any(is_of_gpu) {
+            return Err(format!("no kernel of a GPU was called ({})", GPU.join(", ")));
+        }
         let gpu =
             machine.gpu.as_ref().ok_or_else(|| format!("{device} is a GPU, and none is named"))?;
         launches::device(gpu)?;
