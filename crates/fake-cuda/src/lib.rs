@@ -150,7 +150,7 @@ driver! {
             // Cooperative launches.
             95 => 1,
             // Shared memory of a block, for those who ask for more.
-            97 => 227 * 1024,
+            97 => most_shared(state.config.capability) as i32,
             _ => 0,
         })
     };
@@ -308,23 +308,27 @@ driver! {
         let module = Arc::clone(state.modules.get(&module).ok_or(code::INVALID_HANDLE)?);
         // SAFETY: names end with a zero.
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
-        if !module.kernels().contains(&name.as_str()) {
-            return Err(code::NOT_FOUND);
-        }
+        let fixed = module.static_shared(&name).ok_or(code::NOT_FOUND)?;
         let handle = state.handle();
-        let shared = AtomicUsize::new(48 * 1024);
+        let shared = AtomicUsize::new(48 * 1024 - fixed);
         state.functions.insert(handle, Arc::new(Function { module, name, shared }));
         give(function, handle)
     };
-    cuFuncGetAttribute(value: *mut c_int, _attribute: c_uint, function: usize) |state| {
-        // None uses local memory: the interpreter has none.
-        state.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
-        give(value, 0)
+    cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, function: usize) |state| {
+        let function = state.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
+        give(value, match attribute {
+            1 => fixed_shared(function) as c_int,
+            // None uses local memory: the interpreter has none.
+            _ => 0,
+        })
     };
     cuFuncSetAttribute(function: usize, attribute: c_uint, value: c_int) |state| {
         let function = state.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
-        // Dynamic shared memory.
+        // Dynamic shared memory: with what the kernel has in any case no more than there is.
         if attribute == 8 {
+            if value as usize + fixed_shared(function) > most_shared(state.config.capability) {
+                return Err(code::INVALID_VALUE);
+            }
             function.shared.store(value as usize, Ordering::Relaxed);
         }
         Ok(())
@@ -350,6 +354,24 @@ driver! {
     };
     cuGraphExecDestroy(exec: usize) |state| state.graphs.remove(&exec).map(|_| ()).ok_or(code::INVALID_HANDLE);
     cuGraphDestroy(graph: usize) |state| state.graphs.remove(&graph).map(|_| ()).ok_or(code::INVALID_HANDLE);
+}
+
+/// Bytes of shared memory that a block can have.
+fn most_shared(capability: (i32, i32)) -> usize {
+    let kib = match capability {
+        (..=6, _) => 48,
+        (7, 0..=2) => 96,
+        (7, _) => 64,
+        (8, 0 | 7) => 163,
+        (8, _) | (12.., _) => 99,
+        _ => 227,
+    };
+    kib << 10
+}
+
+/// Bytes of these that a kernel has in any case.
+fn fixed_shared(function: &Function) -> usize {
+    function.module.static_shared(&function.name).unwrap_or(0)
 }
 
 /// Whether memory of the host is one that devices reach by themselves.

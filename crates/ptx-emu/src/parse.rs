@@ -88,6 +88,12 @@ impl Module {
         names
     }
 
+    /// Bytes of shared memory that a block of a kernel has besides those that a launch asks for.
+    #[must_use]
+    pub fn static_shared(&self, kernel: &str) -> Option<usize> {
+        self.entries.get(kernel).map(|entry| entry.shared)
+    }
+
     /// Where the parameters of a kernel lie among the bytes of its arguments: offsets and lengths.
     #[must_use]
     pub fn params(&self, kernel: &str) -> Option<Vec<(usize, usize)>> {

@@ -26,8 +26,8 @@ pub struct Gpu {
     /// Which of the targets its kernels are for.
     target: usize,
     context: Arc<CudaContext>,
-    /// By [`KernelId`]; none where the device is too old for it.
-    functions: Vec<Option<Function>>,
+    /// By [`KernelId`]; none where the device is too old for it. With how much shared memory a launch can ask for.
+    functions: Vec<Option<(Function, usize)>>,
     /// What kernels run in.
     compute: Arc<CudaStream>,
     /// What weights come in by, and whatever else need not wait for kernels.
@@ -81,13 +81,14 @@ impl Gpu {
         let context = sys::context(number)?;
         let module = Arc::new(Module::load(&context, PTX[target], name)?);
         let mut slow = Vec::new();
-        let function = |id: &KernelId| {
-            (id.needs() <= from).then(|| Function::find(&module, id.name())).transpose()
-        };
-        let functions: Vec<_> = KernelId::ALL.iter().map(function).collect::<Result<_, _>>()?;
-        for (function, id) in functions.iter().zip(KernelId::ALL) {
-            let Some(function) = function else { continue };
-            function.allow_shared(info.max_shared_memory_per_block)?;
+        let mut functions = Vec::new();
+        for id in KernelId::ALL {
+            if id.needs() > from {
+                functions.push(None);
+                continue;
+            }
+            let function = Function::find(&module, id.name())?;
+            let room = function.allow_shared(info.max_shared_memory_per_block)?;
             // The driver's compiler is not the one that they were tuned with.
             let bytes = function.local_bytes()?;
             if bytes > 0 {
@@ -95,6 +96,7 @@ impl Gpu {
                     format!("{} kept {bytes} bytes of each thread in slow memory", id.name());
                 slow.push(what);
             }
+            functions.push(Some((function, room)));
         }
         let (compute, copy) = (sys::new_stream(&context)?, sys::new_stream(&context)?);
         let gpu = Arc::new(Gpu {
@@ -169,8 +171,8 @@ impl Gpu {
         [1, most].map(|rows| KernelId::product(self.target().1, rows, false))
     }
 
-    /// A kernel.
-    pub(crate) fn function(&self, kernel: KernelId) -> Result<&Function, Error> {
+    /// A kernel, and how much shared memory a launch can ask for.
+    pub(crate) fn function(&self, kernel: KernelId) -> Result<&(Function, usize), Error> {
         let what = || format!("{} has no kernel {}", self.info.name, kernel.name());
         self.functions[kernel as usize].as_ref().ok_or_else(|| Error::Unsupported { what: what() })
     }

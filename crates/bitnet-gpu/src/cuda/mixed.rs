@@ -236,7 +236,7 @@ impl MixedPrecisionKernel {
             return Ok(());
         }
         let gpu = Arc::clone(&self.gpu);
-        let multiply = gpu.function(how.multiply)?;
+        let (multiply, _) = gpu.function(how.multiply)?;
         let width = if how.convert.is_some() { 2 } else { 0 };
         let parts = [4 * a.len(), 4 * b.len(), 4 * c.len(), width * a.len(), width * b.len()];
         let bytes = parts.iter().map(|bytes| piece(*bytes)).sum();
@@ -248,7 +248,7 @@ impl MixedPrecisionKernel {
         let ms = sys::timed(stream, || {
             let mut operands = [left.address(), right.address()];
             if let Some(convert) = how.convert {
-                let convert = gpu.function(convert)?;
+                let (convert, _) = gpu.function(convert)?;
                 let both = [(&left, &low_left, a.len()), (&right, &low_right, b.len())];
                 for (from, to, count) in both.into_iter().filter(|(.., count)| *count > 0) {
                     let args = Args::new(&from.address()).with(&to.address()).with(&int(count));

@@ -83,8 +83,8 @@ impl<'g> Queue<'g> {
     }
 
     fn launch(&mut self, kernel: KernelId, shape: Shape, args: &Args) -> Result<(), Error> {
-        let most = self.gpu.info().max_shared_memory_per_block;
-        if shape.shared > most {
+        let (function, most) = self.gpu.function(kernel)?;
+        if shape.shared > *most {
             let (name, needs) = (kernel.name(), shape.shared);
             let what = format!(
                 "{name} needs {needs} bytes of shared memory for rows of this length, of which {} has {most}; take \
@@ -93,7 +93,7 @@ impl<'g> Queue<'g> {
             );
             return Err(Error::Unsupported { what });
         }
-        self.gpu.function(kernel)?.launch(self.gpu.compute(), shape, args)?;
+        function.launch(self.gpu.compute(), shape, args)?;
         self.launches.add(kernel);
         Ok(())
     }

@@ -487,25 +487,27 @@ impl Function {
         Ok(Function { function, module: Arc::clone(module) })
     }
 
-    /// Lets it have so many bytes of dynamic shared memory.
-    pub(crate) fn allow_shared(&self, bytes: usize) -> Result<(), Error> {
-        use cu::CUfunction_attribute as A;
+    fn attribute(&self, attribute: cu::CUfunction_attribute) -> Result<usize, Error> {
         bind(&self.module.context)?;
+        let mut value = 0;
+        driver!(cuFuncGetAttribute(&raw mut value, attribute, self.function))?;
+        Ok(usize::try_from(value).unwrap_or(0))
+    }
+
+    /// Lets launches ask for all that a block has of shared memory, `most`, but for what the kernel has in any case. Gives how
+    /// much that is.
+    pub(crate) fn allow_shared(&self, most: usize) -> Result<usize, Error> {
+        use cu::CUfunction_attribute as A;
+        let left = most.saturating_sub(self.attribute(A::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?);
         let attribute = A::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        driver!(cuFuncSetAttribute(
-            self.function,
-            attribute,
-            c_int::try_from(bytes).unwrap_or(c_int::MAX)
-        ))
+        let bytes = c_int::try_from(left).unwrap_or(c_int::MAX);
+        driver!(cuFuncSetAttribute(self.function, attribute, bytes))?;
+        Ok(left)
     }
 
     /// Bytes of local memory that a thread takes.
     pub(crate) fn local_bytes(&self) -> Result<usize, Error> {
-        bind(&self.module.context)?;
-        let mut bytes = 0;
-        let attribute = cu::CUfunction_attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES;
-        driver!(cuFuncGetAttribute(&raw mut bytes, attribute, self.function))?;
-        Ok(usize::try_from(bytes).unwrap_or(0))
+        self.attribute(cu::CUfunction_attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)
     }
 
     /// Enqueues it. What it does with the addresses among its arguments is for those to know who lay them out.

@@ -17,6 +17,19 @@ pub(crate) const CASES: &[Case] = &[
     ("operations_are_done_in_order", Library::Fake, "", one_pass),
     ("older_devices_give_the_same", Library::Fake, "cc=6.1", one_pass),
     ("graphs_do_the_same_again", Library::Fake, "", graphs),
+    ("rows_that_are_too_long_for_shared_memory_are_refused", Library::Fake, "cc=6.1", || {
+        let gpu = Gpu::open(0).unwrap();
+        let plan = Plan::new();
+        let (x, q) = (plan.floats(1, 13_000), plan.quantized(1, 13_000));
+        let scratch = Scratch::new(&gpu, &plan).unwrap();
+        let mut queue = bitnet_gpu::cuda::Queue::new(&gpu, &scratch);
+        let error = queue.quantize((&x, 1), &q).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }));
+        assert!(
+            error.to_string().contains("quant_i8 needs 52000 bytes of shared memory"),
+            "{error}"
+        );
+    }),
     ("what_does_not_fit_is_refused", Library::Fake, "memory=1000000", || {
         let gpu = Gpu::open(0).unwrap();
         let error = Loader::new(&gpu, 2_000_000).unwrap_err();
