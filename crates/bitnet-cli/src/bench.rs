@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitnet_inference::{Best, CHUNK, Engine, Error, Input, Options, Session, Wanted};
-use bitnet_kernels::{Pool, limits};
+use bitnet_kernels::{Device, Pool, limits};
 
 use crate::exit::{self, End, Usage};
 use crate::model;
@@ -74,6 +74,9 @@ pub(crate) struct Args {
     /// Seconds to wait before each test.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     delay: u64,
+    /// Device to run on: cpu, or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
+    device: Device,
     #[command(flatten)]
     how: model::How,
     #[command(flatten)]
@@ -97,6 +100,10 @@ const PEAKS: usize = 25;
 
 pub(crate) fn run(args: &Args) -> Result<End> {
     args.check_batches()?;
+    if args.roofline && args.device != Device::Cpu {
+        let what = "--roofline measures the processor: `bitnet check --device cuda` measures a GPU";
+        return Err(Usage(what.to_owned()).into());
+    }
     let tests = args.tests();
     if tests.is_empty() {
         return Err(Usage("no tests: give -p, -n or --pg more than 0 tokens".to_owned()).into());
@@ -210,7 +217,8 @@ impl Args {
         reports: &mut [Report],
     ) -> Result<bool> {
         self.cache.check()?;
-        let options = Options { threads, kv: self.cache.kv, ..self.how.options()? };
+        let (device, kv) = (self.device, self.cache.kv);
+        let options = Options { device, threads, kv, ..self.how.options()? };
         let engine = model::load(path, &options)?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
         if longest > engine.context() {

@@ -504,8 +504,9 @@ impl Engine {
         self.device
     }
 
-    /// The GPU, if that is the device.
-    pub(crate) fn gpu(&self) -> Option<GpuUsed> {
+    /// The GPU, if that is the device, as receipts name it.
+    #[must_use]
+    pub fn gpu(&self) -> Option<GpuUsed> {
         self.gpu.as_ref().map(|gpu| gpu.used())
     }
 

@@ -141,14 +141,17 @@ impl Speed {
         let peak = limits.as_ref().map(|limits| median(&limits.peak));
         let products = engine.ternary_products();
         let formats = engine.weight_formats().join("+");
-        let best = engine.cpu().isas().last();
+        let backend = match engine.gpu() {
+            Some(gpu) => format!("CUDA {}", gpu.name),
+            None => format!("CPU {}", engine.cpu().isas().last().map_or("", |isa| isa.name())),
+        };
         Speed {
             model_filename,
             model_type: format!("{} {formats}", engine.config().architecture),
             model_size: engine.size(),
             model_n_params: engine.checkpoint().parameters(),
             model_n_products: products,
-            backend: format!("CPU {}", best.map_or("", |isa| isa.name())),
+            backend,
             layout: engine.layouts().join("+"),
             cache_type: engine.kv().to_string(),
             n_threads: engine.threads(),

@@ -155,3 +155,25 @@ fn a_gpu_is_held_to_the_processor() {
     let none = bitnet(Library::Nothing, "", &["check", "--device", "cuda"]);
     assert_eq!(none.status.code(), Some(2), "{}", stderr(&none));
 }
+
+#[test]
+fn speed_is_measured_on_a_gpu() {
+    let bench = |more: &[&str]| {
+        let args = ["bench", "-p", "5", "-n", "2", "-r", "1", "-o", "json", "--device", "cuda"];
+        bitnet(Library::Fake, "", &[&args[..], more].concat())
+    };
+    let output = bench(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tests = found.as_array().unwrap();
+    assert_eq!(tests.len(), 2, "{found}");
+    for test in tests {
+        assert_eq!(
+            (&test["backend"], &test["layout"]),
+            (&json!("CUDA Fake GPU 0"), &json!("i2_tiles"))
+        );
+        assert!(test["avg_ts"].as_f64().unwrap() > 0.0, "{test}");
+    }
+    // That is of the processor.
+    assert_eq!(bench(&["--roofline"]).status.code(), Some(2));
+}
