@@ -165,8 +165,8 @@ impl KernelCapabilities {
 struct Gpu {
     /// Whether the build has kernels for them.
     compiled: bool,
-    /// Why there is none to compute with, if there is none.
-    missing: Option<String>,
+    /// Why there is none to compute with, if there is none. To know it starts the driver: only who asks for a GPU waits for that.
+    missing: fn() -> Option<String>,
     /// What the environment says.
     fake: Option<String>,
 }
@@ -175,13 +175,13 @@ impl Gpu {
     fn find() -> Gpu {
         Gpu {
             compiled: cfg!(feature = "cuda"),
-            missing: gpu::missing(),
+            missing: gpu::missing,
             fake: env::var(GPU_FAKE).ok().filter(|value| !value.is_empty()),
         }
     }
 
     fn present(&self) -> bool {
-        self.missing.is_none()
+        (self.missing)().is_none()
     }
 
     fn available(&self) -> bool {
@@ -216,7 +216,7 @@ impl Gpu {
             }
             Device::Cuda(_) if self.compiled => Err(DeviceError::NotAvailableRuntime {
                 device,
-                reason: self.missing.clone().unwrap_or_default(),
+                reason: (self.missing)().unwrap_or_default(),
             }),
             _ => Err(DeviceError::NotCompiled {
                 device,
@@ -237,7 +237,10 @@ mod tests {
     const CUDA: Device = Device::Cuda(0);
 
     fn gpu(compiled: bool, present: bool, fake: Option<&str>) -> Gpu {
-        let missing = (!present).then(|| "no CUDA device found; check nvidia-smi".to_owned());
+        let missing: fn() -> Option<String> = match present {
+            true => || None,
+            false => || Some("no CUDA device found; check nvidia-smi".to_owned()),
+        };
         Gpu { compiled, missing, fake: fake.map(str::to_owned) }
     }
 
@@ -253,6 +256,14 @@ mod tests {
             assert_eq!(gpu.open(Device::Llama).is_ok(), cfg!(feature = "ffi"));
             assert!(!gpu.supports(Device::Metal) && gpu.open(Device::Metal).is_err());
         }
+    }
+
+    #[test]
+    fn who_asks_for_no_gpu_does_not_wait_for_its_driver() {
+        let missing = || panic!("nobody asks for a GPU");
+        let gpu = Gpu { compiled: true, missing, fake: None };
+        assert!(gpu.open(Device::Cpu).is_ok() && gpu.supports(Device::Cpu));
+        assert!(gpu.open(Device::Metal).is_err() && !gpu.supports(Device::Metal));
     }
 
     #[test]

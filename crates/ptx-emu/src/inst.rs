@@ -1,5 +1,7 @@
 //! Instructions, decoded.
 
+use crate::functions::Atomic;
+
 /// The threads of a warp.
 pub(crate) const LANES: usize = 32;
 
@@ -201,7 +203,7 @@ pub(crate) enum Op {
     },
     Atomic {
         window: Window,
-        f: fn(Type, u64, u64, u64) -> u64,
+        f: Atomic,
         ty: Type,
         out: Option<Register>,
         at: Address,

@@ -23,6 +23,11 @@ impl Args {
     }
 }
 
+/// As kernels take sizes: those that would not fit have no memory.
+pub(crate) fn int(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
 /// What a kernel takes.
 pub(crate) trait Argument {
     /// Adds its bytes, where it may begin.

@@ -145,9 +145,7 @@ impl Gpu {
         PTX[self.target]
     }
 
-    /// Its context, for kernels of others.
-    #[must_use]
-    pub fn context(&self) -> Arc<CudaContext> {
+    pub(crate) fn context(&self) -> Arc<CudaContext> {
         Arc::clone(&self.context)
     }
 

@@ -29,7 +29,7 @@ impl MemoryResult {
     }
 }
 
-/// Bytes that are written and read at most: enough to see that memory works, in milliseconds.
+/// Bytes that are written and read at most: enough to see that memory works.
 const TESTED: usize = 64 << 20;
 
 impl Gpu {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::args::{self, Args};
+use super::args::{self, Args, int};
 use super::error::Error;
 use super::gpu::Gpu;
 use super::memory::{Arena, piece};
@@ -332,9 +332,4 @@ const WMMA_BF16: How = How { multiply: KernelId::WmmaBf16, threads: 32, ..BF16 }
 
 fn blocks(n: usize, of: usize) -> u32 {
     u32::try_from(n.div_ceil(of)).unwrap_or(u32::MAX)
-}
-
-/// As kernels take sizes: those that would not fit have no memory.
-fn int(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
 }

@@ -2,7 +2,7 @@
 
 use bitnet_kernels::Format;
 
-use super::args::{self, Args};
+use super::args::{self, Args, int};
 use super::buffers::{Floats, Matrix, Quantized, Scratch, Table, Vector};
 use super::error::Error;
 use super::gpu::{Gpu, Launches};
@@ -460,11 +460,6 @@ impl<'g> Queue<'g> {
 /// A block of threads for each.
 fn one_each(blocks: usize, threads: u32, shared: usize) -> Shape {
     Shape { grid: [blocks as u32, 1, 1], threads, shared }
-}
-
-/// As kernels take sizes: those that would not fit have no memory.
-fn int(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
 }
 
 impl args::Product {

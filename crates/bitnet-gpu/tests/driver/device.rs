@@ -142,8 +142,15 @@ impl Model {
 
 fn one_pass() {
     let gpu = Gpu::open(0).unwrap();
+    let before = gpu.transfers();
     let model = Model::new(&gpu);
     assert_eq!(model.run(&gpu).unwrap(), model.expected());
+    // The matrix, the norm and the rows; the result.
+    let after = gpu.transfers();
+    assert_eq!((after.to_device - before.to_device, after.to_host - before.to_host), (3, 1));
+    let bytes = (tiles::bytes(ROWS, COLS) + 4 * COLS + 4 * 2 * COLS) as u64;
+    assert_eq!(after.bytes_to_device - before.bytes_to_device, bytes);
+    assert_eq!(after.bytes_to_host - before.bytes_to_host, 4 * 2 * ROWS as u64);
     assert!(matches!(
         Loader::new(&gpu, 1 << 20).unwrap().table(&[0; 128], (2, 32), Format::Q8_0),
         Err(Error::Unsupported { .. })

@@ -49,6 +49,8 @@ pub(crate) struct Passes {
     recorded: HashMap<(Size, usize), Recorded>,
     launches: Launches,
     read: WeightsRead,
+    /// Bytes of the linear layers, which every pass reads.
+    pass_bytes: u64,
     /// Rows of the last pass, if all of them have outputs.
     last: Vec<cuda::Row>,
     /// Rows of the last pass that have outputs.
@@ -106,6 +108,7 @@ impl Passes {
             recorded: HashMap::new(),
             launches: Launches::default(),
             read: WeightsRead::default(),
+            pass_bytes: model.linears().map(|linear| linear.bytes() as u64).sum(),
             last: Vec::new(),
             outputs: 0,
             ahead: None,
@@ -161,7 +164,7 @@ impl Passes {
                 }
             }
         }
-        self.read.linear += model_bytes(&self.model);
+        self.read.linear += self.pass_bytes;
         if !outputs.is_empty() {
             self.read.head += self.on.tables[&key(self.model.output())].bytes() as u64;
         }
@@ -361,11 +364,6 @@ impl Drop for Passes {
         // Of a device that has failed nothing goes on.
         let _ = self.on.gpu.synchronize();
     }
-}
-
-/// Bytes of all linear layers.
-fn model_bytes(model: &Model) -> u64 {
-    model.linears().map(|linear| linear.bytes() as u64).sum()
 }
 
 /// The weights of a linear layer, if they are on a device.

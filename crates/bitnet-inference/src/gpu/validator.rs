@@ -13,7 +13,7 @@ use crate::session::{CHUNK, Input};
 use crate::source::Checkpoint;
 use crate::{Engine, Error, KvType, Options, QuantizedLinear};
 
-/// Looks at a GPU from all sides. All of it takes seconds.
+/// Looks at a GPU from all sides.
 #[derive(Debug)]
 pub struct GpuValidator {
     gpu: Arc<Gpu>,
