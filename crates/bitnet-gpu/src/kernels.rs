@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::tiles;
+
 /// Rows that a kernel for few rows takes at once.
 pub const VECTORS: usize = 8;
 
@@ -44,6 +46,9 @@ kernels! {
     GemvDp4aGate = "i2s_gpu_gemv_dp4a_gate" from 61,
     GemvMma = "i2s_gpu_gemv_mma_u8s8" from 80,
     GemvMmaGate = "i2s_gpu_gemv_mma_u8s8_gate" from 80,
+    GemvNormMma = "i2s_gpu_gemv_mma_u8s8_norm" from 80,
+    GemvQuantizeMma = "i2s_gpu_gemv_mma_u8s8_quant" from 80,
+    GemvNormMmaGate = "i2s_gpu_gemv_mma_u8s8_norm_gate" from 80,
     Gemm16 = "gemm_i2s_mma_u8s8_16" from 80,
     Gemm16Gate = "gemm_i2s_mma_u8s8_gate_16" from 80,
     Gemm32 = "gemm_i2s_mma_u8s8_32" from 80,
@@ -99,6 +104,28 @@ impl KernelId {
         }
     }
 
+    /// The kernel that multiplies so many rows of `cols` floats by ternary weights, after it has made them 8-bit activations by itself: of
+    /// what a norm gives, or as they are. None where it must be given these, as the rows would not fit into the shared memory
+    /// that all devices of the target have.
+    #[must_use]
+    pub fn prepared(
+        target: (i32, i32),
+        (rows, cols): (usize, usize),
+        (norm, gate): (bool, bool),
+    ) -> Option<KernelId> {
+        let fits = target >= KernelId::GemvNormMma.needs()
+            && rows <= VECTORS
+            && cols <= PREPARED
+            && prepared_bytes(rows, cols) <= PREPARED;
+        match (norm, gate) {
+            (true, true) => Some(KernelId::GemvNormMmaGate),
+            (true, false) => Some(KernelId::GemvNormMma),
+            (false, false) => Some(KernelId::GemvQuantizeMma),
+            (false, true) => None,
+        }
+        .filter(|_| fits)
+    }
+
     /// Rows that it multiplies by ternary weights, in one launch: all, or a few.
     #[must_use]
     pub fn rows(self) -> usize {
@@ -118,6 +145,17 @@ impl KernelId {
         }
     }
 }
+
+/// Bytes of shared memory of a kernel that [prepares](KernelId::prepared) its rows: the rows, and their bytes.
+pub(crate) fn prepared_bytes(rows: usize, cols: usize) -> usize {
+    /// Behind the bytes of each row.
+    const PAD: usize = 16;
+    rows * (4 * cols + tiles::width(cols) + PAD)
+}
+
+/// The most of these: devices of compute capability 8.6 have the least, 99 KiB for a block, of which the kernels have up to 18 for
+/// sums.
+const PREPARED: usize = 80 << 10;
 
 impl FromStr for KernelId {
     type Err = String;

@@ -77,6 +77,8 @@ macro_rules! parameter {
 parameter! {
     /// `Norm` of `norm.cu`.
     Norm { x: u64, weight: u64, which: u64, eps: f32, cols: i32 }
+    /// `Input` of `prepare.cu`.
+    Input { x: u64, weight: u64, eps: f32, cols: i32 }
     /// `Quantized` of `norm.cu`.
     Quantized { q: u64, scale: u64, sum: u64, width: i32 }
     /// `Matrix` of `linear.cuh`.

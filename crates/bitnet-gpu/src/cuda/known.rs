@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::buffers::{Loader, Plan, Scratch};
 use super::error::Error;
 use super::gpu::Gpu;
+use super::products::Input;
 use super::queue::{Activation, Queue};
 use crate::tiles;
 
@@ -20,7 +21,7 @@ fn number(of: usize) -> u32 {
     (of as u32).wrapping_mul(2_654_435_761) >> 16
 }
 
-/// Runs the products that a forward pass enqueues, and compares each number of their results.
+/// Runs the products that a forward pass enqueues, behind a norm and without, and compares each number of their results.
 ///
 /// # Errors
 ///
@@ -35,32 +36,40 @@ pub(crate) fn check(gpu: &Arc<Gpu>) -> Result<(), Error> {
         |i: usize| if i.is_multiple_of(COLS) { 127.0 } else { (number(i) % 255) as f32 - 127.0 };
     let x: Vec<f32> = (0..most * COLS).map(value).collect();
     let products = weights.each_ref().map(|weights| products(weights, &x));
-    let mut loader = Loader::new(gpu, 2 * Loader::matrix_bytes(ROWS, COLS))?;
+    let bytes = 2 * Loader::matrix_bytes(ROWS, COLS) + Loader::other_bytes(4 * COLS);
+    let mut loader = Loader::new(gpu, bytes)?;
     let mut put = |weights: &[i8]| {
         let mut packed = vec![0; tiles::bytes(ROWS, COLS)];
         tiles::pack(weights, COLS, &mut packed);
         loader.matrix(&packed, (ROWS, COLS), 1.0)
     };
     let (gate, up) = (put(&weights[0])?, put(&weights[1])?);
+    // Of ones the norm leaves its weights.
+    let norm = (&loader.vector(&x[..COLS])?, 0.0);
     let plan = Plan::new();
-    let (floats, bytes, out) =
-        (plan.floats(most, COLS), plan.quantized(most, COLS), plan.floats(most, ROWS));
+    let (floats, ones) = (plan.floats(most, COLS), plan.floats(1, COLS));
+    let (bytes, out) = (plan.quantized(most, COLS), plan.floats(most, ROWS));
     let scratch = Scratch::new(gpu, &plan)?;
     scratch.write(gpu, &floats, &x)?;
+    scratch.write(gpu, &ones, &[1.0; COLS])?;
     let gated = |(gate, up): (&f32, &f32)| {
         let positive = gate.max(0.0);
         positive * positive * up
     };
     let gates: Vec<f32> = products[0].iter().zip(&products[1]).map(gated).collect();
-    for tokens in TOKENS {
+    let both = |input: Input<'_>, tokens| -> Result<(), Error> {
         let mut queue = Queue::new(gpu, &scratch);
-        queue.quantize((&floats, tokens), &bytes)?;
-        queue.linear((&bytes, tokens), &[(&up, &out)], false)?;
+        queue.linear((input, tokens), &[(&up, &out)], false)?;
         same(gpu, &queue, (&scratch.read(gpu, &out, tokens)?, &products[1]))?;
-        queue.gate((&bytes, tokens), (&gate, &up), Activation::Relu2, &out)?;
-        same(gpu, &queue, (&scratch.read(gpu, &out, tokens)?, &gates))?;
+        queue.gate((input, tokens), (&gate, &up), Activation::Relu2, &out)?;
+        same(gpu, &queue, (&scratch.read(gpu, &out, tokens)?, &gates))
+    };
+    for tokens in TOKENS {
+        Queue::new(gpu, &scratch).quantize((&floats, tokens), &bytes)?;
+        both(Input::Bytes(&bytes), tokens)?;
     }
-    Ok(())
+    both(Input::Floats(&floats, None, &bytes), 1)?;
+    both(Input::Floats(&ones, Some(norm), &bytes), 1)
 }
 
 /// The product of whole numbers with a matrix: exact, as all sums are far below 2^24.

@@ -3,10 +3,9 @@
 use bitnet_kernels::Format;
 
 use super::args::{self, Args, int};
-use super::buffers::{Floats, Matrix, Quantized, Scratch, Table, Vector};
+use super::buffers::{Floats, Quantized, Scratch, Table, Vector};
 use super::error::Error;
 use super::gpu::{Gpu, Launches};
-use super::launch::LaunchParams;
 use super::select::Picks;
 use super::step::Step;
 use super::sys::{Region, Shape};
@@ -50,6 +49,15 @@ pub struct Cache {
     pub(crate) format: Format,
 }
 
+/// Queries, keys and values, and the angles by which they are turned.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    /// `[rows, heads, head size]`, and twice `[rows, heads of keys, head size]`.
+    pub qkv: [&'a Floats; 3],
+    /// Cosines and sines `[positions, head size / 2]`.
+    pub angles: [&'a Vector; 2],
+}
+
 /// Room for the parts of attention.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -61,7 +69,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Queue<'g> {
     gpu: &'g Gpu,
-    scratch: &'g Scratch,
+    pub(super) scratch: &'g Scratch,
     launches: Launches,
 }
 
@@ -72,7 +80,7 @@ impl<'g> Queue<'g> {
         Queue { gpu, scratch, launches: Launches::default() }
     }
 
-    fn at(&self, floats: &Floats) -> u64 {
+    pub(super) fn at(&self, floats: &Floats) -> u64 {
         self.scratch.address(floats.at)
     }
 
@@ -82,7 +90,12 @@ impl<'g> Queue<'g> {
         &self.launches
     }
 
-    fn launch(&mut self, kernel: KernelId, shape: Shape, args: &Args) -> Result<(), Error> {
+    pub(super) fn launch(
+        &mut self,
+        kernel: KernelId,
+        shape: Shape,
+        args: &Args,
+    ) -> Result<(), Error> {
         let (function, most) = self.gpu.function(kernel)?;
         if shape.shared > *most {
             let (name, needs) = (kernel.name(), shape.shared);
@@ -213,67 +226,7 @@ impl<'g> Queue<'g> {
         self.launch(KernelId::Gate, one_each(n.div_ceil(256), 256, 0), &args)
     }
 
-    /// `y = x W^T` of the first rows of `x`, for each of up to three matrices; `y += x W^T`, if it is to be added.
-    ///
-    /// # Errors
-    ///
-    /// As [`Queue::embed`].
-    ///
-    /// # Panics
-    ///
-    /// If there are more than three.
-    pub fn linear(
-        &mut self,
-        (x, rows): (&Quantized, usize),
-        outputs: &[(&Matrix, &Floats)],
-        add: bool,
-    ) -> Result<(), Error> {
-        let mut product = self.product_of(x, outputs);
-        product.add = i32::from(add);
-        let tiles = outputs.iter().map(|(matrix, _)| matrix.rows.div_ceil(tiles::ROWS)).sum();
-        self.product(product, (rows, tiles), false)
-    }
-
-    /// `gate = activation(x G^T) * x U^T` of the first rows of `x`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Queue::embed`].
-    pub fn gate(
-        &mut self,
-        (x, rows): (&Quantized, usize),
-        (gate, up): (&Matrix, &Matrix),
-        activation: Activation,
-        out: &Floats,
-    ) -> Result<(), Error> {
-        let mut product = self.product_of(x, &[(gate, out), (up, out)]);
-        product.activation = activation as i32;
-        self.product(product, (rows, gate.rows.div_ceil(tiles::ROWS)), true)
-    }
-
-    fn product(
-        &mut self,
-        all: args::Product,
-        (rows, tiles): (usize, usize),
-        gate: bool,
-    ) -> Result<(), Error> {
-        let kernel = KernelId::product(self.gpu.target().1, rows, gate);
-        // Where a kernel takes a few rows only, there are several launches.
-        for first in (0..rows).step_by(kernel.rows()) {
-            let here = kernel.rows().min(rows - first);
-            let params = LaunchParams::of(self.gpu.info(), kernel, (here, tiles));
-            let shape = Shape {
-                grid: [params.grid_x as u32, params.grid_y as u32, 1],
-                threads: params.block_size as u32,
-                shared: params.shared,
-            };
-            self.launch(kernel, shape, &Args::new(&all.of_tokens(first, here)))?;
-        }
-        Ok(())
-    }
-
-    /// Turns queries and keys by the angles of their positions, and stores keys and values. `angles` are cosines and
-    /// sines `[positions, head size / 2]`.
+    /// Turns queries and keys by the angles of their positions, and stores keys and values.
     ///
     /// # Errors
     ///
@@ -281,8 +234,7 @@ impl<'g> Queue<'g> {
     pub fn rope_append(
         &mut self,
         (rows, count): (&Rows, usize),
-        [q, k, v]: [&Floats; 3],
-        angles: [&Vector; 2],
+        heads: &Heads<'_>,
         (cache, layer): (&Cache, usize),
     ) -> Result<(), Error> {
         let kernel = match cache.format {
@@ -290,19 +242,12 @@ impl<'g> Queue<'g> {
             Format::F16 => KernelId::RopeAppendF16,
             _ => KernelId::RopeAppendQ8,
         };
-        let rope = args::Rope {
-            q: self.at(q),
-            k: self.at(k),
-            v: self.at(v),
-            cos: angles[0].data.address(),
-            sin: angles[1].data.address(),
-            heads: int(q.cols / cache.size),
-        };
-        let args = Args::new(&rope).with(&rows.args()).with(&cache.args(layer));
+        let args = Args::new(&self.rope(heads, cache)).with(&rows.args()).with(&cache.args(layer));
         self.launch(kernel, one_each(count, 256, 0), &args)
     }
 
-    /// Attention of each row over its sequence up to and including itself, of up to `spans` [spans](SPAN).
+    /// Attention of each row over its sequence up to and including itself, of up to `spans` [spans](SPAN). With `heads`, it does
+    /// what [`Queue::rope_append`] does on the way: then no two rows may be of one sequence, and queries stay as they are.
     ///
     /// # Errors
     ///
@@ -310,7 +255,7 @@ impl<'g> Queue<'g> {
     pub fn attend(
         &mut self,
         (rows, count): (&Rows, usize),
-        (q, out): (&Floats, &Floats),
+        (q, heads, out): (&Floats, Option<&Heads<'_>>, &Floats),
         (cache, layer): (&Cache, usize),
         (parts, spans): (&Parts, usize),
     ) -> Result<(), Error> {
@@ -328,7 +273,8 @@ impl<'g> Queue<'g> {
             scale: 1.0 / (size as f32).sqrt(),
             group: int(group),
         };
-        let args = Args::new(&attend).with(&rows.args()).with(&cache.args(layer));
+        let rope = heads.map_or_else(args::Rope::default, |heads| self.rope(heads, cache));
+        let args = Args::new(&attend).with(&rope).with(&rows.args()).with(&cache.args(layer));
         let grid = [cache.kv_heads as u32, count as u32, spans as u32];
         let shared = 4 * group * (size + SPAN + SPAN / KV_BLOCK + 2);
         self.launch(kernel, Shape { grid, threads: 256, shared }, &args)
@@ -427,54 +373,22 @@ impl<'g> Queue<'g> {
         }
     }
 
+    fn rope(&self, heads: &Heads<'_>, cache: &Cache) -> args::Rope {
+        let [q, k, v] = heads.qkv.map(|x| self.at(x));
+        let [cos, sin] = heads.angles.map(|angles| angles.data.address());
+        args::Rope { q, k, v, cos, sin, heads: int(heads.qkv[0].cols / cache.size) }
+    }
+
     fn quantized(&self, x: &Quantized) -> args::Quantized {
         let Quantized { q, scale, sum, cols } = *x;
         let [q, scale, sum] = [q, scale, sum].map(|at| self.scratch.address(at));
         args::Quantized { q, scale, sum, width: int(tiles::width(cols)) }
-    }
-
-    fn product_of(&self, x: &Quantized, outputs: &[(&Matrix, &Floats)]) -> args::Product {
-        let mut of = [args::Matrix::default(); 3];
-        assert!(outputs.len() <= of.len(), "at most three matrices");
-        for (of, (matrix, y)) in of.iter_mut().zip(outputs) {
-            assert_eq!(matrix.cols, x.cols, "activations as long as rows of the matrix");
-            *of = args::Matrix {
-                weights: matrix.weights.address(),
-                y: self.at(y),
-                scale: matrix.scale,
-                rows: int(matrix.rows),
-            };
-        }
-        let [q, scale, sum] = [x.q, x.scale, x.sum].map(|at| self.scratch.address(at));
-        args::Product {
-            of,
-            x: q,
-            x_scale: scale,
-            x_sum: sum,
-            width: int(tiles::width(x.cols)),
-            ..args::Product::default()
-        }
     }
 }
 
 /// A block of threads for each.
 fn one_each(blocks: usize, threads: u32, shared: usize) -> Shape {
     Shape { grid: [blocks as u32, 1, 1], threads, shared }
-}
-
-impl args::Product {
-    /// The part of some tokens.
-    fn of_tokens(mut self, first: usize, tokens: usize) -> args::Product {
-        let at = first as u64;
-        for matrix in &mut self.of {
-            matrix.y += 4 * at * matrix.rows as u64;
-        }
-        self.x += at * self.width as u64;
-        self.x_scale += 4 * at;
-        self.x_sum += 4 * at;
-        self.tokens = int(tokens);
-        self
-    }
 }
 
 impl Rows {

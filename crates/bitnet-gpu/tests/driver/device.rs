@@ -1,7 +1,7 @@
 //! Memory, kernels and graphs of a device.
 
 use bitnet_gpu::cuda::{
-    Error, Floats, Gpu, Loader, Matrix, Plan, Quantized, Recorded, Scratch, Vector,
+    Error, Floats, Gpu, Input, Loader, Matrix, Plan, Quantized, Recorded, Scratch, Vector,
 };
 use bitnet_gpu::tiles;
 use bitnet_kernels::Format;
@@ -58,7 +58,7 @@ pub(crate) const CASES: &[Case] = &[
         assert!(error.to_string().contains("Fake GPU 0 computes wrong: number 0 is "), "{error}");
     }),
     // Opening the device takes twelve launches.
-    ("a_kernel_that_fails_is_an_error", Library::Fake, "fail=cuLaunchKernel:14:700", || {
+    ("a_kernel_that_fails_is_an_error", Library::Fake, "fail=cuLaunchKernel:19:700", || {
         let gpu = Gpu::open(0).unwrap();
         let model = Model::new(&gpu);
         let error = model.run(&gpu).unwrap_err();
@@ -67,7 +67,7 @@ pub(crate) const CASES: &[Case] = &[
             "{error}"
         );
     }),
-    ("a_recording_that_fails_ends", Library::Fake, "fail=cuLaunchKernel:14:700", || {
+    ("a_recording_that_fails_ends", Library::Fake, "fail=cuLaunchKernel:19:700", || {
         let gpu = Gpu::open(0).unwrap();
         let model = Model::new(&gpu);
         let recorded = Recorded::new(&gpu, &model.scratch, |queue| model.enqueue(queue));
@@ -108,7 +108,7 @@ impl Model {
 
     fn enqueue(&self, queue: &mut bitnet_gpu::cuda::Queue<'_>) -> Result<(), Error> {
         queue.norm_quantize((&self.floats[0], 2), (&self.norm, EPS), &self.quantized)?;
-        queue.linear((&self.quantized, 2), &[(&self.matrix, &self.floats[1])], false)
+        queue.linear((Input::Bytes(&self.quantized), 2), &[(&self.matrix, &self.floats[1])], false)
     }
 
     fn run(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {

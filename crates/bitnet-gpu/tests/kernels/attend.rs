@@ -195,14 +195,10 @@ fn keys_and_values_lie_as_on_the_processor() {
             let kernel = format!("rope_kv_append_{}", shape.suffix());
             gpu.launch(&kernel, ([rows.len() as u32, 1, 1], 256, 0), &args);
 
-            let rope = reference().select::<RopeFn>(None).unwrap();
+            turn(shape, (&mut q, &mut k), (&cos, &sin), &rows);
             for (i, &row) in rows.iter().enumerate().filter(|(_, row)| row.1 >= 0) {
-                let at = row.1 as usize * size / 2;
-                let (cos, sin) = (&cos[at..][..size / 2], &sin[at..][..size / 2]);
-                let of = |width: usize| i * width * size..(i + 1) * width * size;
-                (rope.run)(RopeArgs { x: &mut q[of(heads)], cos, sin });
-                (rope.run)(RopeArgs { x: &mut k[of(kv_heads)], cos, sin });
-                cache.store(row, &k[of(kv_heads)], &v[of(kv_heads)]);
+                let of = i * kv_heads * size..(i + 1) * kv_heads * size;
+                cache.store(row, &k[of.clone()], &v[of]);
             }
             assert_eq!(bits(&gpu.download(q_at, q.len())), bits(&q), "{shape:?}");
             let there = cache.bytes();
@@ -240,6 +236,63 @@ fn attention_is_that_of_the_processor() {
     }
 }
 
+/// Of rows none of which is of the sequence of another, attention turns and stores too.
+#[test]
+fn attention_can_put_its_row_into_the_cache() {
+    for target in ["sm_61", "sm_80"] {
+        for shape in SHAPES {
+            for (first, second) in [(0, 37), (16, SPAN as i32 + 40), (SPAN as i32, 15)] {
+                let Shape { heads, kv_heads, size, .. } = shape;
+                let rows: [Row; 3] = [(0, first), (0, -1), (1, second)];
+                let longest = first.max(second) + 1;
+                let mut random = Random::new(17);
+                let mut cache = Cache::new(shape, longest as usize);
+                for (sequence, last) in [(0, first), (1, second)] {
+                    for position in 0..last {
+                        let kv = [0; 2].map(|_| random.floats(kv_heads * size));
+                        cache.store((sequence, position), &kv[0], &kv[1]);
+                    }
+                }
+                let [mut q, mut k, v] =
+                    [heads, kv_heads, kv_heads].map(|n| random.floats(rows.len() * n * size));
+                let (cos, sin) = angles(longest as usize, size / 2);
+                let mut pass = Pass::new(target, &cache, &rows, &q);
+                let rope = [&k, &v, &cos, &sin]
+                    .into_iter()
+                    .fold(Args::default().with(pass.q), |args, x| args.with(pass.gpu.upload(x)));
+                pass.launch(&cache, rope.with(heads as i32).end(), &rows);
+
+                turn(shape, (&mut q, &mut k), (&cos, &sin), &rows);
+                for (i, &row) in rows.iter().enumerate().filter(|(_, row)| row.1 >= 0) {
+                    let of = i * kv_heads * size..(i + 1) * kv_heads * size;
+                    cache.store(row, &k[of.clone()], &v[of]);
+                }
+                pass.compare(&cache, &rows, &q);
+                let there = cache.bytes();
+                assert!(pass.gpu.download::<u8>(pass.blocks, there.len()) == there, "{shape:?}");
+            }
+        }
+    }
+}
+
+/// Queries and keys, turned by the processor.
+fn turn(
+    shape: Shape,
+    (q, k): (&mut [f32], &mut [f32]),
+    (cos, sin): (&[f32], &[f32]),
+    rows: &[Row],
+) {
+    let rope = reference().select::<RopeFn>(None).unwrap();
+    let Shape { heads, kv_heads, size, .. } = shape;
+    for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.1 >= 0) {
+        let at = row.1 as usize * size / 2;
+        let (cos, sin) = (&cos[at..][..size / 2], &sin[at..][..size / 2]);
+        let of = |width: usize| i * width * size..(i + 1) * width * size;
+        (rope.run)(RopeArgs { x: &mut q[of(heads)], cos, sin });
+        (rope.run)(RopeArgs { x: &mut k[of(kv_heads)], cos, sin });
+    }
+}
+
 #[test]
 fn what_is_not_finite_stays_so() {
     for value in [f32::NAN, f32::INFINITY] {
@@ -260,33 +313,65 @@ fn what_is_not_finite_stays_so() {
 }
 
 fn check(target: &str, cache: &Cache, rows: &[Row], q: &[f32]) {
-    let shape = cache.shape;
-    let Shape { heads, kv_heads, size, .. } = shape;
-    let spans = rows.iter().map(|row| row.1.max(0) as usize / SPAN + 1).max().unwrap();
-    let mut gpu = Gpu::new(target);
-    let (blocks, q_at) = (gpu.upload(&cache.bytes()), gpu.upload(q));
-    let out = gpu.room::<f32>(q.len());
-    let parts = gpu.room::<f32>(rows.len() * spans * heads * (size + 2));
-    let counters = gpu.upload(&vec![0_u32; rows.len() * kv_heads]);
-    let args = Args::default().with(q_at).with(out).with(parts).with(counters);
-    let args = args.with(1.0 / (size as f32).sqrt()).with(shape.group() as i32).end();
-    let args = rows_args(&mut gpu, rows, args);
-    let args = cache.args(&mut gpu, blocks, args);
-    let kernel = format!("attn_gqa_{}", shape.suffix());
-    let grid = [kv_heads as u32, rows.len() as u32, spans as u32];
-    let group = shape.group();
-    let memory = 4 * (group * size + group * SPAN + group * (SPAN / KV_BLOCK) + 2 * group);
+    let mut pass = Pass::new(target, cache, rows, q);
     // What it counts with is as before, so that it can run again.
     for _ in 0..2 {
-        gpu.launch(&kernel, (grid, 256, memory), &args);
+        pass.launch(cache, nothing_to_turn(), rows);
+        pass.compare(cache, rows, q);
+    }
+}
+
+/// The arguments of what has been turned and stored before.
+fn nothing_to_turn() -> Args {
+    let args = Args::default().with(0_u64).with(0_u64).with(0_u64);
+    args.with(0_u64).with(0_u64).with(0_i32).end()
+}
+
+/// Attention of some rows on the device.
+struct Pass {
+    gpu: Gpu,
+    q: u64,
+    blocks: u64,
+    out: u64,
+    parts: u64,
+    counters: u64,
+    spans: usize,
+}
+
+impl Pass {
+    fn new(target: &str, cache: &Cache, rows: &[Row], q: &[f32]) -> Pass {
+        let Shape { heads, kv_heads, size, .. } = cache.shape;
+        let spans = rows.iter().map(|row| row.1.max(0) as usize / SPAN + 1).max().unwrap();
+        let mut gpu = Gpu::new(target);
+        let (blocks, q_at) = (gpu.upload(&cache.bytes()), gpu.upload(q));
+        let out = gpu.room::<f32>(q.len());
+        let parts = gpu.room::<f32>(rows.len() * spans * heads * (size + 2));
+        let counters = gpu.upload(&vec![0_u32; rows.len() * kv_heads]);
+        Pass { gpu, q: q_at, blocks, out, parts, counters, spans }
+    }
+
+    fn launch(&mut self, cache: &Cache, rope: Args, rows: &[Row]) {
+        let shape = cache.shape;
+        let (group, size) = (shape.group(), shape.size);
+        let args = Args::default().with(self.q).with(self.out).with(self.parts);
+        let args = args.with(self.counters).with(1.0 / (size as f32).sqrt());
+        let args = args.with(group as i32).end().and(rope);
+        let args = rows_args(&mut self.gpu, rows, args);
+        let args = cache.args(&mut self.gpu, self.blocks, args);
+        let kernel = format!("attn_gqa_{}", shape.suffix());
+        let grid = [shape.kv_heads as u32, rows.len() as u32, self.spans as u32];
+        let memory = 4 * (group * size + group * SPAN + group * (SPAN / KV_BLOCK) + 2 * group);
+        self.gpu.launch(&kernel, (grid, 256, memory), &args);
+    }
+
+    /// With what the processor makes of queries that are turned.
+    fn compare(&self, cache: &Cache, rows: &[Row], q: &[f32]) {
+        let shape = cache.shape;
+        let width = shape.heads * shape.size;
         for (i, &row) in rows.iter().enumerate().filter(|(_, row)| row.1 >= 0) {
-            let of = i * heads * size..(i + 1) * heads * size;
-            let there = gpu.download::<f32>(out + 4 * of.start as u64, of.len());
-            assert_eq!(
-                bits(&there),
-                bits(&cache.attend(&q[of], row)),
-                "{target} {shape:?} {row:?}"
-            );
+            let of = i * width..(i + 1) * width;
+            let there = self.gpu.download::<f32>(self.out + 4 * of.start as u64, of.len());
+            assert_eq!(bits(&there), bits(&cache.attend(&q[of], row)), "{shape:?} {row:?}");
         }
     }
 }

@@ -46,6 +46,12 @@ impl Args {
         self
     }
 
+    /// Those of another structure behind these.
+    pub(crate) fn and(mut self, next: Args) -> Args {
+        self.0.extend(next.0);
+        self
+    }
+
     /// The end of a structure with pointers in it.
     pub(crate) fn end(mut self) -> Args {
         self.0.resize(self.0.len().next_multiple_of(8), 0);

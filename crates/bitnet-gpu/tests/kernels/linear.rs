@@ -5,17 +5,17 @@ use bitnet_gpu::tiles;
 use crate::gpu::{Args, GATES, Gpu, Random, bits};
 
 /// A matrix, and what is known of it.
-struct Matrix {
+pub(crate) struct Matrix {
     weights: Vec<i8>,
-    rows: usize,
+    pub(crate) rows: usize,
     scale: f32,
 }
 
 /// Activations of some tokens.
-struct Activations {
-    cols: usize,
-    q: Vec<Vec<i8>>,
-    scales: Vec<f32>,
+pub(crate) struct Activations {
+    pub(crate) cols: usize,
+    pub(crate) q: Vec<Vec<i8>>,
+    pub(crate) scales: Vec<f32>,
 }
 
 impl Activations {
@@ -35,7 +35,7 @@ impl Activations {
 }
 
 impl Matrix {
-    fn new(rows: usize, cols: usize, seed: u64) -> Matrix {
+    pub(crate) fn new(rows: usize, cols: usize, seed: u64) -> Matrix {
         Matrix {
             weights: Random::new(seed).weights(rows * cols),
             rows,
@@ -43,7 +43,7 @@ impl Matrix {
         }
     }
 
-    fn product(&self, x: &Activations) -> Vec<Vec<f32>> {
+    pub(crate) fn product(&self, x: &Activations) -> Vec<Vec<f32>> {
         let of = |(q, scale): (&Vec<i8>, &f32)| {
             let row = |row: &[i8]| {
                 let sum: i32 = row.iter().zip(q).map(|(w, q)| i32::from(*w) * i32::from(*q)).sum();
@@ -98,32 +98,12 @@ fn run(
 ) -> Vec<Vec<f32>> {
     let mut gpu = Gpu::new(kernel.target);
     let (tokens, width) = (x.q.len(), tiles::width(x.cols));
-    let mut args = Args::default();
-    let mut results = Vec::new();
-    for matrix in matrices {
-        let mut packed = vec![0; tiles::bytes(matrix.rows, x.cols)];
-        tiles::pack(&matrix.weights, x.cols, &mut packed);
-        let n = tokens * matrix.rows;
-        let y = match before {
-            Some(before) => gpu.upload(&vec![before; n]),
-            None => gpu.room::<f32>(n),
-        };
-        args = args
-            .with(gpu.upload(&packed))
-            .with(y)
-            .with(matrix.scale)
-            .with(matrix.rows as i32)
-            .end();
-        results.push((y, n));
-    }
-    for _ in matrices.len()..3 {
-        args = args.with(0_u64).with(0_u64).with(0.0_f32).with(0_i32).end();
-    }
+    let (args, results) = upload(&mut gpu, Args::default(), (matrices, x.cols), (tokens, before));
     let mut q = vec![0_i8; tokens * width];
     q.chunks_mut(width).zip(&x.q).for_each(|(q, x)| q[..x.len()].copy_from_slice(x));
     let sums: Vec<i32> = x.q.iter().map(|q| q.iter().map(|&q| i32::from(q)).sum()).collect();
-    args = args.with(gpu.upload(&q)).with(gpu.upload(&x.scales)).with(gpu.upload(&sums));
-    args = args
+    let args = args.with(gpu.upload(&q)).with(gpu.upload(&x.scales)).with(gpu.upload(&sums));
+    let args = args
         .with(tokens as i32)
         .with(width as i32)
         .with(i32::from(before.is_some()))
@@ -141,7 +121,37 @@ fn run(
     results.into_iter().map(|(y, n)| gpu.download(y, n)).collect()
 }
 
-fn tiles_of(matrices: &[Matrix]) -> u32 {
+/// The matrices, and room for what they have for results: where that is, and how much.
+pub(crate) fn upload(
+    gpu: &mut Gpu,
+    mut args: Args,
+    (matrices, cols): (&[Matrix], usize),
+    (tokens, before): (usize, Option<f32>),
+) -> (Args, Vec<(u64, usize)>) {
+    let mut results = Vec::new();
+    for matrix in matrices {
+        let mut packed = vec![0; tiles::bytes(matrix.rows, cols)];
+        tiles::pack(&matrix.weights, cols, &mut packed);
+        let n = tokens * matrix.rows;
+        let y = match before {
+            Some(before) => gpu.upload(&vec![before; n]),
+            None => gpu.room::<f32>(n),
+        };
+        args = args
+            .with(gpu.upload(&packed))
+            .with(y)
+            .with(matrix.scale)
+            .with(matrix.rows as i32)
+            .end();
+        results.push((y, n));
+    }
+    for _ in matrices.len()..3 {
+        args = args.with(0_u64).with(0_u64).with(0.0_f32).with(0_i32).end();
+    }
+    (args, results)
+}
+
+pub(crate) fn tiles_of(matrices: &[Matrix]) -> u32 {
     matrices.iter().map(|m| m.rows.div_ceil(tiles::ROWS) as u32).sum()
 }
 

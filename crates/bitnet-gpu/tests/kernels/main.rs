@@ -8,4 +8,5 @@ mod linear;
 mod mixed;
 mod mutants;
 mod norm;
+mod prepare;
 mod rows;

@@ -6,9 +6,9 @@ use bitnet_kernels::op::{NormArgs, NormFn, QuantizeArgs, QuantizeFn, RowScale};
 use crate::gpu::{Args, Gpu, Random, bits, reference};
 
 const THREADS: u32 = 256;
-const EPS: f32 = 1e-5;
+pub(crate) const EPS: f32 = 1e-5;
 
-fn normalized(x: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(crate) fn normalized(x: &[f32], weight: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     let kernel = reference().select::<NormFn>(None).unwrap();
     for (x, y) in x.chunks(weight.len()).zip(y.chunks_mut(weight.len())) {
@@ -17,7 +17,7 @@ fn normalized(x: &[f32], weight: &[f32]) -> Vec<f32> {
     y
 }
 
-fn quantized(x: &[f32], cols: usize) -> (Vec<i8>, Vec<RowScale>) {
+pub(crate) fn quantized(x: &[f32], cols: usize) -> (Vec<i8>, Vec<RowScale>) {
     let width = tiles::width(cols);
     let kernel = reference().select::<QuantizeFn>(None).unwrap();
     let rows = x.len() / cols;
@@ -29,7 +29,7 @@ fn quantized(x: &[f32], cols: usize) -> (Vec<i8>, Vec<RowScale>) {
 }
 
 /// Rows of numbers: usual ones, and those at which something could go wrong.
-fn inputs(cols: usize) -> Vec<Vec<f32>> {
+pub(crate) fn inputs(cols: usize) -> Vec<Vec<f32>> {
     let mut random = Random::new(cols as u64);
     let mut with = |at: usize, x: f32| {
         let mut row = random.floats(cols);

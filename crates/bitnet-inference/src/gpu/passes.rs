@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bitnet_gpu::cuda::{
-    self, CacheShape, Floats, Launches, Parts, Pick, Picks, Plan, Quantized, Queue, Recorded, SPAN,
-    Step,
+    self, CacheShape, Floats, Input, Launches, Parts, Pick, Picks, Plan, Quantized, Queue,
+    Recorded, SPAN, Step,
 };
 use bitnet_gpu::kernels::bucket;
 use bitnet_kernels::Format;
@@ -23,8 +23,25 @@ use crate::session::CHUNK;
 use crate::state::Buffers;
 use crate::{Best, Error, WeightsRead};
 
-/// What tells recorded passes apart: rows, outputs, spans of positions.
-type Size = (usize, usize, usize);
+/// What tells recorded passes apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Size {
+    rows: usize,
+    outputs: usize,
+    /// Spans of positions.
+    spans: usize,
+    /// Whether no two rows are of one sequence.
+    apart: bool,
+}
+
+/// Rows that are to be 8-bit activations: what multiplies by them makes them.
+#[derive(Debug)]
+struct Activations {
+    /// Room for them.
+    bytes: Quantized,
+    /// What they are made of, and the norm before, once that is known.
+    of: Option<(Floats, Option<(cuda::Vector, f32)>)>,
+}
 
 /// Sequences on a device.
 #[derive(Debug)]
@@ -39,7 +56,7 @@ pub(crate) struct Passes {
     parts: Parts,
     step: Step,
     scratch: cuda::Scratch,
-    buffers: Buffers<Floats, Quantized>,
+    buffers: Buffers<Floats, Activations>,
     /// Of the last two passes: the host may want those of one while the device computes the other.
     logits: [Floats; 2],
     /// Which of them are those of the last pass.
@@ -82,7 +99,7 @@ impl Passes {
         let buffers = Buffers::new(
             &model,
             |cols| Ok(plan.floats(CHUNK, cols)),
-            |cols| Ok(plan.quantized(CHUNK, cols)),
+            |cols| Ok(Activations { bytes: plan.quantized(CHUNK, cols), of: None }),
         )?;
         let logits = [0; 2].map(|_| plan.floats(CHUNK, model.output().rows));
         let shape = CacheShape {
@@ -155,7 +172,10 @@ impl Passes {
                 self.step.send(&self.on.gpu)?;
                 let size = size_of(&all, outputs.len());
                 match see {
-                    Some(see) => self.observed((all.len(), outputs.len(), size.2), see)?,
+                    Some(see) => {
+                        let size = Size { rows: all.len(), outputs: outputs.len(), ..size };
+                        self.observed(size, see)?;
+                    }
                     None => {
                         let mut launches = Launches::default();
                         self.replay((size, self.which), &mut launches)?;
@@ -231,11 +251,12 @@ impl Passes {
                 there,
                 parts,
                 step,
-                spans: size.2,
+                size,
+                placed: None,
                 turned: Vec::new(),
                 failed: None,
             };
-            pass.all(buffers, &logits[which], size, |_, _| {});
+            pass.all(buffers, &logits[which], |_, _| {});
             failed = pass.failed.take();
             Ok(())
         })?;
@@ -243,7 +264,7 @@ impl Passes {
     }
 
     /// The same without a record, and shows the residual stream behind each layer.
-    fn observed(&mut self, (rows, outputs, spans): Size, see: See<'_>) -> Result<(), Error> {
+    fn observed(&mut self, size: Size, see: See<'_>) -> Result<(), Error> {
         let Passes { on, model, there, parts, step, scratch, buffers, launches, .. } = self;
         let logits = &self.logits[self.which];
         let mut queue = Queue::new(&on.gpu, scratch);
@@ -254,16 +275,15 @@ impl Passes {
             there,
             parts,
             step,
-            spans,
+            size,
+            placed: None,
             turned: Vec::new(),
             failed: None,
         };
         let mut read = Ok(());
-        pass.all(buffers, logits, (rows, outputs, spans), |layer, x| {
-            match scratch.read(&on.gpu, x, rows) {
-                Ok(numbers) => see(layer, &numbers),
-                Err(error) => read = Err(error.into()),
-            }
+        pass.all(buffers, logits, |layer, x| match scratch.read(&on.gpu, x, size.rows) {
+            Ok(numbers) => see(layer, &numbers),
+            Err(error) => read = Err(error.into()),
         });
         let failed = pass.failed.take();
         launches.add_all(queue.launches());
@@ -355,7 +375,14 @@ impl Passes {
 /// What is recorded for some rows: as many as there are, or more that are not there.
 fn size_of(rows: &[cuda::Row], outputs: usize) -> Size {
     let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
-    (bucket(rows.len()), if outputs == 0 { 0 } else { bucket(outputs) }, bucket(spans))
+    let mut sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
+    sequences.sort_unstable();
+    Size {
+        rows: bucket(rows.len()),
+        outputs: if outputs == 0 { 0 } else { bucket(outputs) },
+        spans: bucket(spans),
+        apart: sequences.windows(2).all(|two| two[0] != two[1]),
+    }
 }
 
 impl Drop for Passes {
@@ -374,6 +401,18 @@ fn on_gpu(linear: &Linear) -> Option<&GpuMatrix> {
     }
 }
 
+impl Activations {
+    fn input(&self) -> Input<'_> {
+        match &self.of {
+            Some((x, norm)) => {
+                let norm = norm.as_ref().map(|(weight, eps)| (weight, *eps));
+                Input::Floats(x, norm, &self.bytes)
+            }
+            None => Input::Bytes(&self.bytes),
+        }
+    }
+}
+
 /// A pass that is enqueued.
 struct Pass<'p, 'q> {
     queue: &'p mut Queue<'q>,
@@ -382,7 +421,9 @@ struct Pass<'p, 'q> {
     there: &'p cuda::Cache,
     parts: &'p Parts,
     step: &'p Step,
-    spans: usize,
+    size: Size,
+    /// Queries, keys and values that attention has to turn and to store, and the frequencies.
+    placed: Option<([Floats; 3], usize)>,
     /// The frequencies of angles, by where these would be.
     turned: Vec<(usize, usize)>,
     /// The first error.
@@ -393,11 +434,11 @@ impl Pass<'_, '_> {
     /// All of a pass of so many rows, and the logits of so many outputs.
     fn all(
         &mut self,
-        buffers: &mut Buffers<Floats, Quantized>,
+        buffers: &mut Buffers<Floats, Activations>,
         logits: &Floats,
-        (rows, outputs, _): Size,
         see: impl FnMut(usize, &Floats),
     ) {
+        let Size { rows, outputs, .. } = self.size;
         // Which they are stands in the memory of the device.
         let nobody = vec![Row { sequence: 0, position: 0, token: 0 }; rows];
         let which = vec![0; outputs];
@@ -451,7 +492,7 @@ impl Pass<'_, '_> {
 
 impl Backend for Pass<'_, '_> {
     type Floats = Floats;
-    type Quantized = Quantized;
+    type Quantized = Activations;
 
     fn embed(&mut self, table: &FloatMatrix, rows: &[Row], scale: f32, out: &mut Floats) {
         let rows = (self.step.rows(), rows.len());
@@ -471,17 +512,18 @@ impl Backend for Pass<'_, '_> {
         self.enqueue(|queue, _| queue.add((x, rows), sum));
     }
 
-    fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, rows: usize, out: &mut Quantized) {
-        self.enqueue(|queue, on| queue.norm_quantize((x, rows), Self::norm_of(on, norm), out));
+    fn norm_quantize(&mut self, x: &Floats, norm: Norm<'_>, _: usize, out: &mut Activations) {
+        let (weight, eps) = Self::norm_of(self.on, norm);
+        out.of = Some((*x, Some((weight.clone(), eps))));
     }
 
-    fn quantize(&mut self, x: &Floats, rows: usize, out: &mut Quantized) {
-        self.enqueue(|queue, _| queue.quantize((x, rows), out));
+    fn quantize(&mut self, x: &Floats, _: usize, out: &mut Activations) {
+        out.of = Some((*x, None));
     }
 
     fn linear<const N: usize>(
         &mut self,
-        x: &Quantized,
+        x: &Activations,
         rows: usize,
         outputs: [(&Linear, &mut Floats); N],
     ) {
@@ -489,29 +531,31 @@ impl Backend for Pass<'_, '_> {
         let outs = outputs.map(|(_, out)| *out);
         self.with(linears, |queue, there| {
             let outputs: Vec<_> = there.into_iter().zip(&outs).collect();
-            queue.linear((x, rows), &outputs, false)
+            queue.linear((x.input(), rows), &outputs, false)
         });
     }
 
     fn linear_add(
         &mut self,
-        x: &Quantized,
+        x: &Activations,
         rows: usize,
         linear: &Linear,
         (sum, _): (&mut Floats, &mut Floats),
     ) {
-        self.with([linear], |queue, [there]| queue.linear((x, rows), &[(there, sum)], true));
+        self.with([linear], |queue, [there]| {
+            queue.linear((x.input(), rows), &[(there, sum)], true)
+        });
     }
 
     fn gate(
         &mut self,
-        x: &Quantized,
+        x: &Activations,
         rows: usize,
         [(gate, gated), (up, _)]: [(&Linear, &mut Floats); 2],
     ) {
         let activation = self.activation();
         self.with([gate, up], |queue, [gate, up]| {
-            queue.gate((x, rows), (gate, up), activation, gated)
+            queue.gate((x.input(), rows), (gate, up), activation, gated)
         });
     }
 
@@ -530,16 +574,28 @@ impl Backend for Pass<'_, '_> {
         let frequencies =
             self.turned.iter().find(|(place, _)| *place == cos.place()).map_or(0, |(_, of)| *of);
         let (rows, there) = ((self.step.rows(), rows.len()), (self.there, layer));
+        if self.size.apart {
+            self.placed = Some(([*q, *k, *v], frequencies));
+            return;
+        }
         self.enqueue(|queue, on| {
             let [cos, sin] = &on.angles[&frequencies];
-            queue.rope_append(rows, [q, k, v], [cos, sin], there)
+            let heads = cuda::Heads { qkv: [q, k, v], angles: [cos, sin] };
+            queue.rope_append(rows, &heads, there)
         });
     }
 
     fn attend(&mut self, layer: usize, rows: &[Row], _: Heads, q: &Floats, out: &mut Floats) {
         let rows = (self.step.rows(), rows.len());
-        let (there, parts) = ((self.there, layer), (self.parts, self.spans));
-        self.enqueue(|queue, _| queue.attend(rows, (q, out), there, parts));
+        let (there, parts) = ((self.there, layer), (self.parts, self.size.spans));
+        let placed = self.placed.take();
+        self.enqueue(|queue, on| {
+            let heads = placed.as_ref().map(|([q, k, v], frequencies)| {
+                let [cos, sin] = &on.angles[frequencies];
+                cuda::Heads { qkv: [q, k, v], angles: [cos, sin] }
+            });
+            queue.attend(rows, (q, heads.as_ref(), out), there, parts)
+        });
     }
 
     /// Which rows these are stands in the memory of the device.

@@ -179,8 +179,8 @@ impl GpuValidator {
             scratch.write(&self.gpu, &input, &x)?;
             for n in ROWS {
                 let mut queue = Queue::new(&self.gpu, &scratch);
-                queue.norm_quantize((&input, n), (&there, EPS), &q)?;
-                queue.linear((&q, n), &[(&matrix, &out)], false)?;
+                let input = cuda::Input::Floats(&input, Some((&there, EPS)), &q);
+                queue.linear((input, n), &[(&matrix, &out)], false)?;
                 let found = scratch.read(&self.gpu, &out, n)?;
                 let mut normed = vec![0.0; n * cols];
                 for (x, y) in x.chunks(cols).zip(normed.chunks_mut(cols)) {
@@ -188,8 +188,8 @@ impl GpuValidator {
                 }
                 let mut expected = vec![0.0; n * rows];
                 layer.forward(&normed, &mut expected, &pool)?;
-                let kernel = KernelId::product(self.gpu.target().1, n, false).name();
-                let what = format!("norm and {kernel}, {n} x {cols} x {rows}");
+                let kernels: Vec<_> = queue.launches().iter().map(|(id, _)| id.name()).collect();
+                let what = format!("{}, {n} x {cols} x {rows}", kernels.join(" and "));
                 results.push(compared(what, &found, &expected));
             }
         }
@@ -254,9 +254,10 @@ impl GpuValidator {
         for _ in 0..ROUNDS {
             times.push(self.gpu.timed(&scratch, |queue| {
                 queue.quantize((&input, n), &q)?;
+                let x = cuda::Input::Bytes(&q);
                 matrices
                     .iter()
-                    .try_for_each(|matrix| queue.linear((&q, n), &[(matrix, &out)], false))
+                    .try_for_each(|matrix| queue.linear((x, n), &[(matrix, &out)], false))
             })?);
         }
         times.sort_unstable_by(f32::total_cmp);

@@ -9,7 +9,7 @@ use bitnet_kernels::Operation;
 use super::passes::Run;
 use super::verify::{is_hex, same};
 use super::{GpuUsed, MatrixUsed, Receipt};
-use crate::arch;
+use crate::arch::{self, Calls};
 use crate::session::CHUNK;
 
 /// What a driver that has no GPU gives: it is there for tests.
@@ -50,6 +50,32 @@ pub(super) fn stored(matrix: &MatrixUsed, gpu: &GpuUsed) -> Result<u64, String> 
     bytes.ok_or_else(|| format!("{matrix:?} is too large"))
 }
 
+/// Products of a layer.
+struct Products {
+    /// Numbers of what they multiply.
+    cols: usize,
+    gate: bool,
+    count: u64,
+}
+
+/// Those of an architecture: one for the output of attention, one at the end, and all others on the residual stream.
+fn products(receipt: &Receipt, form: &Calls) -> Result<[Products; 4], String> {
+    let [queries, _, _, output, _, _, down] = &receipt.model.matrices[..] else {
+        return Err(format!("{} matrices in a layer", receipt.model.matrices.len()));
+    };
+    let of = |matrix: &MatrixUsed, gate, count| {
+        let cols = usize::try_from(matrix.cols).map_err(|_| format!("{matrix:?} is too large"))?;
+        Ok::<_, String>(Products { cols, gate, count })
+    };
+    let gates = u64::from(form.fused);
+    Ok([
+        of(queries, false, form.quantize - gates - 2)?,
+        of(queries, true, gates)?,
+        of(output, false, 1)?,
+        of(down, false, 1)?,
+    ])
+}
+
 impl Run {
     /// The launches of the passes, and the calls that follow from the logits.
     pub(super) fn launches(&self, receipt: &Receipt, gpu: &GpuUsed) -> Result<(), String> {
@@ -66,9 +92,13 @@ impl Run {
         let mut take =
             |ids: &[KernelId]| -> u64 { ids.iter().filter_map(|id| found.remove(id)).sum() };
 
-        let both = take(&[KernelId::RmsNormQuantize]);
-        let (norms, quantized) =
-            (both + take(&[KernelId::RmsNorm]), both + take(&[KernelId::Quantize]));
+        // Products may do both on the way.
+        let [norm, quantize, gate] =
+            [KernelId::GemvNormMma, KernelId::GemvQuantizeMma, KernelId::GemvNormMmaGate]
+                .map(|id| take(&[id]));
+        let both = norm + gate + take(&[KernelId::RmsNormQuantize]);
+        let norms = both + take(&[KernelId::RmsNorm]);
+        let quantized = both + quantize + take(&[KernelId::Quantize]);
         let passes = self.passes();
         let blocks = layers * passes;
         let forms = arch::calls(&receipt.model.architecture);
@@ -86,7 +116,7 @@ impl Run {
             ("embeddings", take(&embeddings), passes),
             ("norms", norms, form.norm * blocks + self.outputs()),
             ("rows that became bytes", quantized, form.quantize * blocks),
-            (rope.name(), take(&[rope]), blocks),
+            (rope.name(), take(&[rope]), layers * self.passes_of_many()),
             (attend.name(), take(&[attend]), blocks),
             (KernelId::Add.name(), take(&[KernelId::Add]), 2 * apart),
             (KernelId::Gate.name(), take(&[KernelId::Gate]), apart),
@@ -110,25 +140,38 @@ impl Run {
                 return Err(format!("{launches} of {} for {} logits", id.name(), self.outputs()));
             }
         }
-        let gates = u64::from(form.fused);
-        let expected =
-            self.products_on(target(gpu)?, (layers * (form.quantize - gates), layers * gates));
+        // Whether there is a norm before has been counted with the norms.
+        for (id, launches) in
+            [(KernelId::GemvNormMma, norm + quantize), (KernelId::GemvNormMmaGate, gate)]
+        {
+            if launches > 0 {
+                found.insert(id, launches);
+            }
+        }
+        let expected = self.products_on(target(gpu)?, layers, &products(receipt, form)?);
         same("products", &found, &expected)
     }
 
-    /// Launches of products in all passes, each of which has so many, and so many that gate.
+    /// Passes of more than one row.
+    fn passes_of_many(&self) -> u64 {
+        self.sizes().iter().filter(|(rows, _)| *rows > 1).map(|(_, passes)| passes).sum()
+    }
+
+    /// Launches of products in all passes over so many layers.
     fn products_on(
         &self,
         target: (i32, i32),
-        (plain, gates): (u64, u64),
+        layers: u64,
+        products: &[Products],
     ) -> BTreeMap<KernelId, u64> {
         let mut all = BTreeMap::new();
         for (rows, passes) in self.sizes() {
             let rows = bucket(rows);
-            for (gate, of_pass) in [(false, plain), (true, gates)] {
-                let kernel = KernelId::product(target, rows, gate);
+            for &Products { cols, gate, count } in products {
+                let prepared = KernelId::prepared(target, (rows, cols), (true, gate));
+                let kernel = prepared.unwrap_or(KernelId::product(target, rows, gate));
                 let parts = rows.div_ceil(kernel.rows()) as u64;
-                *all.entry(kernel).or_default() += parts * of_pass * passes;
+                *all.entry(kernel).or_default() += parts * count * layers * passes;
             }
         }
         all.retain(|_, launches| *launches > 0);

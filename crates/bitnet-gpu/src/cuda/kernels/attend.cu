@@ -14,6 +14,29 @@ struct Rope {
     int heads;
 };
 
+// A number of a head, turned by the angles of a position.
+DEVICE float turned(const float *head, int dim, int half, const float *cos, const float *sin) {
+    const int i = dim % half;
+    const float a = head[i], b = head[half + i], c = cos[i], s = sin[i];
+    return dim < half ? fma(a, c, -(b * s)) : fma(b, c, a * s);
+}
+
+// Puts keys and values of a row into the cache, of `heads` heads from `first` on; keys are turned before.
+template <class KV>
+DEVICE void append(const Rope &rope, const Cache &cache, int row, int sequence, int position, int first, int heads) {
+    const int size = cache.size, half = size / 2, lane = position % KV_BLOCK;
+    const float *cos = rope.cos + (u64)position * half, *sin = rope.sin + (u64)position * half;
+    const u64 at = ((u64)row * cache.kv_heads + first) * size;
+    const float *k = rope.k + at, *v = rope.v + at;
+    // Whole warps, since some formats have blocks of as many numbers.
+    for (int i = threadIdx.x; i < heads * size; i += ROPE_THREADS) {
+        const int head = i / size, dim = i % size;
+        u8 *keys = keys_at<KV>(cache, sequence, position, first + head);
+        KV::put_key(keys, dim, lane, turned(k + head * size, dim, half, cos, sin));
+        KV::put_value(keys + values_behind<KV>(cache), size, dim, lane, v[i]);
+    }
+}
+
 // Turns queries and keys by their positions, and puts keys and values into the cache. A block for each row.
 template <class KV>
 DEVICE void rope_kv_append(const Rope &rope, const Rows &rows, const Cache &cache) {
@@ -21,7 +44,7 @@ DEVICE void rope_kv_append(const Rope &rope, const Rows &rows, const Cache &cach
     if (position < 0) {
         return;
     }
-    const int size = cache.size, half = size / 2, lane = position % KV_BLOCK;
+    const int size = cache.size, half = size / 2;
     const float *cos = rope.cos + (u64)position * half, *sin = rope.sin + (u64)position * half;
     float *q = rope.q + (u64)row * rope.heads * size;
     for (int i = threadIdx.x; i < rope.heads * half; i += ROPE_THREADS) {
@@ -30,17 +53,7 @@ DEVICE void rope_kv_append(const Rope &rope, const Rows &rows, const Cache &cach
         at[0] = fma(a, c, -(b * s));
         at[half] = fma(b, c, a * s);
     }
-    const u64 stride = (u64)cache.kv_heads * size;
-    const float *k = rope.k + row * stride, *v = rope.v + row * stride;
-    // Whole warps, since some formats have blocks of as many numbers.
-    for (int i = threadIdx.x; i < cache.kv_heads * size; i += ROPE_THREADS) {
-        const int head = i / size, dim = i % size;
-        u8 *keys = keys_at<KV>(cache, sequence, position, head);
-        const float *at = k + head * size + dim % half;
-        const float a = at[0], b = at[half], c = cos[dim % half], s = sin[dim % half];
-        KV::put_key(keys, dim, lane, dim < half ? fma(a, c, -(b * s)) : fma(b, c, a * s));
-        KV::put_value(keys + values_behind<KV>(cache), size, dim, lane, v[i]);
-    }
+    append<KV>(rope, cache, row, sequence, position, 0, cache.kv_heads);
 }
 
 KERNEL(ROPE_THREADS) rope_kv_append_f32(Rope rope, Rows rows, Cache cache) {
@@ -207,10 +220,20 @@ DEVICE void join(const Attend &a, int size, const float *parts, int spans, float
 
 extern __shared__ float attend_memory[];
 
+// The queries of a row that share keys and values, turned by its position.
+DEVICE void turn_queries(const Attend &a, const Rope &rope, int size, int position, u64 at, float *q) {
+    const int half = size / 2;
+    const float *cos = rope.cos + (u64)position * half, *sin = rope.sin + (u64)position * half;
+    for (int i = threadIdx.x; i < a.group * size; i += ATTEND_THREADS) {
+        q[i] = turned(a.q + at + i / size * size, i % size, half, cos, sin);
+    }
+}
+
 // A block for the heads of a row that share keys and values, and a span of positions. The last block of a row and these heads to
-// come to its end joins the parts.
+// come to its end joins the parts. Where there is something to turn, queries and keys are as they come from their products: the block
+// that attends to the row itself puts its keys and values into the cache, and no other row of the pass may look at them.
 template <class KV>
-DEVICE void attend(const Attend &a, const Rows &rows, const Cache &cache) {
+DEVICE void attend(const Attend &a, const Rope &rope, const Rows &rows, const Cache &cache) {
     __shared__ u32 last;
     const int head = blockIdx.x, row = blockIdx.y, span = blockIdx.z, size = cache.size;
     const int position = rows.position[row], sequence = rows.sequence[row];
@@ -223,8 +246,15 @@ DEVICE void attend(const Attend &a, const Rows &rows, const Cache &cache) {
     const int spans = position / SPAN + 1, first = span * SPAN, seen = min(position + 1 - first, SPAN);
     const Scores s = scores_of(attend_memory, a.group, size);
     const u64 at = ((u64)row * cache.kv_heads + head) * a.group * size;
-    for (int i = threadIdx.x; i < a.group * size; i += ATTEND_THREADS) {
-        s.q[i] = a.q[at + i];
+    if (rope.k) {
+        turn_queries(a, rope, size, position, at, s.q);
+        if (span == spans - 1) {
+            append<KV>(rope, cache, row, sequence, position, head, 1);
+        }
+    } else {
+        for (int i = threadIdx.x; i < a.group * size; i += ATTEND_THREADS) {
+            s.q[i] = a.q[at + i];
+        }
     }
     __syncthreads();
     score<KV>(a, cache, s, sequence, head, first, seen);
@@ -251,14 +281,14 @@ DEVICE void attend(const Attend &a, const Rows &rows, const Cache &cache) {
     }
 }
 
-KERNEL(ATTEND_THREADS) attn_gqa_f32(Attend a, Rows rows, Cache cache) {
-    attend<KvF32>(a, rows, cache);
+KERNEL(ATTEND_THREADS) attn_gqa_f32(Attend a, Rope rope, Rows rows, Cache cache) {
+    attend<KvF32>(a, rope, rows, cache);
 }
 
-KERNEL(ATTEND_THREADS) attn_gqa_f16(Attend a, Rows rows, Cache cache) {
-    attend<KvF16>(a, rows, cache);
+KERNEL(ATTEND_THREADS) attn_gqa_f16(Attend a, Rope rope, Rows rows, Cache cache) {
+    attend<KvF16>(a, rope, rows, cache);
 }
 
-KERNEL(ATTEND_THREADS) attn_gqa_q8_0(Attend a, Rows rows, Cache cache) {
-    attend<KvQ8>(a, rows, cache);
+KERNEL(ATTEND_THREADS) attn_gqa_q8_0(Attend a, Rope rope, Rows rows, Cache cache) {
+    attend<KvQ8>(a, rope, rows, cache);
 }

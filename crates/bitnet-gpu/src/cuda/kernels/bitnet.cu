@@ -5,6 +5,7 @@
 #include "step.cuh"
 #include "norm.cu"
 #include "gemv.cu"
+#include "prepare.cu"
 #include "gemm.cu"
 #include "attend.cu"
 #include "head.cu"

@@ -81,14 +81,28 @@ DEVICE int warp_id() {
     return threadIdx.x / WARP;
 }
 
-// The greatest and the sum over the threads of a block of `THREADS`; all get it. The buffer has a number for each warp, and is
-// free again behind the next barrier.
-template <int THREADS>
-DEVICE float block_max(float x, float *buffer) {
+// The greatest and the sum over the threads of a warp; all get it.
+DEVICE float warp_max(float x) {
 #pragma unroll
     for (int half = WARP / 2; half; half /= 2) {
         x = fmaxf(x, __shfl_xor_sync(ALL, x, half));
     }
+    return x;
+}
+
+DEVICE int warp_sum(int x) {
+#pragma unroll
+    for (int half = WARP / 2; half; half /= 2) {
+        x += __shfl_xor_sync(ALL, x, half);
+    }
+    return x;
+}
+
+// The same over the threads of a block of `THREADS`. The buffer has a number for each warp, and is free again behind the next
+// barrier.
+template <int THREADS>
+DEVICE float block_max(float x, float *buffer) {
+    x = warp_max(x);
     if (lane_id() == 0) {
         buffer[warp_id()] = x;
     }
@@ -103,10 +117,7 @@ DEVICE float block_max(float x, float *buffer) {
 
 template <int THREADS>
 DEVICE int block_sum(int x, int *buffer) {
-#pragma unroll
-    for (int half = WARP / 2; half; half /= 2) {
-        x += __shfl_xor_sync(ALL, x, half);
-    }
+    x = warp_sum(x);
     if (lane_id() == 0) {
         buffer[warp_id()] = x;
     }

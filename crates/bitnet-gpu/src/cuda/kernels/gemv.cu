@@ -19,25 +19,64 @@ DEVICE int gather_sums(int (*sums)[GEMV_RESULTS]) {
     return sum;
 }
 
-// Sums of a tile by all tokens, without a shift: the four codes of a byte go to products of their own, whose sums are
-// multiples of 1, 4, 16 and 64. A thread gets the result of row threadIdx.x / 8 and token threadIdx.x % 8.
-DEVICE int tile_by_mma(const Product &p, const uint4 *weights, int tile, int (*sums)[GEMV_RESULTS]) {
-    const int lane = lane_id(), warp = warp_id();
-    const int token = lane / 4, steps = p.width / STEP;
-    const uint4 *w = weights + (u64)tile * steps * WARP + lane;
-    const u32 *x = (const u32 *)(p.x + (u64)token * p.width) + lane % 4;
-    const bool there = token < p.tokens;
-    int d[4][4] = {};
-#pragma unroll 4
-    for (int s = warp; s < steps; s += blockDim.x / WARP) {
-        const uint4 q = __ldcs(w + (u64)s * WARP);
+// What a thread has of a tile: its part of every step that its warp takes, of which the first are on their way before they are
+// needed.
+#define AHEAD 4
+
+struct Share {
+    const uint4 *weights; // of its lane in the first step
+    int steps;
+    uint4 ahead[AHEAD];
+};
+
+DEVICE Share begin(const Product &p, const uint4 *weights, int tile) {
+    Share t;
+    t.steps = p.width / STEP;
+    t.weights = weights + (u64)tile * t.steps * WARP + lane_id();
 #pragma unroll
-        for (int plane = 0; plane < 4; plane++) {
-            const u32 mask = 0x03030303u << (2 * plane);
-            const u32 *at = x + s * (STEP / 4) + 8 * plane;
-            const u32 b0 = there ? at[0] : 0, b1 = there ? at[4] : 0;
-            mma_u8s8(d[plane], q.x & mask, q.y & mask, q.z & mask, q.w & mask, b0, b1);
+    for (int i = 0; i < AHEAD; i++) {
+        const int s = warp_id() + i * (blockDim.x / WARP);
+        if (s < t.steps) {
+            t.ahead[i] = __ldcs(t.weights + (u64)s * WARP);
         }
+    }
+    return t;
+}
+
+// The same for all tokens, each of whose activations begin `stride` bytes behind those of the one before.
+struct Few {
+    const i8 *x;
+    int stride;
+    int tokens;
+};
+
+// A step, without a shift: the four codes of a byte go to products of their own, whose sums are multiples of 1, 4, 16 and 64.
+DEVICE void step_by_mma(int (&d)[4][4], uint4 q, const u32 *x, bool there) {
+#pragma unroll
+    for (int plane = 0; plane < 4; plane++) {
+        const u32 mask = 0x03030303u << (2 * plane);
+        const u32 b0 = there ? x[8 * plane] : 0, b1 = there ? x[8 * plane + 4] : 0;
+        mma_u8s8(d[plane], q.x & mask, q.y & mask, q.z & mask, q.w & mask, b0, b1);
+    }
+}
+
+// Sums of a tile by all tokens. A thread gets the result of row threadIdx.x / 8 and token threadIdx.x % 8.
+DEVICE int tile_by_mma(const Share &t, const Few &few, int (*sums)[GEMV_RESULTS]) {
+    const int lane = lane_id(), warp = warp_id(), warps = blockDim.x / WARP;
+    const int token = lane / 4;
+    const u32 *x = (const u32 *)(few.x + (u64)token * few.stride) + lane % 4;
+    const bool there = token < few.tokens;
+    int d[4][4] = {};
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+        const int s = warp + i * warps;
+        if (s < t.steps) {
+            step_by_mma(d, t.ahead[i], x + s * (STEP / 4), there);
+        }
+    }
+#pragma unroll 2
+    for (int s = warp + AHEAD * warps; s < t.steps; s += warps) {
+        step_by_mma(d, __ldcs(t.weights + (u64)s * WARP), x + s * (STEP / 4), there);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -86,6 +125,11 @@ DEVICE int tile_by_dp4a(const Product &p, const uint4 *weights, int tile, int (*
     return gather_sums(sums);
 }
 
+DEVICE int tile_by_mma(const Product &p, const uint4 *weights, int tile, int (*sums)[GEMV_RESULTS]) {
+    const Few few = {p.x, p.width, p.tokens};
+    return tile_by_mma(begin(p, weights, tile), few, sums);
+}
+
 typedef int (*TileSums)(const Product &, const uint4 *, int, int (*)[GEMV_RESULTS]);
 
 template <TileSums SUMS>
@@ -100,19 +144,25 @@ DEVICE void gemv(const Product &p) {
     }
 }
 
+// The result of a thread, from its sums of both matrices.
+DEVICE void put_gated(const Product &p, int tile, int gate, int up, int x_sum, float x_scale) {
+    const int token = threadIdx.x % GEMV_TOKENS, row = TILE * tile + threadIdx.x / GEMV_TOKENS;
+    if (row < p.of[0].rows) {
+        const float weight = scaled(gate, x_sum, x_scale, p.of[0].scale);
+        const float weighed = scaled(up, x_sum, x_scale, p.of[1].scale);
+        *result(p.of[0], token, row) = gated(p.activation, weight, weighed);
+    }
+}
+
 template <TileSums SUMS>
 DEVICE void gemv_gate(const Product &p) {
     __shared__ int sums[2][GEMV_WARPS][GEMV_RESULTS];
     const int tile = blockIdx.x;
     const int gate = SUMS(p, p.of[0].weights, tile, sums[0]);
     const int up = SUMS(p, p.of[1].weights, tile, sums[1]);
-    const int token = threadIdx.x % GEMV_TOKENS, row = TILE * tile + threadIdx.x / GEMV_TOKENS;
-    if (threadIdx.x < GEMV_RESULTS && token < p.tokens && row < p.of[0].rows) {
-        const int x_sum = p.x_sum[token];
-        const float x_scale = p.x_scale[token];
-        const float weight = scaled(gate, x_sum, x_scale, p.of[0].scale);
-        const float weighed = scaled(up, x_sum, x_scale, p.of[1].scale);
-        *result(p.of[0], token, row) = gated(p.activation, weight, weighed);
+    const int token = threadIdx.x % GEMV_TOKENS;
+    if (threadIdx.x < GEMV_RESULTS && token < p.tokens) {
+        put_gated(p, tile, gate, up, p.x_sum[token], p.x_scale[token]);
     }
 }
 

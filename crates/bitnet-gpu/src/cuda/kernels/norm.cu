@@ -2,51 +2,58 @@
 
 #define NORM_THREADS 256
 
-// 1 / sqrt(mean(x^2) + eps) of a row in shared memory; all threads get it.
-DEVICE float norm_factor(const float *row, int cols, float eps, float *result) {
-    if (threadIdx.x < WARP) {
-        float squares = 0.0f;
-        if (threadIdx.x < LANES) {
-#pragma unroll 8
-            for (int i = threadIdx.x; i < cols; i += LANES) {
-                squares = fma(row[i], row[i], squares);
-            }
-        }
-        squares = tree(squares);
-        if (threadIdx.x == 0) {
-            const float mean = __fdiv_rn(squares, (float)cols);
-            *result = is_finite(mean) ? __frcp_rn(__fsqrt_rn(mean + eps)) : NOT_A_NUMBER;
+// 1 / sqrt(mean(x^2) + eps) of a row in shared memory; the first thread of the warp gets it.
+DEVICE float norm_factor(const float *row, int cols, float eps) {
+    float squares = 0.0f;
+    if (lane_id() < LANES) {
+#pragma unroll 16
+        for (int i = lane_id(); i < cols; i += LANES) {
+            squares = fma(row[i], row[i], squares);
         }
     }
-    __syncthreads();
-    return *result;
+    const float mean = __fdiv_rn(tree(squares), (float)cols);
+    return is_finite(mean) ? __frcp_rn(__fsqrt_rn(mean + eps)) : NOT_A_NUMBER;
 }
 
-// The row to 8 bits: x * 127 / max(|x|), halves to even. Behind it are zeros up to `width`, a multiple of four. Its scale
-// and the sum of the bytes go beside it. A row with what is not finite is zeros, with a scale that is no number.
+// How a row becomes bytes: x * 127 / max(|x|). One with what is not finite is zeros, with a scale that is no number.
+struct Scale {
+    float factor;
+    bool wrong;
+};
+
+DEVICE Scale scale_of(float greatest) {
+    const Scale scale = {__fdiv_rn(127.0f, fmaxf(greatest, 1e-5f)), !is_finite(greatest)};
+    return scale;
+}
+
+// The row to bytes, halves to even; behind it are zeros up to `width`, a multiple of four. Gives the sum of the thread's.
+DEVICE int bytes_of(const float *row, int cols, int width, const Scale &scale, i8 *q) {
+    int total = 0;
+    for (int i = threadIdx.x; i < width / 4; i += blockDim.x) {
+        u32 word = 0;
+#pragma unroll
+        for (int b = 0; b < 4; b++) {
+            const int at = 4 * i + b;
+            const int byte = at < cols && !scale.wrong ? __float2int_rn(row[at] * scale.factor) : 0;
+            total += byte;
+            word |= (u32)(byte & 255) << (8 * b);
+        }
+        ((u32 *)q)[i] = word;
+    }
+    return total;
+}
+
+// The row to 8 bits. Its scale and the sum of the bytes go beside it.
 DEVICE void quantize_row(const float *row, int cols, int width, i8 *q, float *scale, int *sum, float *floats, int *ints) {
     float greatest = 0.0f;
     for (int i = threadIdx.x; i < cols; i += NORM_THREADS) {
         greatest = fmaxf(greatest, is_finite(row[i]) ? fabsf(row[i]) : INFINITE);
     }
     greatest = block_max<NORM_THREADS>(greatest, floats);
-    const bool wrong = !is_finite(greatest);
-    const float factor = __fdiv_rn(127.0f, fmaxf(greatest, 1e-5f));
-    int total = 0;
-    for (int i = threadIdx.x; i < width / 4; i += NORM_THREADS) {
-        u32 word = 0;
-#pragma unroll
-        for (int b = 0; b < 4; b++) {
-            const int at = 4 * i + b;
-            const int byte = at < cols && !wrong ? __float2int_rn(row[at] * factor) : 0;
-            total += byte;
-            word |= (u32)(byte & 255) << (8 * b);
-        }
-        ((u32 *)q)[i] = word;
-    }
-    total = block_sum<NORM_THREADS>(total, ints);
+    const Scale of = scale_of(greatest);
+    const int total = block_sum<NORM_THREADS>(bytes_of(row, cols, width, of, q), ints);
     if (threadIdx.x == 0) {
-        *scale = wrong ? NOT_A_NUMBER : factor;
+        *scale = of.wrong ? NOT_A_NUMBER : of.factor;
         *sum = total;
     }
 }
@@ -76,7 +83,14 @@ DEVICE void normalize(const Norm &norm, float *factor) {
         norm_row[i] = x[i];
     }
     __syncthreads();
-    const float by = norm_factor(norm_row, norm.cols, norm.eps, factor);
+    if (threadIdx.x < WARP) {
+        const float by = norm_factor(norm_row, norm.cols, norm.eps);
+        if (threadIdx.x == 0) {
+            *factor = by;
+        }
+    }
+    __syncthreads();
+    const float by = *factor;
     for (int i = threadIdx.x; i < norm.cols; i += NORM_THREADS) {
         norm_row[i] = norm.weight[i] * (norm_row[i] * by);
     }
