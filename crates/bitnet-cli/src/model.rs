@@ -127,6 +127,11 @@ pub(crate) struct How {
     /// depend on it.
     #[arg(long, value_name = "LAYOUT", env = "BITNET_LAYOUT")]
     layout: Option<Layout>,
+    /// How a GPU runs passes of a few tokens: graph (a kernel for each operation, recorded once), or kernel (one that does
+    /// all of them). Results do not depend on it.
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "WAY", default_value = "graph", env = "BITNET_GPU_PASSES")]
+    gpu_passes: bitnet_inference::GpuPasses,
     /// What `bitnet tune` measured: `auto` takes it where that was written, `none` does without.
     #[arg(long, value_name = "FILE", default_value = "auto", env = "BITNET_TUNING")]
     pub(crate) tuning: Source,
@@ -190,7 +195,15 @@ impl How {
     /// Options with these flags, and measurements.
     pub(crate) fn measured(&self, tuning: Option<Tuning>) -> Options {
         let How { isa, kernels, layout, .. } = self.clone();
-        Options { isa, kernels, layout, tuning, ..Options::default() }
+        Options {
+            isa,
+            kernels,
+            layout,
+            tuning,
+            #[cfg(feature = "cuda")]
+            gpu_passes: self.gpu_passes,
+            ..Options::default()
+        }
     }
 }
 

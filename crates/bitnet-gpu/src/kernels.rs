@@ -76,6 +76,7 @@ kernels! {
     Gather = "gather_f32" from 61,
     Add = "add_f32" from 61,
     Gate = "gate_f32" from 61,
+    MegaDecode = "i2s_gpu_megadecode" from 80,
     MatmulFp32 = "bitnet_matmul_fp32" from 61,
     MatmulFp16 = "bitnet_matmul_fp16" from 61,
     MatmulBf16 = "bitnet_matmul_bf16" from 61,
@@ -163,6 +164,39 @@ impl FromStr for KernelId {
     fn from_str(name: &str) -> Result<KernelId, String> {
         let found = KernelId::ALL.iter().find(|id| id.name() == name);
         found.copied().ok_or_else(|| format!("there is no kernel {name} for GPUs"))
+    }
+}
+
+/// How passes of a few rows of different sequences are enqueued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum GpuPasses {
+    /// As a graph, with a kernel for each operation.
+    #[default]
+    Graph,
+    /// As one kernel that does one operation after another, where the rows fit into shared memory.
+    Kernel,
+}
+
+impl FromStr for GpuPasses {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<GpuPasses, String> {
+        match name {
+            "graph" => Ok(GpuPasses::Graph),
+            "kernel" => Ok(GpuPasses::Kernel),
+            _ => Err(format!("passes are a graph or a kernel, and not {name:?}")),
+        }
+    }
+}
+
+impl GpuPasses {
+    /// How a pass of so many rows is enqueued, by a model that multiplies rows as long as these; `apart` says
+    /// whether they are of different sequences.
+    #[must_use]
+    pub fn of(self, target: (i32, i32), (rows, apart): (usize, bool), cols: &[usize]) -> GpuPasses {
+        let fits =
+            |&cols: &usize| KernelId::prepared(target, (rows, cols), (true, false)).is_some();
+        if apart && cols.iter().all(fits) { self } else { GpuPasses::Graph }
     }
 }
 

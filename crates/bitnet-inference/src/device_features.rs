@@ -2,6 +2,7 @@
 
 use std::env;
 
+use bitnet_gpu::kernels::GpuPasses;
 use bitnet_kernels::manager::{KernelBackend, KernelHandle};
 use bitnet_kernels::{DataType, Device, Format, Isa, KernelManager, Operation, kernels};
 
@@ -78,6 +79,17 @@ pub fn supports_device(device: Device) -> bool {
 #[must_use]
 pub fn gpu_faked() -> bool {
     Gpu::find().fake.is_some()
+}
+
+/// Refuses to run passes in a way that only GPUs have.
+pub(crate) fn check_passes(device: Device, passes: GpuPasses) -> Result<(), DeviceError> {
+    match (device, passes) {
+        (Device::Cuda(_), _) | (_, GpuPasses::Graph) => Ok(()),
+        (_, GpuPasses::Kernel) => {
+            let what = "passes in one kernel; leave out --gpu-passes kernel";
+            Err(DeviceError::Unsupported { device, what })
+        }
+    }
 }
 
 /// Makes sure that a device is there.

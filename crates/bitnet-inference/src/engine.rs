@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::{fmt, io};
 
 use bitnet_gguf::Gguf;
+use bitnet_gpu::kernels::GpuPasses;
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::op::{KV_BLOCK, SoftmaxFn};
 use bitnet_kernels::{Cpu, Device, Format, Isa, Kernel, KernelId, KernelManager, NoKernel, Pool};
@@ -50,6 +51,8 @@ pub struct Options {
     /// Compute with floating-point weights in linear layers: slow, in eight times the memory, and
     /// the same results, to check against.
     pub dequantize: bool,
+    /// How a GPU runs passes of a few rows.
+    pub gpu_passes: GpuPasses,
     /// What was measured on this machine.
     pub tuning: Option<Tuning>,
     /// The library of [`Device::Llama`], or a folder with one; the first that is found if not given. A program of
@@ -235,6 +238,7 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn of(checkpoint: Checkpoint, options: &Options) -> Result<Engine, Error> {
         device_features::open(options.device)?;
+        device_features::check_passes(options.device, options.gpu_passes)?;
         let mut manager = options.manager()?;
         let tuning = options.tuning.as_ref();
         let config = checkpoint.config()?;

@@ -67,6 +67,7 @@ pub use source::{
 pub use statistics::TernaryStatistics;
 pub use text::read_text;
 
+pub use bitnet_gpu::kernels::GpuPasses;
 pub use bitnet_kernels::shortlist::Candidate;
 
 /// The example of the README, compiled.

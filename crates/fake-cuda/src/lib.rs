@@ -138,7 +138,7 @@ driver! {
             12 | 82 => 65_536,
             // Clock, multiprocessors.
             13 => 1_755_000,
-            16 => 4,
+            16 => MULTIPROCESSORS,
             // Memory clock, bus, second-level cache.
             36 => 2_619_000,
             37 => 5_120,
@@ -337,8 +337,17 @@ driver! {
         shared: c_uint, stream: usize, params: *const *const u8, extra: *const usize) |state| {
         launch(state, function, ([gx, gy, gz], [bx, by, bz], shared), (stream, (params, extra), false))
     };
+    cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: *mut c_int, function: usize, threads: c_int, shared: usize) |state| {
+        let function = state.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
+        give(blocks, resident(function, threads as usize, shared) as c_int)
+    };
     cuLaunchCooperativeKernel(function: usize, gx: c_uint, gy: c_uint, gz: c_uint, bx: c_uint, by: c_uint, bz: c_uint,
         shared: c_uint, stream: usize, params: *const *const u8) |state| {
+        let of = state.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
+        let room = MULTIPROCESSORS as usize * resident(of, (bx * by * bz) as usize, shared as usize);
+        if (gx * gy * gz) as usize > room {
+            return Err(code::COOPERATIVE_LAUNCH_TOO_LARGE);
+        }
         launch(state, function, ([gx, gy, gz], [bx, by, bz], shared), (stream, (params, std::ptr::null()), true))
     };
 
@@ -356,6 +365,9 @@ driver! {
     cuGraphDestroy(graph: usize) |state| state.graphs.remove(&graph).map(|_| ()).ok_or(code::INVALID_HANDLE);
 }
 
+/// Of each device.
+const MULTIPROCESSORS: c_int = 4;
+
 /// Bytes of shared memory that a block can have.
 fn most_shared(capability: (i32, i32)) -> usize {
     let kib = match capability {
@@ -367,6 +379,12 @@ fn most_shared(capability: (i32, i32)) -> usize {
         _ => 227,
     };
     kib << 10
+}
+
+/// Blocks that a multiprocessor has room for: each takes shared memory, and a KiB of it besides; there are threads for 2048.
+fn resident(function: &Function, threads: usize, shared: usize) -> usize {
+    let each = fixed_shared(function) + shared + 1024;
+    (2048 / threads.max(1)).min((228 << 10) / each)
 }
 
 /// Bytes of these that a kernel has in any case.

@@ -27,6 +27,7 @@ pub(crate) mod code {
     pub(crate) const NOT_READY: u32 = 600;
     pub(crate) const ILLEGAL_ADDRESS: u32 = 700;
     pub(crate) const PEER_ENABLED: u32 = 704;
+    pub(crate) const COOPERATIVE_LAUNCH_TOO_LARGE: u32 = 720;
     pub(crate) const CAPTURING: u32 = 900;
 }
 

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::buffers::{Loader, Plan, Scratch};
 use super::error::Error;
-use super::gpu::Gpu;
+use super::gpu::{Gpu, Launches};
 use super::products::Input;
 use super::queue::{Activation, Queue};
+use super::step::Recorded;
+use crate::kernels::{GpuPasses, KernelId};
 use crate::tiles;
 
 /// Rows of the matrices: two tiles.
@@ -49,6 +51,7 @@ pub(crate) fn check(gpu: &Arc<Gpu>) -> Result<(), Error> {
     let plan = Plan::new();
     let (floats, ones) = (plan.floats(most, COLS), plan.floats(1, COLS));
     let (bytes, out) = (plan.quantized(most, COLS), plan.floats(most, ROWS));
+    let other = plan.floats(1, ROWS);
     let scratch = Scratch::new(gpu, &plan)?;
     scratch.write(gpu, &floats, &x)?;
     scratch.write(gpu, &ones, &[1.0; COLS])?;
@@ -60,16 +63,28 @@ pub(crate) fn check(gpu: &Arc<Gpu>) -> Result<(), Error> {
     let both = |input: Input<'_>, tokens| -> Result<(), Error> {
         let mut queue = Queue::new(gpu, &scratch);
         queue.linear((input, tokens), &[(&up, &out)], false)?;
-        same(gpu, &queue, (&scratch.read(gpu, &out, tokens)?, &products[1]))?;
+        same(gpu, queue.launches(), (&scratch.read(gpu, &out, tokens)?, &products[1]))?;
         queue.gate((input, tokens), (&gate, &up), Activation::Relu2, &out)?;
-        same(gpu, &queue, (&scratch.read(gpu, &out, tokens)?, &gates))
+        same(gpu, queue.launches(), (&scratch.read(gpu, &out, tokens)?, &gates))
     };
     for tokens in TOKENS {
         Queue::new(gpu, &scratch).quantize((&floats, tokens), &bytes)?;
         both(Input::Bytes(&bytes), tokens)?;
     }
     both(Input::Floats(&floats, None, &bytes), 1)?;
-    both(Input::Floats(&ones, Some(norm), &bytes), 1)
+    both(Input::Floats(&ones, Some(norm), &bytes), 1)?;
+    if !gpu.has(KernelId::MegaDecode) || !gpu.info().cooperative_launch {
+        return Ok(());
+    }
+    let mut launches = Launches::default();
+    let mut pass = Recorded::new((gpu, &scratch), GpuPasses::Kernel, |queue| {
+        let input = Input::Floats(&ones, Some(norm), &bytes);
+        queue.gate((input, 1), (&gate, &up), Activation::Relu2, &out)?;
+        queue.linear((input, 1), &[(&up, &other)], false)
+    })?;
+    pass.replay(gpu, &mut launches)?;
+    same(gpu, &launches, (&scratch.read(gpu, &out, 1)?, &gates))?;
+    same(gpu, &launches, (&scratch.read(gpu, &other, 1)?, &products[1]))
 }
 
 /// The product of whole numbers with a matrix: exact, as all sums are far below 2^24.
@@ -80,13 +95,12 @@ fn products(weights: &[i8], x: &[f32]) -> Vec<f32> {
     x.chunks(COLS).flat_map(|x| weights.chunks(COLS).map(move |weights| row(x, weights))).collect()
 }
 
-fn same(gpu: &Gpu, queue: &Queue<'_>, (found, expected): (&[f32], &[f32])) -> Result<(), Error> {
+fn same(gpu: &Gpu, launches: &Launches, (found, expected): (&[f32], &[f32])) -> Result<(), Error> {
     let mut pairs = found.iter().zip(expected).enumerate();
     match pairs.find(|(_, (found, expected))| found.to_bits() != expected.to_bits()) {
         None => Ok(()),
         Some((at, (found, expected))) => {
-            let kernels: Vec<_> =
-                queue.launches().iter().map(|(kernel, _)| kernel.name()).collect();
+            let kernels: Vec<_> = launches.iter().map(|(kernel, _)| kernel.name()).collect();
             let what = format!(
                 "number {at} is {found} and must be {expected}, after {}",
                 kernels.join(", ")

@@ -15,6 +15,7 @@ mod queue;
 mod select;
 mod step;
 mod sys;
+mod together;
 
 pub use buffers::{Floats, Loader, Matrix, Plan, Quantized, Scratch, Table, Transfers, Vector};
 pub use error::Error;

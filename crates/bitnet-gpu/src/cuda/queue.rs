@@ -9,6 +9,7 @@ use super::gpu::{Gpu, Launches};
 use super::select::Picks;
 use super::step::Step;
 use super::sys::{Region, Shape};
+use super::together::Enqueued;
 use crate::kernels::KernelId;
 use crate::tiles;
 
@@ -71,13 +72,25 @@ pub struct Queue<'g> {
     gpu: &'g Gpu,
     pub(super) scratch: &'g Scratch,
     launches: Launches,
+    /// What is not enqueued but listed, where it is.
+    list: Option<Vec<Enqueued>>,
 }
 
 impl<'g> Queue<'g> {
     /// An empty one.
     #[must_use]
     pub fn new(gpu: &'g Gpu, scratch: &'g Scratch) -> Queue<'g> {
-        Queue { gpu, scratch, launches: Launches::default() }
+        Queue { gpu, scratch, launches: Launches::default(), list: None }
+    }
+
+    /// One that enqueues nothing.
+    pub(super) fn listing(gpu: &'g Gpu, scratch: &'g Scratch) -> Queue<'g> {
+        Queue { list: Some(Vec::new()), ..Queue::new(gpu, scratch) }
+    }
+
+    /// What it would have enqueued.
+    pub(super) fn into_list(self) -> Vec<Enqueued> {
+        self.list.unwrap_or_default()
     }
 
     pub(super) fn at(&self, floats: &Floats) -> u64 {
@@ -106,7 +119,10 @@ impl<'g> Queue<'g> {
             );
             return Err(Error::Unsupported { what });
         }
-        function.launch(self.gpu.compute(), shape, args)?;
+        match &mut self.list {
+            Some(list) => list.push(Enqueued { kernel, shape, args: args.clone() }),
+            None => function.launch(self.gpu.compute(), shape, args)?,
+        }
         self.launches.add(kernel);
         Ok(())
     }

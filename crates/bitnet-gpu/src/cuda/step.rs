@@ -8,6 +8,8 @@ use super::gpu::{Gpu, Launches};
 use super::memory::{Arena, piece};
 use super::queue::{Cache, KV_BLOCK, Parts, Queue, Rows, SPAN};
 use super::sys::{self, Graph, Pinned, Region};
+use super::together::List;
+use crate::kernels::GpuPasses;
 
 /// A row that is not there.
 const NOBODY: i32 = -1;
@@ -215,8 +217,14 @@ impl Parts {
 /// Operations that were recorded once, and can be enqueued again and again.
 #[derive(Debug)]
 pub struct Recorded {
-    graph: Graph,
+    how: How,
     launches: Launches,
+}
+
+#[derive(Debug)]
+enum How {
+    Graph(Graph),
+    List(List),
 }
 
 impl Recorded {
@@ -224,15 +232,21 @@ impl Recorded {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`], and those of `enqueue`.
+    /// [`Error::Driver`], and those of `enqueue`; [`Error::Unsupported`] where the device cannot do it in this way.
     pub fn new(
-        gpu: &Gpu,
-        scratch: &Scratch,
+        (gpu, scratch): (&Gpu, &Scratch),
+        way: GpuPasses,
         enqueue: impl FnOnce(&mut Queue<'_>) -> Result<(), Error>,
     ) -> Result<Recorded, Error> {
+        if way == GpuPasses::Kernel {
+            let mut queue = Queue::listing(gpu, scratch);
+            enqueue(&mut queue)?;
+            let list = List::new(gpu, queue.into_list())?;
+            return Ok(Recorded { launches: list.launches(), how: How::List(list) });
+        }
         let mut queue = Queue::new(gpu, scratch);
         let graph = Graph::record(gpu.compute(), || enqueue(&mut queue))?;
-        Ok(Recorded { graph, launches: queue.launches().clone() })
+        Ok(Recorded { how: How::Graph(graph), launches: queue.launches().clone() })
     }
 
     /// Enqueues all of it, and adds it to what was launched.
@@ -241,7 +255,10 @@ impl Recorded {
     ///
     /// [`Error::Driver`].
     pub fn replay(&mut self, gpu: &Gpu, launches: &mut Launches) -> Result<(), Error> {
-        self.graph.launch(gpu.compute())?;
+        match &mut self.how {
+            How::Graph(graph) => graph.launch(gpu.compute())?,
+            How::List(list) => list.enqueue(gpu)?,
+        }
         launches.add_all(&self.launches);
         Ok(())
     }

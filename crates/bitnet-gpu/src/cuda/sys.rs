@@ -17,7 +17,7 @@ use super::probe::CudaDeviceInfo;
 pub(crate) type Code = (i32, String);
 
 /// All functions that are called: here, and by what is used of `cudarc`.
-const SYMBOLS: [&CStr; 43] = [
+const SYMBOLS: [&CStr; 45] = [
     c"cuInit",
     c"cuDriverGetVersion",
     c"cuDeviceGetCount",
@@ -57,6 +57,8 @@ const SYMBOLS: [&CStr; 43] = [
     c"cuFuncGetAttribute",
     c"cuFuncSetAttribute",
     c"cuLaunchKernel",
+    c"cuLaunchCooperativeKernel",
+    c"cuOccupancyMaxActiveBlocksPerMultiprocessor",
     c"cuGraphInstantiateWithFlags",
     c"cuGraphLaunch",
     c"cuGraphExecDestroy",
@@ -544,6 +546,49 @@ impl Function {
             stream.cu_stream(),
             ptr::null_mut(),
             extra.as_mut_ptr(),
+        ))
+    }
+}
+
+impl Function {
+    /// Blocks of so many threads and so much shared memory that a multiprocessor has room for.
+    pub(crate) fn resident(&self, threads: u32, shared: usize) -> Result<usize, Error> {
+        bind(&self.module.context)?;
+        let threads = c_int::try_from(threads).unwrap_or(c_int::MAX);
+        let mut blocks = 0;
+        driver!(cuOccupancyMaxActiveBlocksPerMultiprocessor(
+            &raw mut blocks,
+            self.function,
+            threads,
+            shared
+        ))?;
+        Ok(usize::try_from(blocks).unwrap_or(0))
+    }
+
+    /// Enqueues a kernel that takes an address, a number and an address, and whose blocks wait for one another: there must
+    /// be [room](Function::resident) for all of them.
+    pub(crate) fn launch_together(
+        &self,
+        stream: &CudaStream,
+        shape: Shape,
+        (mut first, mut number, mut second): (u64, c_int, u64),
+    ) -> Result<(), Error> {
+        bind(stream.context())?;
+        let Shape { grid: [x, y, z], threads, shared } = shape;
+        let shared = c_uint::try_from(shared).unwrap_or(c_uint::MAX);
+        let mut args: [*mut c_void; 3] =
+            [(&raw mut first).cast(), (&raw mut number).cast(), (&raw mut second).cast()];
+        driver!(cuLaunchCooperativeKernel(
+            self.function,
+            x,
+            y,
+            z,
+            threads,
+            1,
+            1,
+            shared,
+            stream.cu_stream(),
+            args.as_mut_ptr(),
         ))
     }
 }

@@ -3,6 +3,7 @@
 use bitnet_gpu::cuda::{
     Error, Floats, Gpu, Input, Loader, Matrix, Plan, Quantized, Recorded, Scratch, Vector,
 };
+use bitnet_gpu::kernels::GpuPasses;
 use bitnet_gpu::tiles;
 use bitnet_kernels::Format;
 use std::sync::Arc;
@@ -70,7 +71,8 @@ pub(crate) const CASES: &[Case] = &[
     ("a_recording_that_fails_ends", Library::Fake, "fail=cuLaunchKernel:19:700", || {
         let gpu = Gpu::open(0).unwrap();
         let model = Model::new(&gpu);
-        let recorded = Recorded::new(&gpu, &model.scratch, |queue| model.enqueue(queue));
+        let recorded =
+            Recorded::new((&gpu, &model.scratch), GpuPasses::Graph, |queue| model.enqueue(queue));
         assert!(matches!(recorded.unwrap_err(), Error::Driver { code: 700, .. }));
         // The stream takes other things again.
         assert_eq!(model.run(&gpu).unwrap(), model.expected());
@@ -160,7 +162,9 @@ fn one_pass() {
 fn graphs() {
     let gpu = Gpu::open(0).unwrap();
     let model = Model::new(&gpu);
-    let mut recorded = Recorded::new(&gpu, &model.scratch, |queue| model.enqueue(queue)).unwrap();
+    let mut recorded =
+        Recorded::new((&gpu, &model.scratch), GpuPasses::Graph, |queue| model.enqueue(queue))
+            .unwrap();
     // Nothing was done.
     assert_eq!(model.scratch.read(&gpu, &model.floats[1], 2).unwrap(), vec![0.0; 2 * ROWS]);
     let mut launches = bitnet_gpu::cuda::Launches::default();

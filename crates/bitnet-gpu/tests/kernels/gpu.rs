@@ -46,6 +46,17 @@ impl Args {
         self
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// With another number at a place.
+    pub(crate) fn at<T: Number>(mut self, place: usize, x: T) -> Args {
+        let bytes = x.bytes();
+        self.0[place..][..bytes.len()].copy_from_slice(&bytes);
+        self
+    }
+
     /// Those of another structure behind these.
     pub(crate) fn and(mut self, next: Args) -> Args {
         self.0.extend(next.0);
@@ -84,15 +95,25 @@ impl Gpu {
     pub(crate) fn try_launch(
         &mut self,
         kernel: &str,
+        shape: ([u32; 3], u32, usize),
+        args: &Args,
+    ) -> Result<Report, Error> {
+        self.try_any(kernel, shape, args, false)
+    }
+
+    fn try_any(
+        &mut self,
+        kernel: &str,
         (grid, block, dynamic_shared): ([u32; 3], u32, usize),
         args: &Args,
+        cooperative: bool,
     ) -> Result<Report, Error> {
         let launch = Launch {
             grid,
             block: [block, 1, 1],
             dynamic_shared,
             args: &args.0,
-            cooperative: false,
+            cooperative,
             limit: 100_000_000,
         };
         let report = self.module.launch(kernel, &launch, &mut self.memory)?;
@@ -107,6 +128,19 @@ impl Gpu {
         args: &Args,
     ) -> Report {
         self.try_launch(kernel, shape, args).unwrap_or_else(|error| panic!("{kernel}: {error}"))
+    }
+}
+
+impl Gpu {
+    /// A kernel whose blocks wait for one another.
+    pub(crate) fn launch_together(
+        &mut self,
+        kernel: &str,
+        shape: ([u32; 3], u32, usize),
+        args: &Args,
+    ) {
+        let launched = self.try_any(kernel, shape, args, true);
+        launched.unwrap_or_else(|error| panic!("{kernel}: {error}"));
     }
 }
 

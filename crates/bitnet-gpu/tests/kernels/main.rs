@@ -10,3 +10,4 @@ mod mutants;
 mod norm;
 mod prepare;
 mod rows;
+mod together;

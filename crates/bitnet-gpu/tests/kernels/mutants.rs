@@ -158,6 +158,8 @@ fn tests(kernel: &str) -> &'static str {
     let begins = |with: &[&str]| with.iter().any(|with| kernel.starts_with(with));
     match kernel {
         _ if begins(&["rmsnorm", "quant"]) => "norm::",
+        "i2s_gpu_megadecode" => "together::",
+        _ if begins(&["i2s_gpu_gemv_mma_u8s8_norm", "i2s_gpu_gemv_mma_u8s8_quant"]) => "prepare::",
         _ if begins(&["i2s_gpu", "gemm_i2s"]) => "linear::",
         _ if begins(&["rope", "attn"]) => "attend::",
         "add_f32" | "gate_f32" | "gather_f32" | "step_advance" => "rows::",

@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use bitnet_gpu::cuda::{self, Gpu, Table, Vector};
-use bitnet_gpu::kernels::KernelId;
+use bitnet_gpu::kernels::{GpuPasses, KernelId};
 use bitnet_gpu::tiles;
 use bitnet_kernels::format::{self, Encoding, FormatError};
 use bitnet_kernels::{Device, Format, packed};
@@ -93,7 +93,7 @@ fn decoded(
 
 /// A device that weights are put on while a model is loaded.
 #[derive(Debug)]
-pub(crate) struct Sink(cuda::Loader);
+pub(crate) struct Sink(cuda::Loader, GpuPasses);
 
 /// Who sees the residual stream behind each layer.
 type See<'a> = &'a mut dyn FnMut(usize, &[f32]);
@@ -109,6 +109,8 @@ pub(crate) struct OnGpu {
     angles: HashMap<usize, [Vector; 2]>,
     /// Positions that there are angles for.
     context: usize,
+    /// How passes of a few rows are enqueued.
+    passes: GpuPasses,
 }
 
 /// Where something of a model is.
@@ -134,7 +136,8 @@ impl Sink {
         ];
         let block: usize =
             shapes.iter().map(|&(rows, cols)| cuda::Loader::matrix_bytes(rows, cols)).sum();
-        Ok(Some(Sink(cuda::Loader::new(&gpu, config.layers * block)?)))
+        let loader = cuda::Loader::new(&gpu, config.layers * block)?;
+        Ok(Some(Sink(loader, options.gpu_passes)))
     }
 
     /// Puts a ternary matrix there, from the format of a file, all of whose weights are multiplied by `side`.
@@ -166,7 +169,7 @@ impl Sink {
         let gpu = Arc::clone(self.0.gpu());
         let mut loader = cuda::Loader::new(&gpu, bytes)?;
         let (tables, vectors, angles) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut on = OnGpu { gpu, tables, vectors, angles, context };
+        let mut on = OnGpu { gpu, tables, vectors, angles, context, passes: self.1 };
         let mut put = Ok(());
         survey(model, |part| {
             if put.is_ok() {

@@ -21,7 +21,7 @@ use crate::linear::Linear;
 use crate::matrix::FloatMatrix;
 use crate::session::CHUNK;
 use crate::state::Buffers;
-use crate::{Best, Error, WeightsRead};
+use crate::{Best, Config, Error, WeightsRead};
 
 /// What tells recorded passes apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +95,11 @@ impl Passes {
         (cache, sequences, format): (KvCache, usize, Format),
     ) -> Result<Passes, Error> {
         let (gpu, c) = (&on.gpu, &model.config);
+        if on.passes.of(gpu.target().1, (1, true), &columns(c)) != on.passes {
+            let what = "passes in one kernel: its kernels are not for this device, or the rows of the model too long; leave out \
+                        --gpu-passes kernel";
+            return Err(cuda::Error::Unsupported { what: what.to_owned() }.into());
+        }
         let plan = Plan::new();
         let buffers = Buffers::new(
             &model,
@@ -243,7 +248,9 @@ impl Passes {
     fn record(&mut self, (size, which): (Size, usize)) -> Result<Recorded, Error> {
         let Passes { on, model, there, parts, step, scratch, buffers, logits, .. } = self;
         let mut failed = None;
-        let recorded = Recorded::new(&on.gpu, scratch, |queue| {
+        let cols = columns(&model.config);
+        let way = on.passes.of(on.gpu.target().1, (size.rows, size.apart), &cols);
+        let recorded = Recorded::new((&on.gpu, scratch), way, |queue| {
             let mut pass = Pass {
                 queue,
                 on,
@@ -370,6 +377,11 @@ impl Passes {
     pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
         self.launches.iter().map(|(kernel, n)| (kernel.name(), n)).collect()
     }
+}
+
+/// What linear layers of a model multiply is so long.
+fn columns(config: &Config) -> [usize; 3] {
+    [config.hidden, config.q_size(), config.ffn]
 }
 
 /// What is recorded for some rows: as many as there are, or more that are not there.

@@ -14,7 +14,7 @@ mod tiny;
 
 use std::process::ExitCode;
 
-use bitnet_inference::{Engine, Input, KvType, Options};
+use bitnet_inference::{Engine, GpuPasses, Input, KvType, Options};
 use bitnet_kernels::Device;
 use common::{DEMO, load, logits};
 use fake_cuda::cases::{self, Case, Library};
@@ -24,6 +24,8 @@ const CASES: &[Case] = &[
     ("older_devices_give_the_same_logits", Library::Fake, "cc=6.1", prompts),
     ("sequences_are_each_as_alone", Library::Fake, "", sequences),
     ("other_architectures_give_the_same_logits", Library::Fake, "", architectures),
+    ("passes_in_one_kernel_give_the_same_logits", Library::Fake, "", in_one_kernel),
+    ("devices_without_such_kernels_refuse_them", Library::Fake, "cc=7.5", refused),
     ("embeddings_are_the_same", Library::Fake, "", embeddings),
     ("what_is_observed_is_the_same", Library::Fake, "", observed),
 ];
@@ -96,6 +98,50 @@ fn architectures() {
         let there = logits(&open(&Options { device: Device::Cuda(0), ..options.clone() }), &ids);
         assert_eq!(bits(&there), bits(&logits(&open(&options), &ids)), "{name}");
     }
+}
+
+/// Texts alone and together, in all formats of keys and values, by all architectures.
+fn in_one_kernel() {
+    let gpu = |options: &Options| Options {
+        device: Device::Cuda(0),
+        gpu_passes: GpuPasses::Kernel,
+        ..options.clone()
+    };
+    for kv in [KvType::F16, KvType::F32, KvType::Q8_0] {
+        let options = Options { kv, ..on_cpu() };
+        let engines = [options.clone(), gpu(&options)].map(|options| load(DEMO, &options));
+        let [here, there] = engines.map(|engine| step_by_step(&engine, 3));
+        assert_eq!(there, here, "{kv}");
+    }
+    for name in ["1bitllm", "llama", "qwen3", "gemma3-embedding"] {
+        let options = Options { context: None, ..on_cpu() };
+        let engines = [options.clone(), gpu(&options)]
+            .map(|options| Engine::open(models::folder(name), &options).unwrap());
+        let [here, there] = engines.map(|engine| step_by_step(&engine, 2));
+        assert_eq!(there, here, "{name}");
+    }
+}
+
+/// The logits of some sequences after each of three tokens, which come together and one by one.
+fn step_by_step(engine: &Engine, sequences: usize) -> Vec<Vec<u32>> {
+    let mut session = engine.session(sequences).unwrap();
+    let mut seen = Vec::new();
+    let token = |i: usize| (7 * i * i + 3) as u32 % 90;
+    for step in 0..3 {
+        let input = |sequence| Input { sequence, token: token(3 * sequence + step), logits: true };
+        let inputs: Vec<_> = (0..sequences).map(input).collect();
+        match step {
+            1 => inputs.chunks(1).for_each(|input| seen.push(bits(session.run(input).unwrap()))),
+            _ => seen.push(bits(session.run(&inputs).unwrap())),
+        }
+    }
+    seen
+}
+
+fn refused() {
+    let options = Options { gpu_passes: GpuPasses::Kernel, ..on_gpu() };
+    let error = load(DEMO, &options).session(1).unwrap_err().to_string();
+    assert!(error.contains("leave out --gpu-passes kernel"), "{error}");
 }
 
 fn embeddings() {

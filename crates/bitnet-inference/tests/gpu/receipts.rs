@@ -1,7 +1,7 @@
 //! Receipts of what a GPU computed.
 
 use bitnet_inference::receipt::{Around, Receipt, Verdict, verify};
-use bitnet_inference::{Engine, Generation, Options, Request, Sampling};
+use bitnet_inference::{CHUNK, Engine, Generation, GpuPasses, Options, Request, Sampling};
 use bitnet_kernels::Device;
 use fake_cuda::cases::{Case, Library};
 
@@ -11,6 +11,7 @@ use crate::{models, on_gpu, prompt};
 pub(crate) const CASES: &[Case] = &[
     ("receipts_hold_without_a_gpu", Library::Fake, "", hold),
     ("receipts_of_older_devices_hold", Library::Fake, "cc=7.5", hold),
+    ("receipts_of_passes_in_one_kernel_hold", Library::Fake, "", in_one_kernel),
     ("receipts_of_other_architectures_hold", Library::Fake, "", architectures),
     ("tokens_that_the_device_chooses_are_counted", Library::Fake, "", chosen),
     ("forged_receipts_do_not_hold", Library::Fake, "", forged),
@@ -63,6 +64,25 @@ fn architectures() {
         let real = real(&receipt(&engine, ids, 3));
         let verdict = verify(&real, None).unwrap();
         assert!(verdict.holds(), "{name}: {verdict}");
+    }
+}
+
+fn in_one_kernel() {
+    let engine = load(DEMO, &Options { gpu_passes: GpuPasses::Kernel, ..on_gpu() });
+    // The last has a prompt that ends in a pass of one row.
+    for (tokens, limit, passes) in [(1, 3, 3), (9, 3, 2), (CHUNK as u32 + 1, 2, 2)] {
+        let real = real(&receipt(&engine, prompt(tokens), limit));
+        assert_eq!(real.kernels["i2s_gpu_megadecode"], passes);
+        let options = Options { threads: Some(1), ..real.options().unwrap() };
+        let verdict = verify(&real, Some(&load(DEMO, &options))).unwrap();
+        assert!(verdict.holds(), "{verdict}");
+        for change in [1, -1] {
+            let mut forged = real.clone();
+            let launches = forged.kernels.get_mut("i2s_gpu_megadecode").unwrap();
+            *launches = launches.wrapping_add_signed(change);
+            forged.sha256 = forged.digest();
+            assert_eq!(wrong(&verify(&forged, None).unwrap()), ["calls of kernels"]);
+        }
     }
 }
 

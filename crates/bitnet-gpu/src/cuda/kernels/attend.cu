@@ -229,13 +229,12 @@ DEVICE void turn_queries(const Attend &a, const Rope &rope, int size, int positi
     }
 }
 
-// A block for the heads of a row that share keys and values, and a span of positions. The last block of a row and these heads to
+// A block for the heads of a row that share keys and values, and a span of positions of `all`. The last block of a row and these heads to
 // come to its end joins the parts. Where there is something to turn, queries and keys are as they come from their products: the block
 // that attends to the row itself puts its keys and values into the cache, and no other row of the pass may look at them.
 template <class KV>
-DEVICE void attend(const Attend &a, const Rope &rope, const Rows &rows, const Cache &cache) {
-    __shared__ u32 last;
-    const int head = blockIdx.x, row = blockIdx.y, span = blockIdx.z, size = cache.size;
+DEVICE void attend(const Attend &a, const Rope &rope, const Rows &rows, const Cache &cache, const Where &block, int all, u32 &last) {
+    const int head = block.x, row = block.y, span = block.z, size = cache.size;
     const int position = rows.position[row], sequence = rows.sequence[row];
     if (position < 0 || span > position / SPAN) {
         return;
@@ -262,7 +261,7 @@ DEVICE void attend(const Attend &a, const Rope &rope, const Rows &rows, const Ca
     soften(a, s, seen);
     __syncthreads();
     const int width = size + 2;
-    float *parts = a.parts + ((u64)row * cache.kv_heads + head) * gridDim.z * a.group * width;
+    float *parts = a.parts + ((u64)row * cache.kv_heads + head) * all * a.group * width;
     float *part = parts + span * a.group * width;
     weigh_values<KV>(a, cache, s, sequence, head, first, seen, part, width);
     for (int i = threadIdx.x; i < 2 * a.group; i += ATTEND_THREADS) {
@@ -282,13 +281,16 @@ DEVICE void attend(const Attend &a, const Rope &rope, const Rows &rows, const Ca
 }
 
 KERNEL(ATTEND_THREADS) attn_gqa_f32(Attend a, Rope rope, Rows rows, Cache cache) {
-    attend<KvF32>(a, rope, rows, cache);
+    __shared__ u32 last;
+    attend<KvF32>(a, rope, rows, cache, here(), gridDim.z, last);
 }
 
 KERNEL(ATTEND_THREADS) attn_gqa_f16(Attend a, Rope rope, Rows rows, Cache cache) {
-    attend<KvF16>(a, rope, rows, cache);
+    __shared__ u32 last;
+    attend<KvF16>(a, rope, rows, cache, here(), gridDim.z, last);
 }
 
 KERNEL(ATTEND_THREADS) attn_gqa_q8_0(Attend a, Rope rope, Rows rows, Cache cache) {
-    attend<KvQ8>(a, rope, rows, cache);
+    __shared__ u32 last;
+    attend<KvQ8>(a, rope, rows, cache, here(), gridDim.z, last);
 }

@@ -10,3 +10,4 @@
 #include "attend.cu"
 #include "head.cu"
 #include "mixed.cu"
+#include "mega.cu"

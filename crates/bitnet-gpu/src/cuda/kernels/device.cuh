@@ -73,6 +73,16 @@ DEVICE float bfloat_to_float(u16 x) {
     return __int_as_float((u32)x << 16);
 }
 
+// The block of a launch, or what one of a kernel that does the work of several stands for.
+struct Where {
+    int x, y, z;
+};
+
+DEVICE Where here() {
+    const Where at = {(int)blockIdx.x, (int)blockIdx.y, (int)blockIdx.z};
+    return at;
+}
+
 DEVICE int lane_id() {
     return threadIdx.x % WARP;
 }

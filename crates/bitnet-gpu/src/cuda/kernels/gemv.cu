@@ -36,9 +36,8 @@ DEVICE Share begin(const Product &p, const uint4 *weights, int tile) {
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
         const int s = warp_id() + i * (blockDim.x / WARP);
-        if (s < t.steps) {
-            t.ahead[i] = __ldcs(t.weights + (u64)s * WARP);
-        }
+        const uint4 none = {};
+        t.ahead[i] = s < t.steps ? __ldcs(t.weights + (u64)s * WARP) : none;
     }
     return t;
 }

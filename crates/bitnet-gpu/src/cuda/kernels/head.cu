@@ -44,8 +44,7 @@ struct RowBF16 {
 
 // The embedding of a row's token, times `scale`. A row that is not there gets zeros.
 template <class ROW>
-DEVICE void embed(const u8 *table, const Rows &rows, int cols, float scale, float *y) {
-    const int row = blockIdx.x;
+DEVICE void embed(const u8 *table, const Rows &rows, int cols, float scale, float *y, int row) {
     const bool there = rows.position[row] >= 0;
     const u64 token = there ? rows.token[row] : 0;
     for (int i = 8 * threadIdx.x; i < cols; i += 8 * EMBED_THREADS) {
@@ -118,7 +117,7 @@ DEVICE void head(const u8 *table, const float *x, float *logits, int rows, int c
 
 #define HEAD_KERNELS(name, ROW)                                                                                        \
     KERNEL(EMBED_THREADS) embed_##name(const u8 *table, Rows rows, int cols, float scale, float *y) {                  \
-        embed<ROW>(table, rows, cols, scale, y);                                                                       \
+        embed<ROW>(table, rows, cols, scale, y, blockIdx.x);                                                           \
     }                                                                                                                  \
     KERNEL_BLOCKS(HEAD_THREADS, 3)                                                                                     \
     gemv_head_##name(const u8 *table, const float *x, float *y, int rows, int cols, int tokens) {                      \
@@ -240,11 +239,15 @@ KERNEL(EMBED_THREADS) step_advance(int *token, int *position, const int *next, i
     }
 }
 
-KERNEL(EMBED_THREADS) add_f32(float *sum, const float *x, int n) {
-    const int i = blockIdx.x * EMBED_THREADS + threadIdx.x;
+DEVICE void add(float *sum, const float *x, int n, int block) {
+    const int i = block * EMBED_THREADS + threadIdx.x;
     if (i < n) {
         sum[i] = sum[i] + x[i];
     }
+}
+
+KERNEL(EMBED_THREADS) add_f32(float *sum, const float *x, int n) {
+    add(sum, x, n, blockIdx.x);
 }
 
 KERNEL(EMBED_THREADS) gather_f32(const float *from, const u32 *at, float *to, int n) {
@@ -255,9 +258,13 @@ KERNEL(EMBED_THREADS) gather_f32(const float *from, const u32 *at, float *to, in
 }
 
 // The gate of a feed-forward network where both of its sides are there.
-KERNEL(EMBED_THREADS) gate_f32(float *gate, const float *up, int activation, int n) {
-    const int i = blockIdx.x * EMBED_THREADS + threadIdx.x;
+DEVICE void gate(float *gate, const float *up, int activation, int n, int block) {
+    const int i = block * EMBED_THREADS + threadIdx.x;
     if (i < n) {
         gate[i] = gated(activation, gate[i], up[i]);
     }
+}
+
+KERNEL(EMBED_THREADS) gate_f32(float *x, const float *up, int activation, int n) {
+    gate(x, up, activation, n, blockIdx.x);
 }

@@ -75,9 +75,9 @@ struct Quantized {
 
 extern __shared__ float norm_row[];
 
-// The row of the block, normalised, into shared memory.
-DEVICE void normalize(const Norm &norm, float *factor) {
-    const int from = norm.which ? norm.which[blockIdx.x] : blockIdx.x;
+// A row, normalised, into shared memory.
+DEVICE void normalize(const Norm &norm, int row, float *factor) {
+    const int from = norm.which ? norm.which[row] : row;
     const float *x = norm.x + (u64)from * norm.cols;
     for (int i = threadIdx.x; i < norm.cols; i += NORM_THREADS) {
         norm_row[i] = x[i];
@@ -97,20 +97,24 @@ DEVICE void normalize(const Norm &norm, float *factor) {
     __syncthreads();
 }
 
+DEVICE void rmsnorm(const Norm &norm, float *y, int row, float *factor) {
+    normalize(norm, row, factor);
+    for (int i = threadIdx.x; i < norm.cols; i += NORM_THREADS) {
+        y[(u64)row * norm.cols + i] = norm_row[i];
+    }
+}
+
 KERNEL(NORM_THREADS) rmsnorm_f32(Norm norm, float *y) {
     __shared__ float factor;
-    normalize(norm, &factor);
-    for (int i = threadIdx.x; i < norm.cols; i += NORM_THREADS) {
-        y[(u64)blockIdx.x * norm.cols + i] = norm_row[i];
-    }
+    rmsnorm(norm, y, blockIdx.x, &factor);
 }
 
 KERNEL(NORM_THREADS) rmsnorm_quant_i8(Norm norm, Quantized out) {
     __shared__ float floats[NORM_THREADS / WARP];
     __shared__ int ints[NORM_THREADS / WARP];
     __shared__ float factor;
-    normalize(norm, &factor);
     const int row = blockIdx.x;
+    normalize(norm, row, &factor);
     i8 *q = out.q + (u64)row * out.width;
     quantize_row(norm_row, norm.cols, out.width, q, out.scale + row, out.sum + row, floats, ints);
 }

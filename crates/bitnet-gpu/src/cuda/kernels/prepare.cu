@@ -97,19 +97,35 @@ DEVICE int sum_of(const Prepared &known, int token) {
     return sum;
 }
 
-template <bool NORM>
-DEVICE void gemv_prepared(const Input &in, const Product &p) {
-    __shared__ int sums[GEMV_WARPS][GEMV_RESULTS];
-    __shared__ Prepared known;
-    int tile = blockIdx.x;
+// The beginning of a tile of any of the matrices.
+DEVICE Share begin_any(const Product &p, int tile) {
     const Matrix m = find(p, tile);
-    const Share weights = begin(p, m.weights, tile);
-    const Few few = prepare<NORM>(in, p, known);
-    const int sum = tile_by_mma(weights, few, sums);
+    return begin(p, m.weights, tile);
+}
+
+// The result of a thread, from the sums of a tile.
+DEVICE void put_prepared(const Product &p, int tile, int sum, const Prepared &known) {
+    const Matrix m = find(p, tile);
     const int token = threadIdx.x % GEMV_TOKENS, row = TILE * tile + threadIdx.x / GEMV_TOKENS;
     if (threadIdx.x < GEMV_RESULTS && token < p.tokens && row < m.rows) {
         put(p, m, token, row, scaled(sum, sum_of(known, token), known.scale[token], m.scale));
     }
+}
+
+DEVICE void put_gated_prepared(const Product &p, int tile, int gate, int up, const Prepared &known) {
+    const int token = threadIdx.x % GEMV_TOKENS;
+    if (threadIdx.x < GEMV_RESULTS && token < p.tokens) {
+        put_gated(p, tile, gate, up, sum_of(known, token), known.scale[token]);
+    }
+}
+
+template <bool NORM>
+DEVICE void gemv_prepared(const Input &in, const Product &p) {
+    __shared__ int sums[GEMV_WARPS][GEMV_RESULTS];
+    __shared__ Prepared known;
+    const Share weights = begin_any(p, blockIdx.x);
+    const Few few = prepare<NORM>(in, p, known);
+    put_prepared(p, blockIdx.x, tile_by_mma(weights, few, sums), known);
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -128,9 +144,6 @@ KERNEL(GEMV_THREADS) i2s_gpu_gemv_mma_u8s8_norm_gate(Input in, Product p) {
     const Share gates = begin(p, p.of[0].weights, tile), ups = begin(p, p.of[1].weights, tile);
     const Few few = prepare<true>(in, p, known);
     const int gate = tile_by_mma(gates, few, sums[0]), up = tile_by_mma(ups, few, sums[1]);
-    const int token = threadIdx.x % GEMV_TOKENS;
-    if (threadIdx.x < GEMV_RESULTS && token < p.tokens) {
-        put_gated(p, tile, gate, up, sum_of(known, token), known.scale[token]);
-    }
+    put_gated_prepared(p, tile, gate, up, known);
 }
 #endif
