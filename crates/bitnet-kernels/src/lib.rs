@@ -60,7 +60,7 @@ pub mod simple;
 pub mod ternarize;
 
 pub use aligned::Aligned;
-pub use device::{Device, UnknownDevice};
+pub use device::{Device, Devices, UnknownDevice, UnknownDevices};
 pub use format::Format;
 pub use isa::Isa;
 pub use manager::{KernelManager, NoKernel, Reason};
