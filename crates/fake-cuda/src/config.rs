@@ -10,7 +10,8 @@ use std::env;
 /// * `driver=12040`: the version of CUDA that it knows (12.4),
 /// * `peers=no`: devices cannot reach each other's memory,
 /// * `wrong=yes`: a bit of each result changes on its way to the host,
-/// * `fail=cuLaunchKernel:3:700`: the third call of a function gives an error.
+/// * `fail=cuLaunchKernel:3:700`: the third call of a function gives an error,
+/// * `fail=cuLaunchKernel@1:3:700`: the third of those for a device.
 const VARIABLE: &str = "BITNET_FAKE_CUDA";
 
 #[derive(Clone, Debug)]
@@ -21,8 +22,18 @@ pub(crate) struct Config {
     pub(crate) driver: i32,
     pub(crate) peers: bool,
     pub(crate) wrong: bool,
-    /// Function, call, error.
-    pub(crate) failures: Vec<(String, u64, u32)>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// A call that fails.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) function: String,
+    /// The device whose calls are counted; those of all if there is none.
+    pub(crate) device: Option<usize>,
+    /// Which call.
+    pub(crate) call: u64,
+    pub(crate) error: u32,
 }
 
 impl Config {
@@ -51,12 +62,17 @@ impl Config {
                 "peers" => config.peers = value != "no",
                 "fail" => {
                     let mut parts = value.split(':');
-                    let function = parts.next()?.to_owned();
-                    config.failures.push((
-                        function,
-                        parts.next()?.parse().ok()?,
-                        parts.next()?.parse().ok()?,
-                    ));
+                    let function = parts.next()?;
+                    let (function, device) = match function.split_once('@') {
+                        Some((function, device)) => (function, Some(device.parse().ok()?)),
+                        None => (function, None),
+                    };
+                    config.failures.push(Failure {
+                        function: function.to_owned(),
+                        device,
+                        call: parts.next()?.parse().ok()?,
+                        error: parts.next()?.parse().ok()?,
+                    });
                 }
                 _ => return None,
             }

@@ -39,7 +39,7 @@ fn call(name: &'static str, f: impl FnOnce(&mut State) -> Answer<()>) -> u32 {
         }
     }
     let Some(state) = state.as_mut() else { return code::INVALID_VALUE };
-    match state.enter(name).and_then(|()| f(state)) {
+    match state.enter(name, CURRENT.get()).and_then(|()| f(state)) {
         Ok(()) => 0,
         Err(error) => error,
     }
@@ -173,7 +173,7 @@ driver! {
         Ok(())
     };
     cuCtxGetCurrent(context: *mut usize) |_| give(context, CURRENT.get().map_or(0, |of| CONTEXTS + of));
-    cuCtxSynchronize() |state| state.finish_all();
+    cuCtxSynchronize() |state| state.finish_all(current()?);
     cuCtxEnablePeerAccess(context: usize, _flags: c_uint) |state| {
         let pair = (current()?, context.checked_sub(CONTEXTS).ok_or(code::INVALID_CONTEXT)?);
         match (state.config.peers, state.peers.insert(pair)) {
@@ -185,7 +185,7 @@ driver! {
 
     cuStreamCreate(stream: *mut usize, _flags: c_uint) |state| {
         let handle = state.handle();
-        state.streams.insert(handle, Stream::default());
+        state.streams.insert(handle, Stream::of(current()?));
         give(stream, handle)
     };
     cuStreamDestroy_v2(stream: usize) |state| {
@@ -257,7 +257,7 @@ driver! {
         give(address, memory.allocate(bytes))
     };
     cuMemFree_v2(address: u64) |state| {
-        state.finish_all()?;
+        state.finish_all(current()?)?;
         if state.memory(address)?.free(address) { Ok(()) } else { Err(code::INVALID_VALUE) }
     };
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize) |state| {
@@ -271,7 +271,7 @@ driver! {
         give(address, at)
     };
     cuMemFreeHost(address: usize) |state| {
-        state.finish_all()?;
+        state.finish_all(current()?)?;
         state.pinned.remove(&address).map(|_| ()).ok_or(code::INVALID_VALUE)
     };
     cuMemcpyHtoDAsync_v2(to: u64, from: usize, bytes: usize, stream: usize) |state| {
@@ -289,7 +289,10 @@ driver! {
     cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: usize) |state| {
         state.enqueue(stream, Work::Copy { to, from, bytes })
     };
-    cuMemcpyPeerAsync(to: u64, _target: usize, from: u64, _source: usize, bytes: usize, stream: usize) |state| {
+    cuMemcpyPeerAsync(to: u64, target: usize, from: u64, source: usize, bytes: usize, stream: usize) |state| {
+        if [to, from].map(state::device_of) != [target, source].map(|context| context.checked_sub(CONTEXTS)) {
+            return Err(code::INVALID_VALUE);
+        }
         state.enqueue(stream, Work::Copy { to, from, bytes })
     };
     cuMemsetD8Async(to: u64, byte: u8, bytes: usize, stream: usize) |state| {

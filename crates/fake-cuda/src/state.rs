@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 
 use ptx_emu::{Launch, Memory, Module};
 
-use crate::config::Config;
+use crate::config::{Config, Failure};
 
 /// Errors, as the driver numbers them.
 pub(crate) mod code {
@@ -42,6 +42,11 @@ const LIMIT: u64 = 20_000_000_000;
 
 /// Devices have memory at addresses of their own.
 const DEVICE_BITS: u32 = 40;
+
+/// The device whose memory an address is in.
+pub(crate) fn device_of(address: u64) -> Option<usize> {
+    (address >> DEVICE_BITS).checked_sub(1).map(|device| device as usize)
+}
 
 /// A kernel, with what it is launched with.
 #[derive(Clone)]
@@ -91,9 +96,18 @@ pub(crate) enum Work {
 
 #[derive(Default)]
 pub(crate) struct Stream {
+    /// The device that it is of.
+    device: usize,
     queue: VecDeque<Work>,
     /// What a graph has so far, while one is recorded.
     pub(crate) capture: Option<Vec<Work>>,
+}
+
+impl Stream {
+    /// An empty one of a device.
+    pub(crate) fn of(device: usize) -> Stream {
+        Stream { device, ..Stream::default() }
+    }
 }
 
 pub(crate) struct Function {
@@ -117,9 +131,10 @@ pub(crate) struct State {
     pub(crate) peers: HashSet<(usize, usize)>,
     done: HashSet<u64>,
     next: usize,
-    /// An error of a kernel, which all later calls give again.
-    failed: Option<u32>,
-    calls: HashMap<&'static str, u64>,
+    /// Errors of kernels of a device, which all later calls for it give again.
+    failed: HashMap<usize, u32>,
+    /// Calls of each function: of all devices, and of each.
+    calls: HashMap<(&'static str, Option<usize>), u64>,
 }
 
 impl State {
@@ -138,20 +153,28 @@ impl State {
             peers: HashSet::new(),
             done: HashSet::new(),
             next: 0x1000,
-            failed: None,
+            failed: HashMap::new(),
             calls: HashMap::new(),
         }
     }
 
-    /// Begins a call: it fails where it is said to, or something before it has failed.
-    pub(crate) fn enter(&mut self, function: &'static str) -> Answer<()> {
-        let count = self.calls.entry(function).or_default();
-        *count += 1;
-        let nth = |(name, nth, _): &&(String, u64, u32)| name == function && nth == count;
-        if let Some((.., error)) = self.config.failures.iter().find(nth) {
+    /// Begins a call for the current device: it fails where it is said to, or something before it has failed.
+    pub(crate) fn enter(&mut self, function: &'static str, device: Option<usize>) -> Answer<()> {
+        let mut count = |of| {
+            let count = self.calls.entry((function, of)).or_default();
+            *count += 1;
+            (of, *count)
+        };
+        let all = count(None);
+        let counts = [all, device.map_or(all, |device| count(Some(device)))];
+        let fails = |failure: &&Failure| {
+            failure.function == function && counts.contains(&(failure.device, failure.call))
+        };
+        if let Some(Failure { error, .. }) = self.config.failures.iter().find(fails) {
             return Err(*error);
         }
-        self.failed.map_or(Ok(()), Err)
+        let failed = device.and_then(|device| self.failed.get(&device));
+        failed.map_or(Ok(()), |error| Err(*error))
     }
 
     pub(crate) fn handle(&mut self) -> Handle {
@@ -161,8 +184,8 @@ impl State {
 
     /// The memory that an address is in.
     pub(crate) fn memory(&mut self, address: u64) -> Answer<&mut Memory> {
-        let device = (address >> DEVICE_BITS).checked_sub(1).ok_or(code::INVALID_VALUE)?;
-        self.memories.get_mut(device as usize).ok_or(code::INVALID_VALUE)
+        let device = device_of(address).ok_or(code::INVALID_VALUE)?;
+        self.memories.get_mut(device).ok_or(code::INVALID_VALUE)
     }
 
     /// Does something at once, in a graph that is recorded, or when somebody waits for it.
@@ -196,17 +219,20 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn finish_all(&mut self) -> Answer<()> {
-        let streams: Vec<Handle> = self.streams.keys().copied().collect();
+    /// Does all that is in the streams of a device.
+    pub(crate) fn finish_all(&mut self, device: usize) -> Answer<()> {
+        let of_it = self.streams.iter().filter(|(_, stream)| stream.device == device);
+        let streams: Vec<Handle> = of_it.map(|(handle, _)| *handle).collect();
         streams.into_iter().try_for_each(|stream| self.finish(stream))
     }
 
     /// Does what comes next in a stream, if there is something.
     pub(crate) fn advance(&mut self, stream: Handle) -> Answer<bool> {
         let Some(work) = self.stream(stream)?.queue.pop_front() else { return Ok(false) };
+        let device = self.stream(stream)?.device;
         let result = self.run(work);
         if let Err(error) = result {
-            self.failed = Some(error);
+            self.failed.insert(device, error);
         }
         result.map(|()| true)
     }

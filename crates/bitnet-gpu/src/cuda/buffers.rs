@@ -257,6 +257,10 @@ pub struct Transfers {
     pub to_host: u64,
     /// Bytes of these.
     pub bytes_to_host: u64,
+    /// Copies to the device from the memory of others.
+    pub from_peers: u64,
+    /// Bytes of these.
+    pub bytes_from_peers: u64,
 }
 
 impl Gpu {
@@ -269,6 +273,8 @@ impl Gpu {
             bytes_to_device: get(&self.traffic.bytes_to_device),
             to_host: get(&self.traffic.to_host),
             bytes_to_host: get(&self.traffic.bytes_to_host),
+            from_peers: get(&self.traffic.from_peers),
+            bytes_from_peers: get(&self.traffic.bytes_from_peers),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A GPU that is open: its kernels, streams and counts.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{CudaContext, CudaStream};
 
@@ -34,6 +34,8 @@ pub struct Gpu {
     copy: Arc<CudaStream>,
     memory: Arc<MemoryTracker>,
     pub(crate) traffic: Traffic,
+    /// Devices whose memory it was to reach, and whether it does.
+    pub(crate) reached: Mutex<BTreeMap<usize, bool>>,
     /// Kernels that run slower than they should.
     slow: Vec<String>,
 }
@@ -45,6 +47,8 @@ pub(crate) struct Traffic {
     pub(crate) bytes_to_device: AtomicU64,
     pub(crate) to_host: AtomicU64,
     pub(crate) bytes_to_host: AtomicU64,
+    pub(crate) from_peers: AtomicU64,
+    pub(crate) bytes_from_peers: AtomicU64,
 }
 
 impl Traffic {
@@ -56,6 +60,11 @@ impl Traffic {
     pub(crate) fn down(&self, bytes: usize) {
         self.to_host.fetch_add(1, Ordering::Relaxed);
         self.bytes_to_host.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn across(&self, bytes: usize) {
+        self.from_peers.fetch_add(1, Ordering::Relaxed);
+        self.bytes_from_peers.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -109,6 +118,7 @@ impl Gpu {
             copy,
             memory: Arc::default(),
             traffic: Traffic::default(),
+            reached: Mutex::default(),
             slow,
         });
         known::check(&gpu)?;

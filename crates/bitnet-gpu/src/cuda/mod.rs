@@ -9,6 +9,7 @@ mod known;
 mod launch;
 mod memory;
 mod mixed;
+mod peers;
 mod probe;
 mod products;
 mod queue;

@@ -191,7 +191,7 @@ impl Cache {
         Ok(())
     }
 
-    fn block(&self, block: u32) -> Region {
+    pub(crate) fn block(&self, block: u32) -> Region {
         self.blocks.part(block as usize * self.block_bytes, self.block_bytes)
     }
 }

@@ -32,6 +32,7 @@ const SYMBOLS: [&CStr; 45] = [
     c"cuCtxGetCurrent",
     c"cuCtxSetCurrent",
     c"cuCtxSynchronize",
+    c"cuCtxEnablePeerAccess",
     c"cuStreamCreate",
     c"cuStreamDestroy_v2",
     c"cuStreamSynchronize",
@@ -50,6 +51,7 @@ const SYMBOLS: [&CStr; 45] = [
     c"cuMemcpyHtoDAsync_v2",
     c"cuMemcpyDtoHAsync_v2",
     c"cuMemcpyDtoDAsync_v2",
+    c"cuMemcpyPeerAsync",
     c"cuMemsetD8Async",
     c"cuModuleLoadDataEx",
     c"cuModuleUnload",
@@ -328,6 +330,11 @@ impl Region {
         self.memory.address() + self.offset as u64
     }
 
+    /// The context of the device whose memory it is.
+    pub(crate) fn context(&self) -> &Arc<CudaContext> {
+        &self.memory.context
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -401,6 +408,32 @@ pub(crate) fn copy(stream: &CudaStream, from: &Region, to: &Region) -> Result<()
     assert!(from.bytes() <= to.bytes(), "room for the bytes");
     bind(stream.context())?;
     driver!(cuMemcpyDtoDAsync_v2(to.address(), from.address(), from.bytes(), stream.cu_stream()))
+}
+
+/// Lets a device reach the memory of another. False where the driver does not have it, or has it for too many already.
+pub(crate) fn enable_peer(context: &CudaContext, peer: &CudaContext) -> Result<bool, Error> {
+    use cu::CUresult as R;
+    bind(context)?;
+    // SAFETY: both contexts are there, and that of the device is current.
+    match unsafe { cu::cuCtxEnablePeerAccess(peer.cu_ctx(), 0) } {
+        R::CUDA_SUCCESS | R::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(true),
+        R::CUDA_ERROR_PEER_ACCESS_UNSUPPORTED | R::CUDA_ERROR_TOO_MANY_PEERS => Ok(false),
+        code => Err(failed("cuCtxEnablePeerAccess", code)),
+    }
+}
+
+/// Enqueues a copy from the memory of another device, which must stay as it is until it is done.
+pub(crate) fn copy_from_peer(stream: &CudaStream, from: &Region, to: &Region) -> Result<(), Error> {
+    assert!(from.bytes() <= to.bytes(), "room for the bytes");
+    bind(stream.context())?;
+    driver!(cuMemcpyPeerAsync(
+        to.address(),
+        to.context().cu_ctx(),
+        from.address(),
+        from.context().cu_ctx(),
+        from.bytes(),
+        stream.cu_stream(),
+    ))
 }
 
 /// Kernels that the driver has compiled.
