@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bitnet_inference::{Best, CHUNK, Engine, Error, Input, Options, Session, Wanted};
-use bitnet_kernels::{Device, Pool, limits};
+use bitnet_kernels::{Device, Devices, Pool, limits};
 
 use crate::exit::{self, End, Usage};
 use crate::model;
@@ -74,9 +74,10 @@ pub(crate) struct Args {
     /// Seconds to wait before each test.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     delay: u64,
-    /// Device to run on: cpu, or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
-    device: Device,
+    /// Device to run on: cpu, or cuda:N; or several GPUs at the same time, each with sequences of its own:
+    /// cuda:0,1 or cuda:all. Speeds count the tokens of all.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "BITNET_DEVICE")]
+    device: Devices,
     #[command(flatten)]
     how: model::How,
     #[command(flatten)]
@@ -100,7 +101,7 @@ const PEAKS: usize = 25;
 
 pub(crate) fn run(args: &Args) -> Result<End> {
     args.check_batches()?;
-    if args.roofline && args.device != Device::Cpu {
+    if args.roofline && args.device != Devices::These(vec![Device::Cpu]) {
         let what = "--roofline measures the processor: `bitnet check --device cuda` measures a GPU";
         return Err(Usage(what.to_owned()).into());
     }
@@ -217,21 +218,26 @@ impl Args {
         reports: &mut [Report],
     ) -> Result<bool> {
         self.cache.check()?;
-        let (device, kv) = (self.device, self.cache.kv);
-        let options = Options { device, threads, kv, ..self.how.options()? };
+        let options = Options { threads, kv: self.cache.kv, ..self.how.options()? };
+        let options = model::on(&self.device, options)?;
         let engine = model::load(path, &options)?;
         let longest = tests.iter().map(Test::tokens).max().unwrap_or(0);
         if longest > engine.context() {
             return Err(Error::Context { tokens: longest, context: engine.context() }.into());
         }
         let sequences = tests.iter().map(|test| test.parallel).max().unwrap_or(1);
-        let (session, vocabulary) = (engine.session(sequences)?, engine.vocabulary());
-        let mut bench = Bench { session, sequences, vocabulary };
+        let vocabulary = engine.vocabulary();
+        let bench = |replica| {
+            let session = engine.session_on(replica, sequences)?;
+            Ok(Bench { session, sequences, vocabulary })
+        };
+        let mut benches =
+            (0..engine.devices().len()).map(bench).collect::<Result<Vec<_>, Error>>()?;
         let machine = self.roofline.then(|| Machine::new(&engine)).transpose()?;
         let model = path.map_or("the demo model".to_owned(), |path| path.display().to_string());
         for &test in tests {
             thread::sleep(Duration::from_secs(self.delay));
-            let (times, limits) = self.measure(&mut bench, test, machine.as_ref(), progress)?;
+            let (times, limits) = self.measure(&mut benches, test, machine.as_ref(), progress)?;
             let speed = Speed::new(&engine, model.clone(), test, (&times, limits));
             for report in &mut *reports {
                 if !report.add(&speed)? {
@@ -246,22 +252,22 @@ impl Args {
     /// How long a test took each time, and what the machine did at best around it.
     fn measure(
         &self,
-        bench: &mut Bench,
+        benches: &mut [Bench],
         test: Test,
         machine: Option<&Machine<'_>>,
         progress: &Progress,
     ) -> Result<(Vec<Duration>, Option<Limits>)> {
-        bench.fill(test, test.depth)?;
+        on_each(benches, |bench| bench.fill(test, test.depth))?;
         if !self.no_warmup {
             progress.tell(test, "warming up");
-            bench.test(Test { generate: test.generate.min(1), ..test })?;
+            timed(benches, Test { generate: test.generate.min(1), ..test })?;
         }
         let before = machine.map(Machine::measure).transpose()?;
         let count = self.repetitions.get();
         let mut times = Vec::with_capacity(count);
         for run in 1..=count {
             progress.tell(test, &format!("run {run}/{count}"));
-            times.push(bench.test(test)?);
+            times.push(timed(benches, test)?);
         }
         let limits = match (before, machine) {
             (Some(before), Some(machine)) => Some(before.and(machine.measure()?)),
@@ -308,15 +314,37 @@ impl Bench {
         Ok(())
     }
 
-    /// How long a test takes, without the tokens before it.
-    fn test(&mut self, test: Test) -> Result<Duration, Error> {
-        self.fill(test, test.depth)?;
-        let start = Instant::now();
-        for length in test.depth + test.prompt..=test.tokens() {
-            self.fill(test, length)?;
-        }
-        Ok(start.elapsed())
+    /// The tokens of a test, behind those before it.
+    fn test(&mut self, test: Test) -> Result<(), Error> {
+        (test.depth + test.prompt..=test.tokens()).try_for_each(|length| self.fill(test, length))
     }
+}
+
+/// How long a test takes on all devices at the same time, without the tokens before it.
+fn timed(benches: &mut [Bench], test: Test) -> Result<Duration, Error> {
+    on_each(benches, |bench| bench.fill(test, test.depth))?;
+    let start = Instant::now();
+    on_each(benches, |bench| bench.test(test))?;
+    Ok(start.elapsed())
+}
+
+/// Does something on each device: on several at the same time.
+fn on_each(
+    benches: &mut [Bench],
+    work: impl Fn(&mut Bench) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let [first, others @ ..] = benches else { return Ok(()) };
+    let work = &work;
+    thread::scope(|scope| {
+        let others: Vec<_> =
+            others.iter_mut().map(|bench| scope.spawn(move || work(bench))).collect();
+        let first = work(first);
+        let joined = others.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        first.and(joined.collect())
+    })
 }
 
 /// The machine a model runs on, with as many threads.

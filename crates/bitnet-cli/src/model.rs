@@ -8,9 +8,11 @@ use std::str::FromStr;
 use anyhow::Result;
 use bitnet_gguf::Gguf;
 use bitnet_inference::tuning::{Found, Tuning};
-use bitnet_inference::{Checkpoint, Engine, Error, KvType, Layout, Options, ReadAs, sha256};
+use bitnet_inference::{
+    Checkpoint, Engine, Error, KvType, Layout, Options, ReadAs, device_features, sha256,
+};
 use bitnet_kernels::manager::Choice;
-use bitnet_kernels::{Device, Isa};
+use bitnet_kernels::{Device, Devices, Isa};
 use clap::builder::FalseyValueParser;
 use clap::value_parser;
 use serde::Serialize;
@@ -41,7 +43,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     cache: Cache,
     /// Device to run on: cpu, cuda (or cuda:N, see `bitnet devices`), llama; auto is the first GPU that can
-    /// run the model, or the processor, and says why.
+    /// run the model, or the processor, and says why. `bitnet serve` and `bitnet bench` take several GPUs, each
+    /// with all of the model: cuda:0,1, or cuda:all.
     #[arg(long, value_name = "DEVICE", default_value_t, env = "BITNET_DEVICE")]
     device: OnDevice,
     #[command(flatten)]
@@ -234,23 +237,30 @@ impl Args {
 
     /// As [`Args::load`], with options changed.
     pub(crate) fn load_with(&self, change: impl FnOnce(&mut Options)) -> Result<Engine> {
+        self.device.is_one()?;
         self.on_device(self.model.as_deref(), self.options(change)?)
+    }
+
+    /// As [`Args::load`], on all devices that were asked for.
+    pub(crate) fn load_on_all(&self) -> Result<Engine> {
+        self.on_device(self.model.as_deref(), self.options(|_| {})?)
     }
 
     /// As [`Args::load`], with another file, and never on a library.
     #[cfg(feature = "ffi")]
     pub(crate) fn load_file(&self, file: &Path) -> Result<Engine> {
-        if self.device == OnDevice::One(Device::Llama) {
+        self.device.is_one()?;
+        if self.device == OnDevice::These(Devices::These(vec![Device::Llama])) {
             let what = "--device llama would compare the library with itself; leave it out";
             return Err(Usage(what.to_owned()).into());
         }
         self.on_device(Some(file), self.options(|_| {})?)
     }
 
-    /// Loads a model on the device that was asked for.
+    /// Loads a model on the devices that were asked for.
     fn on_device(&self, file: Option<&Path>, options: Options) -> Result<Engine> {
-        match self.device {
-            OnDevice::One(device) => load(file, &Options { device, ..options }),
+        match &self.device {
+            OnDevice::These(devices) => load(file, &on(devices, options)?),
             OnDevice::Auto => {
                 let on = |device| load(file, &Options { device, ..options.clone() });
                 match on(Device::Cuda(0)) {
@@ -284,19 +294,46 @@ impl Args {
     }
 }
 
+/// Options for these devices.
+pub(crate) fn on(devices: &Devices, options: Options) -> Result<Options, Error> {
+    let mut all = device_features::resolve(devices)?.into_iter();
+    let device = all.next().unwrap_or_default();
+    Ok(Options { device, beside: all.collect(), ..options })
+}
+
 /// What is to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum OnDevice {
     /// The first GPU, if it can, or else the processor.
     Auto,
-    /// This, and nothing else.
-    One(Device),
+    /// These, and nothing else.
+    These(Devices),
+}
+
+impl OnDevice {
+    /// Refuses several devices.
+    fn is_one(&self) -> Result<()> {
+        match self {
+            OnDevice::These(Devices::These(devices)) if devices.len() == 1 => Ok(()),
+            OnDevice::Auto => Ok(()),
+            OnDevice::These(devices) => {
+                let what = format!(
+                    "--device {devices} is several devices, and this command computes on one: name one \
+                     (`bitnet serve` has work for several)"
+                );
+                Err(Usage(what).into())
+            }
+        }
+    }
 }
 
 impl Default for OnDevice {
     /// Who builds it with GPUs wants to use one.
     fn default() -> OnDevice {
-        if cfg!(feature = "cuda") { OnDevice::Auto } else { OnDevice::One(Device::Cpu) }
+        match cfg!(feature = "cuda") {
+            true => OnDevice::Auto,
+            false => OnDevice::These(Devices::These(vec![Device::Cpu])),
+        }
     }
 }
 
@@ -306,7 +343,7 @@ impl FromStr for OnDevice {
     fn from_str(name: &str) -> Result<OnDevice, String> {
         match name.eq_ignore_ascii_case("auto") {
             true => Ok(OnDevice::Auto),
-            false => name.parse().map(OnDevice::One).map_err(|error| format!("{error}; or auto")),
+            false => name.parse().map(OnDevice::These).map_err(|error| format!("{error}; or auto")),
         }
     }
 }
@@ -315,7 +352,7 @@ impl fmt::Display for OnDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OnDevice::Auto => f.write_str("auto"),
-            OnDevice::One(device) => device.fmt(f),
+            OnDevice::These(devices) => devices.fmt(f),
         }
     }
 }

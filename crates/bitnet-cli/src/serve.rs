@@ -47,14 +47,14 @@ pub(crate) struct Args {
     /// What clients call the model; -a is the same.
     #[arg(short, long, value_name = "NAME", env = "BITNET_ALIAS")]
     alias: Option<String>,
-    /// Requests that run at the same time; -np is the same.
+    /// Requests that run at the same time, on each device; -np is the same.
     #[arg(long, value_name = "N", default_value_t = 8, env = "BITNET_PARALLEL")]
     parallel: usize,
     /// Requests that may wait behind them.
     #[arg(long, value_name = "N", default_value_t = 256, env = "BITNET_MAX_QUEUE",
         value_parser = value_parser!(u32).range(..=1 << 20))]
     max_queue: u32,
-    /// Tokens whose keys and values are kept, of all requests together; 0 is as many as all can hold.
+    /// Tokens whose keys and values each device keeps, of all its requests together; 0 is as many as all can hold.
     #[arg(long, value_name = "N", default_value_t = 0, env = "BITNET_CACHE_TOKENS")]
     cache_tokens: usize,
     /// Keep no keys and values for requests that begin alike.
@@ -135,7 +135,7 @@ pub(crate) fn run(args: Args) -> Result<End> {
     let (asked, name) = (config.chat_template.clone(), config.name.clone());
     let given = asked.clone();
     let load = move || {
-        let engine = args.model.load()?;
+        let engine = args.model.load_on_all()?;
         if let Some(given) = given {
             engine.chat_template(Some(&given))?;
         }

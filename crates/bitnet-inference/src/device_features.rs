@@ -1,10 +1,10 @@
 //! What this build was compiled for, and what the machine has.
 
-use std::env;
+use std::{env, iter};
 
 use bitnet_gpu::kernels::GpuPasses;
 use bitnet_kernels::manager::{KernelBackend, KernelHandle};
-use bitnet_kernels::{DataType, Device, Format, Isa, KernelManager, Operation, kernels};
+use bitnet_kernels::{DataType, Device, Devices, Format, Isa, KernelManager, Operation, kernels};
 
 use crate::{Error, gpu};
 
@@ -43,6 +43,12 @@ pub enum DeviceError {
         device: Device,
         /// What is asked for, and what to do.
         what: &'static str,
+    },
+    /// It is named more than once.
+    #[error("{device} is there twice: name each device once")]
+    Twice {
+        /// The device.
+        device: Device,
     },
     /// It is only said to be there.
     #[error("{device} is not available: {GPU_FAKE} only says so; unset it")]
@@ -99,6 +105,37 @@ pub(crate) fn check_passes(device: Device, passes: GpuPasses) -> Result<(), Devi
 /// [`DeviceError`] where it is not.
 pub fn open(device: Device) -> Result<(), DeviceError> {
     Gpu::find().open(device)
+}
+
+/// Makes sure that devices can have a model together: one of any kind, or several GPUs, each once.
+pub(crate) fn open_all(device: Device, beside: &[Device]) -> Result<(), DeviceError> {
+    let all = || iter::once(device).chain(beside.iter().copied());
+    for (index, device) in all().enumerate() {
+        if !beside.is_empty() && !matches!(device, Device::Cuda(_)) {
+            let what = "one of several devices, which are all NVIDIA GPUs; name it alone";
+            return Err(DeviceError::Unsupported { device, what });
+        }
+        if all().take(index).any(|other| other == device) {
+            return Err(DeviceError::Twice { device });
+        }
+        open(device)?;
+    }
+    Ok(())
+}
+
+/// The devices that are meant. There is at least one; whether a model can run on it is not known yet.
+///
+/// # Errors
+///
+/// [`DeviceError`] where all GPUs are meant, and there are none.
+pub fn resolve(devices: &Devices) -> Result<Vec<Device>, DeviceError> {
+    match devices {
+        Devices::These(devices) if !devices.is_empty() => Ok(devices.clone()),
+        _ => {
+            open(Device::Cuda(0))?;
+            Ok((0..gpu::count()).map(Device::Cuda).collect())
+        }
+    }
 }
 
 /// The kernel for products with ternary matrices on a GPU.
@@ -302,6 +339,21 @@ mod tests {
         // The other way round the answer changes too, and nothing else.
         let hidden = gpu(true, true, Some("none"));
         assert!(!hidden.available() && !hidden.supports(CUDA) && hidden.open(CUDA).is_ok());
+    }
+
+    #[test]
+    fn several_devices_are_gpus_each_once() {
+        let error = open_all(Device::Cpu, &[CUDA]).unwrap_err();
+        assert!(matches!(error, DeviceError::Unsupported { device: Device::Cpu, .. }), "{error}");
+        assert_eq!(open_all(Device::Cpu, &[]), Ok(()));
+        // Without a GPU that is what is said first.
+        if !supports_device(CUDA) {
+            assert!(open_all(CUDA, &[CUDA]).is_err() && resolve(&Devices::AllCuda).is_err());
+        }
+        assert_eq!(
+            resolve(&"cuda:3,1".parse().unwrap()),
+            Ok(vec![Device::Cuda(3), Device::Cuda(1)])
+        );
     }
 
     #[test]

@@ -34,6 +34,8 @@ use crate::{Config, Error, Notice};
 pub struct Options {
     /// What computes.
     pub device: Device,
+    /// More GPUs that have all of the model, and compute texts of their own: see [`Replicas`](crate::Replicas).
+    pub beside: Vec<Device>,
     /// Nothing better than this instruction set; the best there is if not given.
     pub isa: Option<Isa>,
     /// Kernels to prefer, the first most: of an operation that they name, no others are used.
@@ -201,8 +203,8 @@ pub struct Engine {
     /// What computes in place of all this, where the device is a library.
     library: Option<Arc<Library>>,
     device: Device,
-    /// The model on a GPU, where that is the device.
-    gpu: Option<Arc<OnGpu>>,
+    /// The model on each of the GPUs, where these are the devices.
+    gpus: Vec<Arc<OnGpu>>,
 }
 
 impl fmt::Debug for Engine {
@@ -237,7 +239,7 @@ impl Engine {
     ///
     /// As [`Engine::open`].
     pub fn of(checkpoint: Checkpoint, options: &Options) -> Result<Engine, Error> {
-        device_features::open(options.device)?;
+        device_features::open_all(options.device, &options.beside)?;
         device_features::check_passes(options.device, options.gpu_passes)?;
         let mut manager = options.manager()?;
         let tuning = options.tuning.as_ref();
@@ -285,8 +287,8 @@ impl Engine {
         let library = Library::open(options, &checkpoint, (context, pool.threads(), rows))?;
         let library = library.map(Arc::new);
         let model = Arc::new(model);
-        let gpu = sink.map(|sink| sink.finish(&model, context)).transpose()?.map(Arc::new);
-        notices.extend(gpu.iter().flat_map(|gpu: &Arc<OnGpu>| gpu.notices()));
+        let gpus = sink.map(|sink| sink.finish(&model, context)).transpose()?.unwrap_or_default();
+        notices.extend(gpus.iter().flat_map(|gpu: &Arc<OnGpu>| gpu.notices()));
         Ok(Engine {
             size: checkpoint.size()?,
             checkpoint,
@@ -303,12 +305,12 @@ impl Engine {
             grammars: OnceLock::new(),
             sha256: OnceLock::new(),
             tuning: tuning
-                .filter(|_| best.is_some() && library.is_none() && gpu.is_none())
+                .filter(|_| best.is_some() && library.is_none() && gpus.is_empty())
                 .map(|tuning| tuning.sha256().to_owned()),
             notices,
             library,
             device: options.device,
-            gpu,
+            gpus,
         })
     }
 
@@ -477,7 +479,20 @@ impl Engine {
     ///
     /// [`Error::Memory`].
     pub fn session(&self, sequences: usize) -> Result<Session, Error> {
-        Session::new(self, sequences, u32::MAX as usize)
+        self.session_on(0, sequences)
+    }
+
+    /// The same on one of the [devices](Engine::devices), by its place there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    pub fn session_on(&self, replica: usize, sequences: usize) -> Result<Session, Error> {
+        Session::new(self, replica, (sequences, u32::MAX as usize))
     }
 
     /// What computes in place of the backend, if the device is a library: so many sequences.
@@ -502,22 +517,38 @@ impl Engine {
         }
     }
 
-    /// What computes.
+    /// What computes: the first of the [devices](Engine::devices).
     #[must_use]
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The GPU, if that is the device, as receipts name it.
+    /// All that compute, each with all of the model: one, or several GPUs.
     #[must_use]
-    pub fn gpu(&self) -> Option<GpuUsed> {
-        self.gpu.as_ref().map(|gpu| gpu.used())
+    pub fn devices(&self) -> Vec<Device> {
+        match &self.gpus[..] {
+            [] => vec![self.device],
+            gpus => gpus.iter().map(|gpu| gpu.device()).collect(),
+        }
     }
 
-    /// What computes on a GPU, if that is the device, with keys and values of so many sequences in so many blocks at
+    /// The GPUs among the devices, as receipts name them.
+    #[must_use]
+    pub fn gpus(&self) -> Vec<GpuUsed> {
+        self.gpus.iter().map(|gpu| gpu.used()).collect()
+    }
+
+    /// What computes on a GPU, if those are the devices, with keys and values of so many sequences in so many blocks at
     /// most.
-    pub(crate) fn passes(&self, sequences: usize, blocks: usize) -> Result<Option<Passes>, Error> {
-        let Some(gpu) = &self.gpu else { return Ok(None) };
+    pub(crate) fn passes(
+        &self,
+        replica: usize,
+        (sequences, blocks): (usize, usize),
+    ) -> Result<Option<Passes>, Error> {
+        if self.gpus.is_empty() {
+            return Ok(None);
+        }
+        let gpu = &self.gpus[replica];
         // There all memory is taken at once: no more than all sequences can fill.
         let whole = self.context.div_ceil(KV_BLOCK);
         let blocks = blocks.min(whole.saturating_mul(sequences));
@@ -534,7 +565,7 @@ impl Engine {
     pub(crate) fn backend(&self, sequences: usize, blocks: usize) -> CpuBackend {
         let kv = (self.kv.format(), blocks);
         // What a library or a GPU keeps is not here: of it there are only positions.
-        let here = self.library.is_none() && self.gpu.is_none();
+        let here = self.library.is_none() && self.gpus.is_empty();
         let layers = if here { self.model.config.layers } else { 0 };
         let cache = KvCache::new(&self.model.config, (layers, sequences), kv);
         let (kernels, pool) = (self.kernels.clone(), Arc::clone(&self.pool));

@@ -409,6 +409,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether a device failed, that would fail with anything else as well.
+    pub(crate) fn is_of_driver(&self) -> bool {
+        match self {
+            #[cfg(feature = "cuda")]
+            Error::Gpu(bitnet_gpu::cuda::Error::Driver { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<LimitError> for Error {
     fn from(error: LimitError) -> Error {
         match error {

@@ -70,6 +70,8 @@ impl<'a> Generation<'a> {
                     Event::Token(token) => self.ready.push(token),
                     Event::End(end) => self.end = Some(end),
                     Event::Failed { error, .. } => return Err(error),
+                    // Nobody else asks.
+                    Event::Embeddings { .. } => {}
                 }
             }
             let first = !self.ready.is_empty() || self.end.is_some();
@@ -136,6 +138,11 @@ impl<'a> Generation<'a> {
     /// Where a GPU fails.
     pub(crate) fn last_logits(&mut self) -> Result<Option<&[f32]>, Error> {
         self.scheduler.last_logits()
+    }
+
+    /// The device that computes, by its place among those of the engine.
+    pub(crate) fn replica(&self) -> usize {
+        self.scheduler.replica()
     }
 
     /// Kernels of a GPU that were launched so far, by name.

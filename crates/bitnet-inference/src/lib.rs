@@ -1,6 +1,6 @@
 //! An inference engine for ternary (BitNet b1.58) language models.
 //!
-//! [`Engine`] is a loaded model, [`Generation`] continues a text with it, [`Scheduler`] many at once;
+//! [`Engine`] is a loaded model, [`Generation`] continues a text with it, [`Scheduler`] many at once, [`Replicas`] on several devices;
 //! [`Session`] is what lies beneath: sequences of tokens in, logits out. A forward pass is one function per architecture, in
 //! `arch/`, written over the operations of the trait in `backend/`.
 #![forbid(unsafe_code)]
@@ -57,7 +57,8 @@ pub use linear::QuantizedLinear;
 pub use perplexity::{Base, Divergence, Estimate, Perplexity, Score, Windows, quantile};
 pub use sample::{Dry, LogProbabilities, Sampler, Sampling, Stage};
 pub use schedule::{
-    Capacity, End, Event, Finish, Request, RequestId, Scheduler, Timings, Token, Usage,
+    Capacity, DeviceStatus, End, Event, Finish, Replicas, Request, RequestId, Scheduler, Timings,
+    Token, Usage,
 };
 pub use session::{Best, CHUNK, Input, Logits, Session, Wanted};
 pub use sha256::sha256;

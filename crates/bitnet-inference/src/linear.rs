@@ -341,10 +341,10 @@ impl Linear {
         }
     }
 
-    /// Their ids.
-    pub(crate) fn kernel_ids(&self) -> [String; 2] {
+    /// Their ids, on the device of this place among those that have the model.
+    pub(crate) fn kernel_ids(&self, replica: usize) -> [String; 2] {
         match self {
-            Linear::OnGpu(linear) => linear.kernels().map(str::to_owned),
+            Linear::OnGpu(linear) => linear.kernels(replica).map(str::to_owned),
             _ => self.kernels().map(|kernels| kernels.map(ToString::to_string)).unwrap_or_default(),
         }
     }

@@ -11,7 +11,7 @@ use crate::backend::Row;
 use crate::backend::cpu::{CpuBackend, WeightsRead};
 use crate::device_features::DeviceError;
 use crate::foreign::Foreign;
-use crate::gpu::Passes;
+use crate::gpu::{Lent, Passes};
 use crate::kv::KvCache;
 use crate::state::{Buffers, Floats, Quantized, Scratch};
 use crate::{Engine, Error};
@@ -53,8 +53,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Empty sequences, with so many blocks of keys and values for all together at most.
-    pub(crate) fn new(engine: &Engine, sequences: usize, blocks: usize) -> Result<Session, Error> {
+    /// Empty sequences on a device of the engine, with so many blocks of keys and values for all together at most.
+    pub(crate) fn new(
+        engine: &Engine,
+        replica: usize,
+        (sequences, blocks): (usize, usize),
+    ) -> Result<Session, Error> {
         let backend = engine.backend(sequences, blocks);
         Ok(Session {
             scratch: Buffers::new(
@@ -70,7 +74,7 @@ impl Session {
             outputs: Vec::with_capacity(CHUNK),
             logits: Vec::new(),
             foreign: engine.foreign(sequences)?,
-            gpu: engine.passes(sequences, blocks)?,
+            gpu: engine.passes(replica, (sequences, blocks))?,
         })
     }
 
@@ -409,6 +413,21 @@ impl Session {
             None => self.backend.cache.block_mut(sequence, index).copy_from_slice(bytes),
         }
         Ok(())
+    }
+
+    /// Lets others copy the blocks that were written by now, if they are on a GPU.
+    pub(crate) fn lend(&self) -> Result<Option<Lent>, Error> {
+        self.gpu.as_ref().map(Passes::lend).transpose()
+    }
+
+    /// Copies blocks that were lent: pairs of the block there and the block here.
+    pub(crate) fn borrow_blocks(&self, lent: &Lent, pairs: &[(u32, u32)]) -> Result<(), Error> {
+        self.gpu.as_ref().map_or(Ok(()), |gpu| gpu.borrow_blocks(lent, pairs))
+    }
+
+    /// Copies from the memory of other GPUs to this one so far.
+    pub(crate) fn peer_copies(&self) -> u64 {
+        self.gpu.as_ref().map_or(0, Passes::peer_copies)
     }
 
     /// Has a sequence begin with tokens whose keys and values are in the cache.

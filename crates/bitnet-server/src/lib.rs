@@ -1,14 +1,14 @@
 //! An inference server for ternary language models: the interfaces of OpenAI and Anthropic over HTTP.
 //!
-//! [`serve`] listens at once and says that it loads; a thread has the model and the
-//! [`Scheduler`](bitnet_inference::Scheduler), and all requests share its forward passes.
+//! [`serve`] listens at once and says that it loads; a thread has the model and its
+//! [`Replicas`], and all requests share the forward passes of each device.
 
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use bitnet_inference::{Capacity, Engine, Error, Request};
+use bitnet_inference::{Capacity, Engine, Error, Replicas, Request};
 use tokio::runtime;
 use tokio::signal;
 use tokio::sync::oneshot;
@@ -20,6 +20,7 @@ mod chat;
 mod completion;
 mod completions;
 mod connections;
+mod devices;
 mod embeddings;
 mod error;
 mod guard;
@@ -41,7 +42,7 @@ pub use log::Log;
 use log::Logger;
 use metrics::Metrics;
 use state::State;
-use worker::{Pulse, Worker};
+use worker::{Command, Worker};
 
 /// How a server serves.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ pub struct Config {
     pub name: String,
     /// Chat template in place of that of the model.
     pub chat_template: Option<String>,
-    /// How much is done at once.
+    /// How much is done at once, by each device.
     pub capacity: Capacity,
     /// Requests that may wait.
     pub queue: usize,
@@ -122,20 +123,28 @@ where
         .iter()
         .all(|listener| listener.local_addr().is_ok_and(|address| address.ip().is_loopback()));
     let (commands, asked) = mpsc::channel();
-    let (metrics, pulse) = (Arc::new(Metrics::default()), Arc::new(Pulse::new()));
-    let (capacity, shared) = (config.capacity, (Arc::clone(&metrics), Arc::clone(&pulse)));
+    let metrics = Arc::new(Metrics::default());
+    let (capacity, look, end) = (config.capacity, commands.clone(), commands.clone());
     let log = Logger::new(config.log).map_err(system("there is no thread for lines"))?;
-    let state = Arc::new(State::new(config, loopback, (commands, log), shared));
+    let state = Arc::new(State::new(config, loopback, (commands, log), Arc::clone(&metrics)));
     let (failed, failure) = oneshot::channel();
     let engine_state = Arc::clone(&state);
     let work = move || {
         let work = || -> Result<(), E> {
             let engine = Arc::new(load()?);
-            let worker = Worker::new(&engine, capacity, (metrics, pulse))?;
-            engine_state.ready(Arc::clone(&engine), worker.context());
-            ready(&engine);
-            worker.run(&asked);
-            Ok(())
+            thread::scope(|scope| {
+                let wake = move || {
+                    // Who has ended need not look.
+                    let _ = look.send(Command::Look);
+                };
+                let replicas = Replicas::new(scope, &engine, capacity, wake)?;
+                let context = replicas.context();
+                let worker = Worker::new(replicas, metrics);
+                engine_state.ready(Arc::clone(&engine), context);
+                ready(&engine);
+                worker.run(&asked);
+                Ok(())
+            })
         };
         // Nobody waits any more where the server has ended.
         let _ = failed.send(work());
@@ -170,6 +179,7 @@ where
         Ok(())
     });
     // What still runs there is for nobody.
+    let _ = end.send(Command::End);
     runtime.shutdown_background();
     state.log.flush();
     served

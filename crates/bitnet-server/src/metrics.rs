@@ -2,10 +2,13 @@
 //! start. Reading them takes no lock that the engine needs.
 
 use std::fmt::{Display, Write as _};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bitnet_inference::Usage;
+use bitnet_inference::{DeviceStatus, Usage};
+
+use crate::devices::{self, Device};
 
 /// The content type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -64,9 +67,8 @@ impl Histogram {
 pub(crate) struct Metrics {
     pub(crate) running: Counter,
     pub(crate) waiting: Counter,
-    /// Blocks of keys and values: in use, and all.
-    pub(crate) blocks_used: Counter,
-    pub(crate) blocks: Counter,
+    /// Of each device, once the model is loaded.
+    devices: OnceLock<Vec<Device>>,
     pub(crate) prompt_tokens: Counter,
     pub(crate) generated_tokens: Counter,
     /// Tokens of prompts that were looked for in the prefix cache, and found.
@@ -95,8 +97,7 @@ impl Default for Metrics {
         Metrics {
             running: Counter::default(),
             waiting: Counter::default(),
-            blocks_used: Counter::default(),
-            blocks: Counter::default(),
+            devices: OnceLock::new(),
             prompt_tokens: Counter::default(),
             generated_tokens: Counter::default(),
             prefix_queries: Counter::default(),
@@ -117,6 +118,32 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Takes the devices of the model.
+    pub(crate) fn set_devices(&self, found: &[DeviceStatus]) {
+        // It is the only one.
+        let _ = self.devices.set(found.iter().map(Device::new).collect());
+    }
+
+    /// Takes what is so now with each device.
+    pub(crate) fn publish(&self, found: &[DeviceStatus]) {
+        self.devices().iter().zip(found).for_each(|(device, status)| device.set(status));
+    }
+
+    /// The devices, once the model is loaded.
+    pub(crate) fn devices(&self) -> &[Device] {
+        self.devices.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The devices begin something.
+    pub(crate) fn beat(&self) {
+        self.devices().iter().for_each(|device| device.pulse.beat());
+    }
+
+    /// Seconds that a device has been busy with the same thing, at most.
+    pub(crate) fn busy(&self) -> f64 {
+        self.devices().iter().map(|device| device.pulse.busy()).fold(0.0, f64::max)
+    }
+
     /// Counts the end of a request, of one of [`ENDS`].
     pub(crate) fn ended(&self, how: &str, usage: Option<&Usage>, all: Duration) {
         if let Some(at) = ENDS.iter().position(|end| *end == how) {
@@ -151,13 +178,15 @@ impl Metrics {
         let label = format!("model_name=\"{}\"", escaped(model));
         let mut page = Page { label, out: String::with_capacity(16 << 10), vllm };
         self.gauges(&mut page);
+        devices::families(&mut page, self.devices());
         self.counters(&mut page);
         self.histograms(&mut page);
         page.out
     }
 
     fn gauges(&self, page: &mut Page) {
-        let (used, all) = (self.blocks_used.get(), self.blocks.get());
+        let blocks = self.devices().iter().map(Device::blocks);
+        let (used, all) = blocks.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         let ratio = if all == 0 { 0.0 } else { used as f64 / all as f64 };
         page.one(
             ("requests_running", "num_requests_running"),
@@ -283,7 +312,7 @@ impl Metrics {
 }
 
 /// A text in the making.
-struct Page {
+pub(crate) struct Page {
     label: String,
     out: String,
     vllm: bool,
@@ -297,7 +326,7 @@ impl Page {
     }
 
     /// A family, by its name and by that which vLLM has for it.
-    fn family(
+    pub(crate) fn family(
         &mut self,
         (ours, theirs): (&str, Option<&str>),
         kind: &str,
@@ -315,7 +344,7 @@ impl Page {
         let _ = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+    pub(crate) fn line(&mut self, name: &str, labels: &str, value: impl Display) {
         let comma = if labels.is_empty() { "" } else { "," };
         let _ = writeln!(self.out, "{name}{{{}{comma}{labels}}} {value}", self.label);
     }

@@ -9,6 +9,7 @@ use bitnet_inference::tokenizer::Special;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::devices::Device;
 use crate::error::ApiError;
 use crate::state::{Model, State};
 use crate::tools::Tools;
@@ -20,16 +21,34 @@ pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 /// Seconds that the engine may be busy with one thing before it counts as stuck.
 const STUCK: f64 = 30.0;
 
-/// `GET /health` and the like: whether requests are taken.
+/// `GET /health` and the like: whether requests are taken; of several devices, how it is with each.
 pub(crate) async fn health(state: Arc<State>) -> Result<Response, ApiError> {
     state.takes_requests()?;
-    Ok(Json(json!({ "status": "ok" })).into_response())
+    Ok(Json(devices(&state)?).into_response())
+}
+
+/// What is told of devices, if there are several and one of them is sound.
+fn devices(state: &State) -> Result<Value, ApiError> {
+    let devices = state.metrics.devices();
+    if devices.len() < 2 {
+        return Ok(json!({ "status": "ok" }));
+    }
+    if let Some(failed) = devices.iter().map(Device::failed).collect::<Option<Vec<_>>>() {
+        let what = format!("all devices have failed: {}", failed.join("; "));
+        return Err(ApiError::unavailable(what).code("device_failed"));
+    }
+    let state = |device: &Device| {
+        let state = if device.failed().is_some() { "failed" } else { "ok" };
+        (device.name().to_owned(), json!(state))
+    };
+    let states: Map<_, _> = devices.iter().map(state).collect();
+    Ok(json!({ "status": "ok", "devices": states }))
 }
 
 /// `GET /livez`: whether the process is worth keeping.
 pub(crate) async fn livez(state: Arc<State>) -> Result<Response, ApiError> {
-    alive(state.pulse.busy())?;
-    Ok(Json(json!({ "status": "ok" })).into_response())
+    alive(state.metrics.busy())?;
+    Ok(Json(devices(&state)?).into_response())
 }
 
 /// Whether an engine is that has been busy with one step for so many seconds.
@@ -94,7 +113,7 @@ pub(crate) async fn props(state: Arc<State>) -> Result<Response, ApiError> {
     sampling["seed"] = state.config.seed.map_or(json!(-1), Value::from);
     Ok(Json(json!({
         "default_generation_settings": { "n_ctx": model.context, "params": sampling },
-        "total_slots": state.config.capacity.sequences,
+        "total_slots": state.slots(),
         "model_alias": model.name,
         "model_sha256": engine.sha256(),
         "chat_template": template.unwrap_or_default(),
@@ -118,7 +137,7 @@ pub(crate) struct Slots {
 /// `GET /slots`: how many requests run. Who has which is not told.
 pub(crate) async fn slots(state: Arc<State>, asked: Slots) -> Result<Response, ApiError> {
     let model = state.model()?;
-    let (running, all) = (state.metrics.running.get(), state.config.capacity.sequences as u64);
+    let (running, all) = (state.metrics.running.get(), state.slots() as u64);
     if running >= all && asked.fail_on_no_slot.is_some_and(|it| it == "1" || it == "true") {
         return Err(ApiError::unavailable("all slots are taken").code("no_slot"));
     }

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::id;
 use crate::log::Logger;
 use crate::metrics::Metrics;
-use crate::worker::{Command, Piece, Pulse};
+use crate::worker::{Command, Piece};
 
 /// How many read prompts and prepare constraints at the same time.
 const TURNS: usize = 2;
@@ -32,7 +32,6 @@ pub(crate) struct State {
     /// A place for each request that runs or waits.
     places: Arc<Semaphore>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) pulse: Arc<Pulse>,
     /// Turns to read prompts and to prepare constraints, which can take a while: all that is left of
     /// the processors is for those.
     turns: Semaphore,
@@ -99,7 +98,7 @@ impl State {
         config: Config,
         loopback: bool,
         (commands, log): (mpsc::Sender<Command>, Logger),
-        (metrics, pulse): (Arc<Metrics>, Arc<Pulse>),
+        metrics: Arc<Metrics>,
     ) -> State {
         let places = Arc::new(Semaphore::new(config.capacity.sequences + config.queue));
         State {
@@ -109,7 +108,6 @@ impl State {
             log,
             places,
             metrics,
-            pulse,
             turns: Semaphore::new(TURNS),
             large: Semaphore::new(LARGE),
             draining: AtomicBool::new(false),
@@ -117,8 +115,20 @@ impl State {
         }
     }
 
-    /// Takes a model that is loaded.
+    /// Requests that run at the same time, on all devices.
+    pub(crate) fn slots(&self) -> usize {
+        self.config.capacity.sequences * self.metrics.devices().len().max(1)
+    }
+
+    /// Requests that run or wait, at most.
+    fn most(&self) -> usize {
+        self.slots() + self.config.queue
+    }
+
+    /// Takes a model that is loaded, on devices that are known.
     pub(crate) fn ready(&self, engine: Arc<Engine>, context: usize) {
+        // There were those of one.
+        self.places.add_permits(self.slots() - self.config.capacity.sequences);
         let template =
             engine.checkpoint().chat_template_or_plain(self.config.chat_template.as_deref());
         let template = template.map_err(ApiError::from);
@@ -156,9 +166,8 @@ impl State {
 
     /// Waits until nothing is being generated.
     pub(crate) async fn idle(&self) {
-        let all = self.config.capacity.sequences + self.config.queue;
         // Nobody closes them.
-        let _ = self.places.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await;
+        let _ = self.places.acquire_many(u32::try_from(self.most()).unwrap_or(u32::MAX)).await;
     }
 
     /// Does what takes a while, and for which many may ask at once.
@@ -182,7 +191,7 @@ impl State {
         if let Err(error) = self.takes_requests() {
             return error;
         }
-        let (slots, queue) = (self.config.capacity.sequences, self.config.queue);
+        let (slots, queue) = (self.slots(), self.config.queue);
         ApiError::busy(format!(
             "{slots} requests run and {queue} wait: the queue is full, ask again later"
         ))
@@ -190,7 +199,7 @@ impl State {
 
     /// A place for each of `n` texts, which are then sure to be generated. Their time runs from here.
     pub(crate) fn places(&self, n: usize) -> Result<Vec<Place>, ApiError> {
-        let all = self.config.capacity.sequences + self.config.queue;
+        let all = self.most();
         if n > all {
             let what = format!("n: {n} texts at once, of {all} at most");
             return Err(ApiError::invalid(what).code("invalid_value").param("n"));

@@ -133,7 +133,9 @@ impl Speed {
         test: Test,
         (times, limits): (&[Duration], Option<Limits>),
     ) -> Speed {
-        let tokens = (test.parallel * (test.prompt + test.generate)) as f64;
+        // Each device has sequences of its own.
+        let tokens =
+            (engine.devices().len() * test.parallel * (test.prompt + test.generate)) as f64;
         let samples: Vec<f64> = times.iter().map(|time| tokens / time.as_secs_f64()).collect();
         let (average, deviation) = mean(&samples);
         let middle = median(&samples);
@@ -141,9 +143,10 @@ impl Speed {
         let peak = limits.as_ref().map(|limits| median(&limits.peak));
         let products = engine.ternary_products();
         let formats = engine.weight_formats().join("+");
-        let backend = match engine.gpu() {
-            Some(gpu) => format!("CUDA {}", gpu.name),
-            None => format!("CPU {}", engine.cpu().isas().last().map_or("", |isa| isa.name())),
+        let names: Vec<_> = engine.gpus().into_iter().map(|gpu| gpu.name).collect();
+        let backend = match names.is_empty() {
+            false => format!("CUDA {}", names.join(" + ")),
+            true => format!("CPU {}", engine.cpu().isas().last().map_or("", |isa| isa.name())),
         };
         Speed {
             model_filename,

@@ -2,6 +2,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
+mod serve;
+
 use std::process::Output;
 
 use assert_cmd::Command;

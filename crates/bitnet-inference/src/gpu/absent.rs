@@ -3,9 +3,9 @@
 use std::iter::Empty;
 use std::sync::Arc;
 
-use bitnet_kernels::Format;
 use bitnet_kernels::format::{Encoding, FormatError};
 use bitnet_kernels::shortlist::Candidate;
+use bitnet_kernels::{Device, Format};
 
 use crate::arch::Model;
 use crate::backend::Row;
@@ -16,6 +16,11 @@ use crate::{Best, Config, Error, Notice, Options, WeightsRead};
 /// Why there is no GPU to compute with.
 pub(crate) fn missing() -> Option<String> {
     Some("this build has no kernels for GPUs".to_owned())
+}
+
+/// GPUs to compute with.
+pub(crate) fn count() -> usize {
+    0
 }
 
 /// Who sees the residual stream behind each layer.
@@ -41,7 +46,7 @@ impl GpuLinear {
         match *self {}
     }
 
-    pub(crate) fn kernels(&self) -> [&'static str; 2] {
+    pub(crate) fn kernels(&self, _: usize) -> [&'static str; 2] {
         match *self {}
     }
 
@@ -59,6 +64,9 @@ pub(crate) enum OnGpu {}
 #[derive(Debug)]
 pub(crate) enum Passes {}
 
+#[derive(Debug)]
+pub(crate) enum Lent {}
+
 impl Sink {
     pub(crate) fn open(_: &Options, _: &Config) -> Result<Option<Sink>, Error> {
         Ok(None)
@@ -73,12 +81,16 @@ impl Sink {
         match *self {}
     }
 
-    pub(crate) fn finish(self, _: &Model, _: usize) -> Result<OnGpu, Error> {
+    pub(crate) fn finish(self, _: &Model, _: usize) -> Result<Vec<Arc<OnGpu>>, Error> {
         match self {}
     }
 }
 
 impl OnGpu {
+    pub(crate) fn device(&self) -> Device {
+        match *self {}
+    }
+
     pub(crate) fn used(&self) -> GpuUsed {
         match *self {}
     }
@@ -134,6 +146,18 @@ impl Passes {
     }
 
     pub(crate) fn set_block(&mut self, _: u32, _: &[u8]) -> Result<(), Error> {
+        match *self {}
+    }
+
+    pub(crate) fn lend(&self) -> Result<Lent, Error> {
+        match *self {}
+    }
+
+    pub(crate) fn borrow_blocks(&self, _: &Lent, _: &[(u32, u32)]) -> Result<(), Error> {
+        match *self {}
+    }
+
+    pub(crate) fn peer_copies(&self) -> u64 {
         match *self {}
     }
 

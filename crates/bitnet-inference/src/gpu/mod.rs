@@ -1,12 +1,13 @@
 //! NVIDIA GPUs: the weights of a model in the memory of a device, and forward passes there.
 
+mod lend;
 mod passes;
 mod survey;
 mod validator;
 
 use std::collections::HashMap;
-use std::ptr;
 use std::sync::Arc;
+use std::{ptr, thread};
 
 use bitnet_gpu::cuda::{self, Gpu, Table, Vector};
 use bitnet_gpu::kernels::{GpuPasses, KernelId};
@@ -25,6 +26,7 @@ use crate::sha256::sha256;
 use crate::{Config, Error, Notice, Options};
 
 pub(crate) use bitnet_gpu::cuda::Matrix as GpuMatrix;
+pub(crate) use lend::Lent;
 pub(crate) use passes::Passes;
 use survey::{Part, survey};
 pub use validator::{
@@ -37,16 +39,20 @@ pub(crate) fn missing() -> Option<String> {
     probe.devices().is_empty().then(|| probe.to_string())
 }
 
-/// A linear layer whose weights are on a device.
+/// GPUs that there are.
+pub(crate) fn count() -> usize {
+    cuda::Probe::get().devices().len()
+}
+
+/// A linear layer whose weights are on devices.
 #[derive(Debug)]
 pub(crate) struct GpuLinear {
     /// The format of the weights in their file.
     format: Format,
     rows: usize,
     cols: usize,
-    matrix: GpuMatrix,
-    /// What multiplies by them: one row, and as many as there are at most.
-    kernels: [&'static str; 2],
+    /// On each of the devices, and what multiplies by them there: one row, and as many as there are at most.
+    there: Vec<(GpuMatrix, [&'static str; 2])>,
 }
 
 impl GpuLinear {
@@ -66,15 +72,16 @@ impl GpuLinear {
         tiles::NAME
     }
 
-    pub(crate) fn matrix(&self) -> &GpuMatrix {
-        &self.matrix
+    /// The weights on a device, by its place among those that there are.
+    pub(crate) fn matrix(&self, replica: usize) -> &GpuMatrix {
+        &self.there[replica].0
     }
 
-    pub(crate) fn kernels(&self) -> [&'static str; 2] {
-        self.kernels
+    pub(crate) fn kernels(&self, replica: usize) -> [&'static str; 2] {
+        self.there[replica].1
     }
 
-    /// Bytes of the weights in the memory of the device.
+    /// Bytes of the weights in the memory of a device.
     pub(crate) fn bytes(&self) -> usize {
         tiles::bytes(self.rows, self.cols)
     }
@@ -91,9 +98,9 @@ fn decoded(
     Ok((format::decode(encoding, bytes, rows, cols)?, scale))
 }
 
-/// A device that weights are put on while a model is loaded.
+/// Devices that weights are put on while a model is loaded: each has all of them.
 #[derive(Debug)]
-pub(crate) struct Sink(cuda::Loader, GpuPasses);
+pub(crate) struct Sink(Vec<cuda::Loader>, GpuPasses);
 
 /// Who sees the residual stream behind each layer.
 type See<'a> = &'a mut dyn FnMut(usize, &[f32]);
@@ -102,6 +109,8 @@ type See<'a> = &'a mut dyn FnMut(usize, &[f32]);
 #[derive(Debug)]
 pub(crate) struct OnGpu {
     gpu: Arc<Gpu>,
+    /// Its place among the devices that have the model.
+    replica: usize,
     /// By where they are in the model, which stays there as long as this.
     tables: HashMap<usize, Table>,
     vectors: HashMap<usize, Vector>,
@@ -119,11 +128,18 @@ fn key<T: ?Sized>(of: &T) -> usize {
 }
 
 impl Sink {
-    /// Opens the device that the options name, with memory for the linear layers of a model, if it is a GPU.
+    /// Opens the devices that the options name, with memory for the linear layers of a model on each, if they are GPUs.
     pub(crate) fn open(options: &Options, config: &Config) -> Result<Option<Sink>, Error> {
-        let Device::Cuda(number) = options.device else { return Ok(None) };
+        let number = |device: &Device| match device {
+            Device::Cuda(number) => Some(*number),
+            _ => None,
+        };
+        let devices = [options.device].into_iter().chain(options.beside.iter().copied());
+        let numbers: Vec<usize> = devices.filter_map(|device| number(&device)).collect();
+        if numbers.is_empty() {
+            return Ok(None);
+        }
         check(options)?;
-        let gpu = Gpu::open(number)?;
         let (hidden, ffn, q, kv) = (config.hidden, config.ffn, config.q_size(), config.kv_size());
         let shapes = [
             (q, hidden),
@@ -136,11 +152,11 @@ impl Sink {
         ];
         let block: usize =
             shapes.iter().map(|&(rows, cols)| cuda::Loader::matrix_bytes(rows, cols)).sum();
-        let loader = cuda::Loader::new(&gpu, config.layers * block)?;
-        Ok(Some(Sink(loader, options.gpu_passes)))
+        let open = |number| Ok(cuda::Loader::new(&Gpu::open(number)?, config.layers * block)?);
+        Ok(Some(Sink(each(numbers, open)?, options.gpu_passes)))
     }
 
-    /// Puts a ternary matrix there, from the format of a file, all of whose weights are multiplied by `side`.
+    /// Puts a ternary matrix on each, from the format of a file, all of whose weights are multiplied by `side`.
     pub(crate) fn put(
         &mut self,
         (encoding, bytes): (Encoding, &[u8]),
@@ -153,31 +169,44 @@ impl Sink {
         };
         let mut packed = vec![0; tiles::bytes(rows, cols)];
         tiles::pack(&weights, cols, &mut packed);
-        let matrix = self.0.matrix(&packed, (rows, cols), scale)?;
-        let kernels = self.0.gpu().product_kernels(CHUNK).map(KernelId::name);
-        Ok(Ok(GpuLinear { format: encoding.format, rows, cols, matrix, kernels }))
+        let mut there = Vec::with_capacity(self.0.len());
+        for loader in &mut self.0 {
+            let matrix = loader.matrix(&packed, (rows, cols), scale)?;
+            there.push((matrix, loader.gpu().product_kernels(CHUNK).map(KernelId::name)));
+        }
+        Ok(Ok(GpuLinear { format: encoding.format, rows, cols, there }))
     }
 
-    /// Puts all else of a model there, for sequences of so many positions.
-    pub(crate) fn finish(self, model: &Model, context: usize) -> Result<OnGpu, Error> {
+    /// Puts all else of a model on each, for sequences of so many positions.
+    pub(crate) fn finish(self, model: &Model, context: usize) -> Result<Vec<Arc<OnGpu>>, Error> {
         if model.is_grouped() {
             let what = "models whose weights have a scale for each group; use --device cpu";
             return Err(DeviceError::Unsupported { device: Device::Cuda(0), what }.into());
         }
-        let mut bytes = 0;
-        survey(model, |part| bytes += part.bytes(context));
-        let gpu = Arc::clone(self.0.gpu());
-        let mut loader = cuda::Loader::new(&gpu, bytes)?;
-        let (tables, vectors, angles) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut on = OnGpu { gpu, tables, vectors, angles, context, passes: self.1 };
-        let mut put = Ok(());
-        survey(model, |part| {
-            if put.is_ok() {
-                put = on.put(&part, &mut loader);
-            }
-        });
-        put.map(|()| on)
+        let gpus = self.0.iter().map(|loader| Arc::clone(loader.gpu()));
+        let one = |gpu| Ok(Arc::new(OnGpu::new(gpu, model, (context, self.1))?));
+        each(gpus.enumerate().collect(), one)
     }
+}
+
+/// Does something for each of some devices at the same time. The first error, in their order, is that of all.
+fn each<T: Send, R: Send>(
+    of: Vec<T>,
+    work: impl Fn(T) -> Result<R, Error> + Sync,
+) -> Result<Vec<R>, Error> {
+    let work = &work;
+    thread::scope(|scope| {
+        let mut of = of.into_iter();
+        // One of them is the business of this thread.
+        let first = of.next();
+        let others: Vec<_> = of.map(|one| scope.spawn(move || work(one))).collect();
+        let first = first.map(work);
+        let others = others.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        first.into_iter().chain(others).collect()
+    })
 }
 
 impl Part<'_> {
@@ -200,6 +229,31 @@ fn is_half(format: Format) -> bool {
 }
 
 impl OnGpu {
+    /// A device, by its place among those that there are, with all of a model but its linear layers.
+    fn new(
+        (replica, gpu): (usize, Arc<Gpu>),
+        model: &Model,
+        (context, passes): (usize, GpuPasses),
+    ) -> Result<OnGpu, Error> {
+        let mut bytes = 0;
+        survey(model, |part| bytes += part.bytes(context));
+        let mut loader = cuda::Loader::new(&gpu, bytes)?;
+        let (tables, vectors, angles) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut on = OnGpu { gpu, replica, tables, vectors, angles, context, passes };
+        let mut put = Ok(());
+        survey(model, |part| {
+            if put.is_ok() {
+                put = on.put(&part, &mut loader);
+            }
+        });
+        put.map(|()| on)
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> Device {
+        Device::Cuda(self.gpu.info().device_id)
+    }
+
     /// Puts a part of a model there.
     fn put(&mut self, part: &Part<'_>, loader: &mut cuda::Loader) -> Result<(), Error> {
         match part {

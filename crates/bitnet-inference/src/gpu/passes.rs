@@ -141,6 +141,11 @@ impl Passes {
         })
     }
 
+    /// The device, and keys and values there.
+    pub(super) fn there(&self) -> (&Arc<OnGpu>, &cuda::Cache) {
+        (&self.on, &self.there)
+    }
+
     pub(crate) fn cache(&mut self) -> &mut KvCache {
         &mut self.cache
     }
@@ -405,10 +410,10 @@ impl Drop for Passes {
     }
 }
 
-/// The weights of a linear layer, if they are on a device.
-fn on_gpu(linear: &Linear) -> Option<&GpuMatrix> {
+/// The weights of a linear layer on a device, if they are there.
+fn on_gpu(linear: &Linear, replica: usize) -> Option<&GpuMatrix> {
     match linear {
-        Linear::OnGpu(linear) => Some(linear.matrix()),
+        Linear::OnGpu(linear) => Some(linear.matrix(replica)),
         _ => None,
     }
 }
@@ -487,7 +492,8 @@ impl Pass<'_, '_> {
         linears: [&Linear; N],
         f: impl FnOnce(&mut Queue<'_>, [&GpuMatrix; N]) -> Result<(), cuda::Error>,
     ) {
-        let there: Option<Vec<&GpuMatrix>> = linears.into_iter().map(on_gpu).collect();
+        let there: Option<Vec<&GpuMatrix>> =
+            linears.into_iter().map(|linear| on_gpu(linear, self.on.replica)).collect();
         match there.and_then(|there| there.try_into().ok()) {
             Some(there) => self.enqueue(|queue, _| f(queue, there)),
             None => {

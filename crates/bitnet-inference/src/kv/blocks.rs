@@ -1,13 +1,31 @@
 //! Which blocks are free, and which hold tokens that a sequence can begin with.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bitnet_kernels::op::KV_BLOCK;
 
 /// What a block follows: nothing, or the block with this number. Two blocks have the same number if
 /// all tokens up to and with theirs are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Parent(u64);
+pub(crate) struct Parent {
+    number: u64,
+    chain: u64,
+}
+
+/// A hash of all tokens up to the end of a block, of that of those before it and its own: the same in every cache.
+pub(crate) fn chain(before: u64, tokens: &[u32; KV_BLOCK]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (before, tokens).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A block that sequences can begin with, by its [`chain`], came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) chain: u64,
+    pub(crate) came: bool,
+}
 
 /// All tokens up to the end of a block, given by what they follow and its own.
 type Prefix = (Parent, [u32; KV_BLOCK]);
@@ -27,6 +45,8 @@ pub(super) struct Blocks {
     published: HashMap<Prefix, Published>,
     /// Counts what was published, and what was given back.
     clock: u64,
+    /// What came and went, where somebody wants to know.
+    changes: Option<Vec<Change>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +75,18 @@ impl Blocks {
             idle: BTreeMap::new(),
             published: HashMap::new(),
             clock: 0,
+            changes: None,
+        }
+    }
+
+    /// What came and went since this was asked before; from the first time on that is noted.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        self.changes.replace(Vec::new()).unwrap_or_default()
+    }
+
+    fn note(&mut self, parent: Parent, came: bool) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(Change { chain: parent.chain, came });
         }
     }
 
@@ -79,8 +111,10 @@ impl Blocks {
             }
             None => {
                 let (_, block) = self.idle.pop_first()?;
-                if let Some(prefix) = self.all[block as usize].prefix.take() {
-                    self.published.remove(&prefix);
+                if let Some(prefix) = self.all[block as usize].prefix.take()
+                    && let Some(published) = self.published.remove(&prefix)
+                {
+                    self.note(published.number, false);
                 }
                 block
             }
@@ -139,7 +173,8 @@ impl Blocks {
             return published.number;
         }
         self.clock += 1;
-        let number = Parent(self.clock);
+        let number = Parent { number: self.clock, chain: chain(parent.chain, tokens) };
+        self.note(number, true);
         self.published.insert(prefix, Published { block, number });
         self.all[block as usize].prefix = Some(prefix);
         number
@@ -152,7 +187,7 @@ mod tests {
 
     const A: [u32; KV_BLOCK] = [1; KV_BLOCK];
     const B: [u32; KV_BLOCK] = [2; KV_BLOCK];
-    const START: Parent = Parent(0);
+    const START: Parent = Parent { number: 0, chain: 0 };
 
     #[test]
     fn the_same_tokens_are_found_behind_the_same_ones_only() {
@@ -195,6 +230,23 @@ mod tests {
         blocks.give(a);
         assert_eq!(blocks.take(), Some(a));
         assert_eq!(blocks.find(START, &A), None);
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_noted() {
+        let mut blocks = Blocks::new(2);
+        assert_eq!(blocks.changes(), []);
+        let [a, b] = [0; 2].map(|_| blocks.take().unwrap());
+        let after_a = blocks.publish(a, START, &A);
+        blocks.publish(b, after_a, &B);
+        let [first, second] = [chain(0, &A), chain(chain(0, &A), &B)];
+        let change = |chain, came| Change { chain, came };
+        assert_eq!(blocks.changes(), [change(first, true), change(second, true)]);
+        blocks.give(b);
+        blocks.give(a);
+        blocks.take().unwrap();
+        assert_eq!(blocks.changes(), [change(second, false)]);
+        assert_ne!(first, chain(0, &B));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{Config, Error};
 mod blocks;
 
 use blocks::Blocks;
-pub(crate) use blocks::Parent;
+pub(crate) use blocks::{Change, Parent, chain};
 
 /// Keys and values of several sequences. Blocks are taken from the system as sequences grow, and
 /// shared by sequences that begin with the same tokens, if those were [published](Self::publish).
@@ -117,6 +117,28 @@ impl KvCache {
             parent = next;
         }
         (parent, table.len())
+    }
+
+    /// Holds the blocks whose tokens are these, as far as there are any, without a sequence.
+    pub(crate) fn hold(&mut self, tokens: &[u32]) -> Vec<u32> {
+        let mut parent = Parent::default();
+        let mut held = Vec::new();
+        for tokens in tokens.as_chunks::<KV_BLOCK>().0 {
+            let Some((next, block)) = self.blocks.find(parent, tokens) else { break };
+            held.push(block);
+            parent = next;
+        }
+        held
+    }
+
+    /// Holds blocks no longer.
+    pub(crate) fn let_go(&mut self, held: &[u32]) {
+        held.iter().rev().for_each(|&block| self.blocks.give(block));
+    }
+
+    /// Blocks that sequences can begin with: which came and went since this was asked before.
+    pub(crate) fn changes(&mut self) -> Vec<Change> {
+        self.blocks.changes()
     }
 
     /// Lets others share block `index` of a sequence, which holds `tokens` behind `parent`. Gives what

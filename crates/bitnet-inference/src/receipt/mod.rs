@@ -289,8 +289,8 @@ impl Receipt {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 commit: COMMIT.map(str::to_owned),
             },
-            model: Model::new(engine),
-            machine: MachineUsed::new(engine),
+            model: Model::new(engine, generation.replica()),
+            machine: MachineUsed::new(engine, generation.replica()),
             request,
             result,
             kernels,
@@ -473,12 +473,13 @@ impl Outcome {
 }
 
 impl Model {
-    fn new(engine: &Engine) -> Model {
+    /// As it was on one of the devices.
+    fn new(engine: &Engine, replica: usize) -> Model {
         let config = engine.config();
         let matrix = |linear: &Linear| {
             let (rows, cols) = linear.shape();
             let layout = linear.layout().to_string();
-            let [gemv, gemm] = linear.kernel_ids();
+            let [gemv, gemm] = linear.kernel_ids(replica);
             MatrixUsed { rows: rows as u64, cols: cols as u64, layout, gemv, gemm }
         };
         Model {
@@ -499,15 +500,16 @@ impl Model {
 }
 
 impl MachineUsed {
-    fn new(engine: &Engine) -> MachineUsed {
+    /// With the one of the devices that computed.
+    fn new(engine: &Engine, replica: usize) -> MachineUsed {
         let Machine { cpu, architecture, .. } = Machine::detect();
         MachineUsed {
-            device: engine.device().to_string(),
+            device: engine.devices()[replica].to_string(),
             library: engine
                 .library()
                 .map(Library::file)
                 .map(|(file, sha256)| LibraryUsed { file, sha256: sha256.to_owned() }),
-            gpu: engine.gpu(),
+            gpu: engine.gpus().into_iter().nth(replica),
             cpu,
             architecture,
             isas: engine.cpu().isas().iter().map(ToString::to_string).collect(),

@@ -102,7 +102,7 @@ pub fn verify(receipt: &Receipt, engine: Option<&Engine>) -> Result<Verdict, Err
         verdict.check("times", run.times(receipt));
     }
     if let Some(engine) = engine {
-        let used = super::MachineUsed::new(engine);
+        let used = super::MachineUsed::new(engine, 0);
         verdict.check("the library", same("library", &receipt.machine.library, &used.library));
         verdict.check("the model", model(receipt, engine));
         // What is already known to be something else need not be run.
@@ -260,7 +260,7 @@ fn library(receipt: &Receipt, device: Device) -> Result<(), String> {
 /// Whether a model is that of the receipt, whatever its layout in memory.
 fn model(receipt: &Receipt, engine: &Engine) -> Result<(), String> {
     let Model { sha256, architecture, types, layers, heads, vocabulary, activation, matrices } =
-        Model::new(engine);
+        Model::new(engine, 0);
     let found = &receipt.model;
     same("hash", &found.sha256, &sha256)?;
     same("architecture", &found.architecture, &architecture)?;

@@ -16,11 +16,18 @@ use crate::session::{CHUNK, Input};
 use crate::{Compiled, Engine, Error, Session, WeightsRead};
 
 mod draft;
+mod embed;
+mod front;
+mod lend;
+mod member;
+mod replicas;
 mod request;
 mod sequence;
 mod store;
 mod text;
 
+use embed::Embeddings;
+pub use replicas::{DeviceStatus, Replicas};
 pub use request::{Capacity, End, Event, Finish, Request, RequestId, Timings, Token, Usage};
 use sequence::Sequence;
 
@@ -28,6 +35,8 @@ use sequence::Sequence;
 #[derive(Debug)]
 pub struct Scheduler<'a> {
     engine: &'a Engine,
+    /// The device that computes, by its place among those of the engine.
+    replica: usize,
     session: Session,
     capacity: Capacity,
     /// Tokens that a sequence can hold.
@@ -38,6 +47,9 @@ pub struct Scheduler<'a> {
     waiting: VecDeque<Sequence<'a>>,
     /// Sequences of the session that nobody has.
     slots: Vec<usize>,
+    /// Texts whose embeddings are wanted, in the order of their turns, and what computes them once there were some.
+    embeddings: VecDeque<Embeddings>,
+    embedder: Option<Session>,
     /// What is to be said with the next step.
     events: Vec<Event>,
     /// Requests so far.
@@ -50,7 +62,24 @@ impl<'a> Scheduler<'a> {
     /// # Errors
     ///
     /// [`Error::Capacity`] where the capacity makes no sense, [`Error::Memory`].
-    pub fn new(engine: &'a Engine, mut capacity: Capacity) -> Result<Scheduler<'a>, Error> {
+    pub fn new(engine: &'a Engine, capacity: Capacity) -> Result<Scheduler<'a>, Error> {
+        Scheduler::on(engine, 0, capacity)
+    }
+
+    /// The same on one of the [devices](Engine::devices) of the engine, by its place there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scheduler::new`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    pub fn on(
+        engine: &'a Engine,
+        replica: usize,
+        mut capacity: Capacity,
+    ) -> Result<Scheduler<'a>, Error> {
         // What a library keeps of one sequence no other can have.
         capacity.prefix_cache &= engine.library().is_none();
         let Capacity { sequences, tokens, chunk, .. } = capacity;
@@ -70,13 +99,16 @@ impl<'a> Scheduler<'a> {
         }
         Ok(Scheduler {
             engine,
+            replica,
             // One more, through which what is in the cache is read and written.
-            session: Session::new(engine, sequences + 1, blocks)?,
+            session: Session::new(engine, replica, (sequences + 1, blocks))?,
             capacity,
             context: engine.context().min(blocks * KV_BLOCK),
             running: Vec::with_capacity(sequences),
             waiting: VecDeque::new(),
             slots: (0..sequences).rev().collect(),
+            embeddings: VecDeque::new(),
+            embedder: None,
             events: Vec::new(),
             requests: 0,
         })
@@ -88,10 +120,11 @@ impl<'a> Scheduler<'a> {
         self.context
     }
 
-    /// Requests that run, and requests that wait.
+    /// Requests that run, and requests that wait. Of embeddings the first is being computed.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {
-        (self.running.len(), self.waiting.len())
+        let first = self.embeddings.len().min(1);
+        (self.running.len() + first, self.waiting.len() + self.embeddings.len() - first)
     }
 
     /// Blocks of 16 tokens of keys and values: those that requests hold, and all.
@@ -103,7 +136,12 @@ impl<'a> Scheduler<'a> {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty() && self.events.is_empty()
+        self.has_no_texts() && self.embeddings.is_empty() && self.events.is_empty()
+    }
+
+    /// Whether no text is to be continued.
+    fn has_no_texts(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
     }
 
     /// Takes a request, to begin with one of the next steps.
@@ -129,12 +167,19 @@ impl<'a> Scheduler<'a> {
         let id = RequestId(self.requests);
         let sequence = Sequence::new(self.engine, id, (request, constraint), self.context)?;
         self.requests += 1;
-        self.waiting.push_back(sequence);
+        self.take(sequence);
         Ok(id)
     }
 
-    /// Ends a request. The next step says so; nothing happens if there is none.
+    /// Takes a request that is ready, at its place among those that wait.
+    fn take(&mut self, sequence: Sequence<'a>) {
+        let at = self.waiting.partition_point(|other| other.id < sequence.id);
+        self.waiting.insert(at, sequence);
+    }
+
+    /// Ends a request. The next step says so, but of embeddings; nothing happens if there is none.
     pub fn cancel(&mut self, id: RequestId) {
+        self.embeddings.retain(|wanted| wanted.id != id);
         if let Some(at) = self.running.iter().position(|sequence| sequence.id == id) {
             let mut sequence = self.running.remove(at);
             sequence.usage.positions = self.session.len(sequence.slot);
@@ -147,12 +192,13 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// A forward pass, if there is something to do, and what came of it.
+    /// A forward pass, if there is something to do, and what came of it; and a piece of the embeddings that are wanted.
     ///
     /// # Errors
     ///
     /// Where a forward pass fails. Requests are as they were.
     pub fn step(&mut self) -> Result<Vec<Event>, Error> {
+        self.embed_some()?;
         let start = Instant::now();
         self.admit();
         let shares = self.share_out();
@@ -260,9 +306,14 @@ impl<'a> Scheduler<'a> {
         if let Some(mut last) = self.running.pop() {
             self.release(last.slot);
             last.pause();
-            let at = self.waiting.partition_point(|other| other.id < last.id);
-            self.waiting.insert(at, last);
+            self.take(last);
         }
+    }
+
+    /// The device that computes, by its place among those of the engine.
+    #[must_use]
+    pub fn replica(&self) -> usize {
+        self.replica
     }
 
     /// A sequence that no request has.

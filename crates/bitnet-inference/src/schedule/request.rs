@@ -95,6 +95,13 @@ pub enum Event {
     Token(Token),
     /// A request is done.
     End(Box<End>),
+    /// The embeddings of texts, in their order.
+    Embeddings {
+        /// Which request asked for them.
+        id: RequestId,
+        /// One for each text: `[hidden]`.
+        embeddings: Vec<Vec<f32>>,
+    },
     /// A request cannot go on.
     Failed {
         /// Which.

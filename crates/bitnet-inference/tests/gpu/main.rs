@@ -7,6 +7,7 @@ mod failures;
 #[path = "../common/reference.rs"]
 mod models;
 mod receipts;
+mod replicas;
 mod requests;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/tiny.rs"]
@@ -31,7 +32,9 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    cases::main(&[CASES, requests::CASES, receipts::CASES, failures::CASES].concat())
+    cases::main(
+        &[CASES, requests::CASES, receipts::CASES, replicas::CASES, failures::CASES].concat(),
+    )
 }
 
 pub(crate) fn on_gpu() -> Options {

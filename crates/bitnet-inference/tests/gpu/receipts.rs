@@ -28,12 +28,12 @@ fn receipt_of(engine: &Engine, request: Request) -> Receipt {
 }
 
 /// What is wrong with a receipt.
-fn wrong(verdict: &Verdict) -> Vec<&'static str> {
+pub(crate) fn wrong(verdict: &Verdict) -> Vec<&'static str> {
     verdict.checks.iter().filter(|check| check.wrong.is_some()).map(|check| check.what).collect()
 }
 
 /// The same of a device that there could be.
-fn real(receipt: &Receipt) -> Receipt {
+pub(crate) fn real(receipt: &Receipt) -> Receipt {
     let mut real = receipt.clone();
     let gpu = real.machine.gpu.as_mut().unwrap();
     gpu.uuid = "1234567890abcdef".repeat(2);
