@@ -4,10 +4,11 @@
 
 mod device;
 mod mixed;
+mod peers;
 mod probe;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fake_cuda::cases::main(&[probe::CASES, device::CASES, mixed::CASES].concat())
+    fake_cuda::cases::main(&[probe::CASES, device::CASES, mixed::CASES, peers::CASES].concat())
 }

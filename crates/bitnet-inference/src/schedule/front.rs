@@ -327,17 +327,32 @@ impl<'a> Front<'a> {
 
     /// Gives what waits to members that have room, in order.
     fn assign(&mut self) {
-        while let Some(work) = self.waiting.front() {
-            if self.seats.iter().all(|seat| seat.gone) {
-                let id = work.id();
-                self.waiting.pop_front();
-                self.fail(id, "the threads of all devices have ended");
-                continue;
+        if self.seats.iter().all(|seat| seat.gone) {
+            for work in std::mem::take(&mut self.waiting) {
+                self.fail(work.id(), "the threads of all devices have ended");
             }
-            let Some((to, lender)) = self.choose(work) else { return };
-            let Some(work) = self.waiting.pop_front() else { return };
+        }
+        while let Some((at, to, lender)) = self.next()
+            && let Some(work) = self.waiting.remove(at)
+        {
             self.give(to, lender, work);
         }
+    }
+
+    /// What comes next of all that waits, who is to do it, and who is to lend it blocks. Embeddings wait for no text.
+    fn next(&self) -> Option<(usize, usize, Option<usize>)> {
+        let mut a_text_waits = false;
+        for (at, work) in self.waiting.iter().enumerate() {
+            let is_text = matches!(work, Work::Text(_));
+            if is_text && a_text_waits {
+                continue;
+            }
+            match self.choose(work) {
+                Some((to, lender)) => return Some((at, to, lender)),
+                None => a_text_waits |= is_text,
+            }
+        }
+        None
     }
 
     /// The member that is to do the work, and one that is to lend it blocks: the one that has most of its beginning, if it has

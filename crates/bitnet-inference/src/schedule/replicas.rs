@@ -22,9 +22,9 @@ pub struct DeviceStatus {
     pub device: Device,
     /// Requests that it has.
     pub requests: usize,
-    /// Those of them that run, and those that wait for blocks.
+    /// Those of them that run.
     pub running: usize,
-    /// See above.
+    /// Those of them that wait there, for blocks as a rule.
     pub waiting: usize,
     /// Blocks of 16 tokens of keys and values: those that requests hold, and all.
     pub blocks: (usize, usize),

@@ -11,7 +11,7 @@ use super::{Answer, ONCE, Server};
 const PAGE: &str = include_str!("../../../../../docs/server.md");
 
 /// Those that cannot be brought about from outside; the tests of `bitnet-server` have them.
-const INSIDE: [&str; 3] = ["internal_error", "out_of_memory", "stuck"];
+const INSIDE: [&str; 4] = ["device_failed", "internal_error", "out_of_memory", "stuck"];
 
 type Row = (u16, String, String);
 
