@@ -150,6 +150,10 @@ pub(crate) fn run(args: Args) -> Result<End> {
         let Some(address) = addresses.first() else { return };
         let tokens = engine.context();
         exit::say(&format!("{name} is ready, with {tokens} tokens of context"));
+        if let devices @ [_, _, ..] = &engine.devices()[..] {
+            let names: Vec<_> = devices.iter().map(ToString::to_string).collect();
+            exit::say(&format!("each of {} has all of it", names.join(", ")));
+        }
         exit::say(&format!("OpenAI: OPENAI_BASE_URL=http://{address}/v1"));
         exit::say(&format!("Anthropic: ANTHROPIC_BASE_URL=http://{address}"));
         if page {

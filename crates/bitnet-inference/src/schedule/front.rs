@@ -288,8 +288,8 @@ impl<'a> Front<'a> {
     /// Has another member do the work of one that failed, once, if there is another.
     fn begin_again(&mut self, work: Work<'a>, what: &str) {
         let id = work.id();
-        let cancelled = self.places.get(&id).is_some_and(|place| place.cancelled);
-        if cancelled {
+        // Of embeddings that were cancelled nothing is known any more.
+        if self.places.get(&id).is_none_or(|place| place.cancelled) {
             self.vacate(id);
             self.drop_work(work);
         } else if self.seats.iter().any(|seat| seat.status.failed.is_none())
