@@ -17,7 +17,7 @@ use super::probe::CudaDeviceInfo;
 pub(crate) type Code = (i32, String);
 
 /// All functions that are called: here, and by what is used of `cudarc`.
-const SYMBOLS: [&CStr; 45] = [
+const SYMBOLS: &[&CStr] = &[
     c"cuInit",
     c"cuDriverGetVersion",
     c"cuDeviceGetCount",
@@ -97,8 +97,8 @@ pub(crate) fn missing_symbol() -> Option<&'static str> {
     let library = unsafe { cu::culib() };
     // SAFETY: nothing is called.
     let lacks =
-        |name: &&CStr| unsafe { library.get::<*const ()>(name.to_bytes_with_nul()) }.is_err();
-    SYMBOLS.into_iter().find(lacks).map(|name| name.to_str().unwrap_or_default())
+        |name: &&&CStr| unsafe { library.get::<*const ()>(name.to_bytes_with_nul()) }.is_err();
+    SYMBOLS.iter().find(lacks).map(|name| name.to_str().unwrap_or_default())
 }
 
 /// What a function gives in a place that it is told of.
