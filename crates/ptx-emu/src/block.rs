@@ -1,5 +1,7 @@
 //! A block of threads: its warps in turns, and what each instruction does.
 
+mod group;
+
 use crate::error::{Error, Place, Space};
 use crate::inst::{
     Address, Function, Inst, LANES, Lanes, Op, Operand, SHARED_WINDOW, Shuffle, Vote, Window,
@@ -9,7 +11,7 @@ use crate::matrix::{self, TILE};
 use crate::memory::Memory;
 use crate::parse::{Entry, Module};
 use crate::shared::{Fault, Shared, View};
-use crate::warp::{Copy, Mask, Undefined, Warp, lanes};
+use crate::warp::{Copy, Mask, Refused, Warp, lanes};
 
 /// Instructions of a warp in one turn.
 const TURN: usize = 4096;
@@ -70,7 +72,11 @@ impl<'a> Block<'a> {
             launch,
             index,
             warps: (0..warps).map(|number| Warp::new(number, entry, launch)).collect(),
-            shared: Shared::new(entry.shared + launch.dynamic_shared, warps),
+            shared: Shared::new(
+                entry.shared + launch.dynamic_shared,
+                warps,
+                entry.code.iter().any(|inst| matches!(inst.op, Op::Show)),
+            ),
             barriers: std::array::from_fn(|_| Barrier { arrived: 0, clocks: vec![0; warps] }),
             clocks,
         }
@@ -120,8 +126,7 @@ impl<'a> Block<'a> {
         match self.warps.iter().find(|warp| warp.live != 0 && warp.waiting.is_none()) {
             Some(warp) => {
                 let what =
-                    "some threads of a warp are at an instruction that others will never come to"
-                        .to_owned();
+                    "some threads are at an instruction that others will never come to".to_owned();
                 Error::Divergence { what, place: self.place(at(warp)) }
             }
             None => {
@@ -150,14 +155,22 @@ impl<'a> Block<'a> {
         Error::Trap { what: what.to_owned(), place: self.place(at) }
     }
 
-    fn undefined(&self, at: At, Undefined(register, lane): Undefined) -> Error {
-        let register = self.entry.registers[register].name.clone();
-        Error::UndefinedRegister { register, place: self.place_of(at, lane) }
+    fn refused(&self, at: At, refused: Refused) -> Error {
+        let name = |register: usize| self.entry.registers[register].name.clone();
+        let (what, place) = (|register| format!("register {}", name(register)), self.place(at));
+        match refused {
+            Refused::Undefined(register, lane) => Error::UndefinedRegister {
+                register: name(register),
+                place: self.place_of(at, lane),
+            },
+            Refused::InFlight(register) => Error::InFlight { what: what(register), place },
+            Refused::Unfenced(register) => Error::Unfenced { what: what(register), place },
+        }
     }
 
     fn read(&self, at: At, operand: Operand) -> Result<Lanes, Error> {
         let values = self.warps[at.warp].read(operand, at.mask, (self.index, self.launch));
-        values.map_err(|undefined| self.undefined(at, undefined))
+        values.map_err(|refused| self.refused(at, refused))
     }
 
     fn read_all(&self, at: At, operands: &[Operand]) -> Result<Vec<Lanes>, Error> {
@@ -170,7 +183,7 @@ impl<'a> Block<'a> {
 
     fn addresses(&self, at: At, address: Address) -> Result<Lanes, Error> {
         let addresses = self.warps[at.warp].addresses(address, at.mask, (self.index, self.launch));
-        addresses.map_err(|undefined| self.undefined(at, undefined))
+        addresses.map_err(|refused| self.refused(at, refused))
     }
 
     /// One instruction of the lanes `at.mask` of a warp.
@@ -199,7 +212,10 @@ impl<'a> Block<'a> {
             Next::There => {}
             Next::Wait => self.warps[at.warp].blocked |= at.mask,
         }
-        Ok(())
+        match self.warps[at.warp].broken {
+            Some(register) => Err(self.refused(at, Refused::InFlight(register))),
+            None => Ok(()),
+        }
     }
 
     fn execute(&mut self, inst: &'a Inst, at: At, memory: &mut Memory) -> Result<Next, Error> {
@@ -318,6 +334,11 @@ impl<'a> Block<'a> {
             }
             Op::Trap => return Err(self.trap(at, "the kernel says that it must not come here")),
             Op::Nothing => {}
+            Op::Show => {
+                let (warp, clock) = (&self.warps[at.warp], self.clocks[at.warp][at.warp]);
+                let first = warp.thread(0);
+                self.shared.show(at.warp, |thread| at.mask >> (thread - first) & 1 == 1, clock);
+            }
             Op::CopyAsync { .. } | Op::CopyCommit | Op::CopyWait(_) => {
                 return self.copies(inst, at, memory);
             }
@@ -421,6 +442,10 @@ impl<'a> Block<'a> {
                 let addresses = self.addresses(at, *address)?;
                 self.load_matrix(at, *transposed, out, &addresses)?;
             }
+            Op::GroupMultiply(product) => return self.begin_product(at, product),
+            Op::GroupFence => self.warps[at.warp].fence(),
+            Op::GroupCommit => self.warps[at.warp].commit(),
+            Op::GroupWait(still) => self.end_products(at, *still),
             _ => return Err(self.trap(at, "an instruction that is not known here")),
         }
         self.warps[at.warp].blocked &= !at.mask;
@@ -705,6 +730,12 @@ impl<'a> Block<'a> {
             }
             Fault::Race { at, what, other } => {
                 Error::Race { address: at as u64, what, other, place }
+            }
+            Fault::InFlight(at) => {
+                Error::InFlight { what: format!("shared memory at {at:#x}"), place }
+            }
+            Fault::Hidden(at) => {
+                Error::Unfenced { what: format!("shared memory at {at:#x}"), place }
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::functions;
 use crate::inst::{
-    Address, Inst, Kind, Op, Operand, Product, Register, Shuffle, Special, Type, Vote, Window,
+    Address, GroupProduct, Inst, Kind, Op, Operand, Product, Register, Shuffle, Special, Type,
+    Vote, Window,
 };
 use crate::lex::Token;
 use crate::parse::Names;
@@ -133,6 +134,7 @@ impl<'a> Statement<'a, '_> {
                 let (of, mask) = (self.operand(1, ty)?, self.operand(2, Type::U32)?);
                 Op::Reduce { f, ty, out: self.register(0)?, of, mask }
             }
+            ["fence", "proxy", "async", ..] => Op::Show,
             [
                 "membar" | "fence" | "griddepcontrol" | "prefetch" | "prefetchu" | "nanosleep"
                 | "discard",
@@ -167,6 +169,14 @@ impl<'a> Statement<'a, '_> {
                     return Err("fragments of another length expected".to_owned());
                 }
                 Op::StoreTile { at: self.address(0)?, of, stride: self.operand(2, Type::U32)? }
+            }
+            ["wgmma", "fence", "sync", "aligned"] => Op::GroupFence,
+            ["wgmma", "commit_group", "sync", "aligned"] => Op::GroupCommit,
+            ["wgmma", "wait_group", "sync", "aligned"] => {
+                Op::GroupWait(self.immediate(0)? as usize)
+            }
+            ["wgmma", "mma_async", "sync", "aligned", shape, "s32", a, b] => {
+                self.group_product(shape, [a, b]).ok_or_else(unknown)??
             }
             ["ldmatrix", "sync", "aligned", "m8n8", .., "b16"] => Op::LoadMatrix {
                 transposed: has("trans"),
@@ -278,12 +288,26 @@ impl<'a> Statement<'a, '_> {
         })())
     }
 
+    /// A product of four warps, whose first matrix is in registers.
+    fn group_product(&self, shape: &str, [a, b]: [&str; 2]) -> Option<Result<Op>> {
+        let columns: usize = shape.strip_prefix("m64n")?.strip_suffix("k32")?.parse().ok()?;
+        let step = if columns <= 32 { 8 } else { 16 };
+        if !(1..=256).contains(&columns) || !columns.is_multiple_of(step) {
+            return None;
+        }
+        let signed = [byte(a)?, byte(b)?];
+        Some((|| {
+            let (out, a) = (self.all_outs(0)?, self.all_outs(1)?);
+            if (2 * out.len(), a.len()) != (columns, 4) {
+                return Err("fragments of other lengths expected".to_owned());
+            }
+            let b = self.operand(2, Type { kind: Kind::Bits, bits: 64 })?;
+            let add = self.operand(3, Type { kind: Kind::Predicate, bits: 1 })?;
+            Ok(Op::GroupMultiply(GroupProduct { signed, out, a, b, add }))
+        })())
+    }
+
     fn multiply(&self) -> Option<Result<Op>> {
-        let byte = |name: &str| match name {
-            "s8" => Some(true),
-            "u8" => Some(false),
-            _ => None,
-        };
         let product = match self.parts[3..] {
             ["m16n8k32", "row", "col", "s32", a, b, "s32"] => {
                 Product::Bytes { signed: [byte(a)?, byte(b)?] }
@@ -410,6 +434,15 @@ impl<'a> Statement<'a, '_> {
         number(name)
             .map(|value| Operand::Immediate(value & ty.mask()))
             .ok_or_else(|| format!("`{name}` is not known"))
+    }
+}
+
+/// Whether a type of bytes is signed.
+fn byte(name: &str) -> Option<bool> {
+    match name {
+        "s8" => Some(true),
+        "u8" => Some(false),
+        _ => None,
     }
 }
 

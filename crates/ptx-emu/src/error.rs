@@ -122,6 +122,22 @@ pub enum Error {
         /// The second.
         place: Place,
     },
+    /// What a product of four warps has is used before that is done: a register, or shared memory.
+    #[error("{what} belongs to a product that nobody has waited for: {place}")]
+    InFlight {
+        /// The name of the register, or the address.
+        what: String,
+        /// Where.
+        place: Place,
+    },
+    /// A product of four warps is of something that was written without a fence behind it.
+    #[error("{what} was written, and no fence is between that and the product: {place}")]
+    Unfenced {
+        /// The name of the register, or the address.
+        what: String,
+        /// Where the product is.
+        place: Place,
+    },
     /// A register is read that nothing was written to.
     #[error("register {register} is read before it is written: {place}")]
     UndefinedRegister {

@@ -146,6 +146,25 @@ pub(crate) enum Product {
     Halves { bfloat: bool },
 }
 
+/// A product of four warps, `m64nNk32`: bytes, each signed or not, into 32-bit integers.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupProduct {
+    pub(crate) signed: [bool; 2],
+    pub(crate) out: Vec<Register>,
+    pub(crate) a: Vec<Register>,
+    /// The descriptor of a matrix in shared memory.
+    pub(crate) b: Operand,
+    /// Whether what is there is added.
+    pub(crate) add: Operand,
+}
+
+impl GroupProduct {
+    /// Columns of the second matrix, and of the result: 128 threads have half of a row each.
+    pub(crate) fn columns(&self) -> usize {
+        2 * self.out.len()
+    }
+}
+
 /// A function of lanes.
 #[derive(Clone, Copy)]
 pub(crate) enum Function {
@@ -287,6 +306,14 @@ pub(crate) enum Op {
     CopyCommit,
     /// Until so many groups are under way at most; all that were ever begun, committed or not, if not given.
     CopyWait(Option<usize>),
+    /// `fence.proxy.async`: shows what a thread has written to products of four warps.
+    Show,
+    GroupMultiply(GroupProduct),
+    /// Orders what was done with registers and the products that follow.
+    GroupFence,
+    GroupCommit,
+    /// Until so many groups of products are under way at most.
+    GroupWait(usize),
     /// Orders memory: everything happens in order here as it is.
     Nothing,
 }

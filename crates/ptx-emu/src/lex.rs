@@ -14,6 +14,15 @@ fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$' | '%')
 }
 
+/// Bytes of the word that a text begins with. It may have parts, as `shared::cta`.
+fn word(text: &str) -> usize {
+    let end = text.find(|c| !in_word(c)).unwrap_or(text.len());
+    match text[end..].strip_prefix("::") {
+        Some(rest) => end + 2 + word(rest),
+        None => end,
+    }
+}
+
 /// The text without comments, cut up.
 pub(crate) fn lex(text: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
@@ -36,7 +45,7 @@ pub(crate) fn lex(text: &str) -> Vec<Token<'_>> {
             }
             let length = match c {
                 '"' => rest[1..].find('"').map_or(rest.len(), |end| end + 2),
-                c if in_word(c) => rest.find(|c| !in_word(c)).unwrap_or(rest.len()),
+                c if in_word(c) => word(rest),
                 '-' => 1 + rest[1..].find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len() - 1),
                 c => c.len_utf8(),
             };

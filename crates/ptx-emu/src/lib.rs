@@ -3,7 +3,8 @@
 //!
 //! Results are those of a device, to the bit, but for tensor cores on floating-point numbers. What it refuses:
 //! accesses outside of buffers or unaligned; memory and registers that are read before they are written; accesses
-//! to shared memory that no barrier orders; instructions for a whole warp that not all of its threads come to; waiting
+//! to shared memory that no barrier orders; instructions for a whole warp, or for four, that not all of their threads come to; products
+//! of four warps whose registers or memory are touched before they are done, or were not shown to them; waiting
 //! for ever. Instructions that it does not know are errors when a text is parsed.
 //!
 //! A warp's threads execute an instruction together where they are at the same one; those furthest behind go first.

@@ -18,27 +18,63 @@ fn result(lane: usize, i: usize) -> (usize, usize) {
 }
 
 fn bytes([a_signed, b_signed]: [bool; 2], a: &[Lanes], b: &[Lanes], c: &[Lanes]) -> [Lanes; 4] {
-    let byte = |signed: bool, word: u64, i: usize| {
-        let byte = (word >> (8 * i)) as u8;
-        if signed { i32::from(byte.cast_signed()) } else { i32::from(byte) }
-    };
-    let (mut left, mut right) = ([[0; 32]; 16], [[0; 32]; 8]);
+    let mut right = [[0; 32]; 8];
+    for lane in 0..LANES {
+        let (group, thread) = (lane / 4, lane % 4);
+        for i in 0..8 {
+            right[group][4 * thread + i % 4 + 16 * (i / 4)] = number_of(b_signed, byte(b, lane, i));
+        }
+    }
+    let left = rows(a_signed, a);
+    std::array::from_fn(|i| sums(&left, &right, i, &c[i]))
+}
+
+/// `a b + c`: `a` as fragments `[16, 32]`, the columns of `b` as they are, and eight of them after another in the result.
+pub(crate) fn multiply_columns(
+    [a_signed, b_signed]: [bool; 2],
+    a: &[Lanes],
+    b: &[[u8; 32]],
+    c: &[Lanes],
+) -> Vec<Lanes> {
+    let left = rows(a_signed, a);
+    let right: Vec<_> =
+        b.iter().map(|column| column.map(|byte| number_of(b_signed, byte))).collect();
+    let eights = right.as_chunks().0.iter().zip(c.as_chunks::<4>().0);
+    eights
+        .flat_map(|(right, c)| std::array::from_fn::<_, 4, _>(|i| sums(&left, right, i, &c[i])))
+        .collect()
+}
+
+/// Bytes of fragments, as rows `[16, 32]`.
+fn rows(signed: bool, a: &[Lanes]) -> [[i16; 32]; 16] {
+    let mut rows = [[0; 32]; 16];
     for lane in 0..LANES {
         let (group, thread) = (lane / 4, lane % 4);
         for i in 0..16 {
             let (row, col) = (group + 8 * (i / 4 % 2), 4 * thread + i % 4 + 16 * (i / 8));
-            left[row][col] = byte(a_signed, a[i / 4][lane], i % 4);
-        }
-        for i in 0..8 {
-            right[group][4 * thread + i % 4 + 16 * (i / 4)] = byte(b_signed, b[i / 4][lane], i % 4);
+            rows[row][col] = number_of(signed, byte(a, lane, i));
         }
     }
-    std::array::from_fn(|i| {
-        std::array::from_fn(|lane| {
-            let (row, col) = result(lane, i);
-            let sum: i32 = left[row].iter().zip(&right[col]).map(|(a, b)| a * b).sum();
-            u64::from((c[i][lane] as u32).wrapping_add(sum.cast_unsigned()))
-        })
+    rows
+}
+
+/// Byte `i` of what a lane has in some registers.
+fn byte(registers: &[Lanes], lane: usize, i: usize) -> u8 {
+    (registers[i / 4][lane] >> (8 * (i % 4))) as u8
+}
+
+fn number_of(signed: bool, byte: u8) -> i16 {
+    if signed { i16::from(byte.cast_signed()) } else { i16::from(byte) }
+}
+
+/// Element `i` of the result of each lane: what was there, and the product of a row and a column.
+fn sums(rows: &[[i16; 32]; 16], columns: &[[i16; 32]; 8], i: usize, c: &Lanes) -> Lanes {
+    std::array::from_fn(|lane| {
+        let (row, col) = result(lane, i);
+        let products =
+            rows[row].iter().zip(&columns[col]).map(|(a, b)| i32::from(*a) * i32::from(*b));
+        let sum: i32 = products.sum();
+        u64::from((c[lane] as u32).wrapping_add(sum.cast_unsigned()))
     })
 }
 

@@ -137,6 +137,9 @@ impl Names<'_> {
     }
 }
 
+/// A variable: its alignment, its name, its bytes.
+type Variable<'a> = (usize, &'a str, usize);
+
 /// A branch whose label is not known yet: the instruction, the label, where it is.
 type Open<'a> = (usize, Token<'a>);
 
@@ -191,8 +194,8 @@ impl<'a> Parser<'a> {
         ty.ok_or_else(|| self.error(token, "a type expected"))
     }
 
-    /// `.align 8 .b8 name[64]`, or `.u64 name`: alignment, name, bytes.
-    fn variable(&mut self) -> Result<(usize, &'a str, usize), Error> {
+    /// `.align 8 .b8 name[64]`, or `.u64 name`.
+    fn variable(&mut self) -> Result<Variable<'a>, Error> {
         let align = if self.eat(".align") { Some(self.number()?) } else { None };
         let ty = self.ty()?;
         if self.eat(".ptr") {
@@ -273,14 +276,13 @@ impl<'a> Parser<'a> {
     fn body(&mut self, names: &mut Names<'a>) -> Result<(Vec<Inst>, usize), Error> {
         names.scopes.push(HashMap::new());
         // The dynamic memory begins behind all other: nothing is known of it until the end.
-        let statics = self.shared_of_body()?;
+        let (statics, align) = self.shared_of_body()?;
         let mut top = 0;
         for (align, name, bytes) in statics {
             top = usize::next_multiple_of(top, align);
             names.shared.insert(name, top as u64);
             top += bytes;
         }
-        let align = self.dynamic.iter().map(|(_, align)| *align).max().unwrap_or(1);
         top = top.next_multiple_of(align);
         for (name, _) in &self.dynamic {
             names.shared.insert(name, top as u64);
@@ -333,20 +335,24 @@ impl<'a> Parser<'a> {
         Ok((code, top))
     }
 
-    /// What the body declares in shared memory, found ahead: code may come before it.
-    fn shared_of_body(&mut self) -> Result<Vec<(usize, &'a str, usize)>, Error> {
+    /// What the body declares in shared memory, found ahead: code may come before it. And how the dynamic memory that it uses is
+    /// aligned.
+    fn shared_of_body(&mut self) -> Result<(Vec<Variable<'a>>, usize), Error> {
         let (start, mut depth) = (self.next, 1);
-        let mut found = Vec::new();
+        let (mut found, mut most) = (Vec::new(), 1);
         while depth > 0 {
             match self.word()? {
                 "{" => depth += 1,
                 "}" => depth -= 1,
                 ".shared" => found.push(self.variable()?),
-                _ => {}
+                word => {
+                    let dynamic = self.dynamic.iter().find(|(name, _)| *name == word);
+                    most = most.max(dynamic.map_or(1, |(_, align)| *align));
+                }
             }
         }
         self.next = start;
-        Ok(found)
+        Ok((found, most))
     }
 
     /// `.reg .b32 %r<706>;` or `.reg .pred p, q;`, behind its first word.

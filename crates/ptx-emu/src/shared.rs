@@ -1,5 +1,7 @@
 //! Shared memory of a block, that knows who wrote and who read each of its bytes, and what orders threads.
 
+use std::ops::Range;
+
 /// A point in what a thread does: the clock of its warp then. A warp's clock begins with 1 and goes on where
 /// its threads wait for one another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,10 @@ struct Shadow {
     write: Stamp,
     /// The write was part of an atomic operation, which needs no order with others.
     atomic: bool,
+    /// The clock of the writer's warp when a fence of the writer has [shown](Shared::show) it to products of four warps; 0: never.
+    shown: u32,
+    /// Such products that read it and are not done.
+    products: u32,
 }
 
 /// Shared memory of a block.
@@ -25,6 +31,15 @@ pub(crate) struct Shared {
     /// The last read of each byte by each warp since it was written, as [bits](Read).
     reads: Vec<u64>,
     warps: usize,
+    /// What each warp has written and not shown; nothing is noted where the kernel has no fences that show.
+    hidden: Vec<Vec<Hidden>>,
+}
+
+/// Bytes that a thread has written.
+#[derive(Clone, Debug)]
+struct Hidden {
+    thread: u32,
+    at: Range<usize>,
 }
 
 /// Reads of a byte by a warp at one clock.
@@ -61,7 +76,15 @@ pub(crate) struct View<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Unwritten(usize),
-    Race { at: usize, what: &'static str, other: u32 },
+    Race {
+        at: usize,
+        what: &'static str,
+        other: u32,
+    },
+    /// A product of four warps reads it still.
+    InFlight(usize),
+    /// Such a product reads it, and it was not shown to that.
+    Hidden(usize),
 }
 
 impl View<'_> {
@@ -86,11 +109,24 @@ impl View<'_> {
     }
 }
 
+impl Shadow {
+    /// Whether a thread may read the byte, which is that at `at`.
+    fn readable(&self, at: usize, view: View<'_>) -> Result<(), Fault> {
+        let Stamp { thread: other, clock } = self.write;
+        match view.follows(self.write) {
+            _ if clock == 0 => Err(Fault::Unwritten(at)),
+            true => Ok(()),
+            false => Err(Fault::Race { at, what: "a read and the write of", other }),
+        }
+    }
+}
+
 impl Shared {
-    /// Memory for so many warps.
-    pub(crate) fn new(bytes: usize, warps: usize) -> Shared {
+    /// Memory for so many warps. `shows`: the kernel has fences that [show](Shared::show).
+    pub(crate) fn new(bytes: usize, warps: usize, shows: bool) -> Shared {
         let (shadow, reads) = (vec![Shadow::default(); bytes], vec![0; bytes * warps]);
-        Shared { bytes: vec![0xa5; bytes], shadow, reads, warps }
+        let hidden = vec![Vec::new(); if shows { warps } else { 0 }];
+        Shared { bytes: vec![0xa5; bytes], shadow, reads, warps, hidden }
     }
 
     /// Whether some bytes were all written.
@@ -103,22 +139,53 @@ impl Shared {
 
     /// Notes that a thread reads some bytes.
     pub(crate) fn read(&mut self, at: usize, bytes: usize, view: View<'_>) -> Result<(), Fault> {
+        (at..at + bytes).try_for_each(|at| self.shadow[at].readable(at, view))?;
+        self.note_read(at, bytes, view);
+        Ok(())
+    }
+
+    fn note_read(&mut self, at: usize, bytes: usize, view: View<'_>) {
         for at in at..at + bytes {
-            let shadow = &self.shadow[at];
-            if shadow.write.clock == 0 {
-                return Err(Fault::Unwritten(at));
-            }
-            if !view.follows(shadow.write) {
-                let other = shadow.write.thread;
-                return Err(Fault::Race { at, what: "a read and the write of", other });
-            }
             let bits = &mut self.reads[at * self.warps + view.warp()];
             let (before, stamp) = (Read::of(*bits), view.stamp());
             let more = before.stamp.clock == stamp.clock
                 && (before.more || before.stamp.thread != stamp.thread);
             *bits = Read { stamp, more }.bits();
         }
+    }
+
+    /// Notes that a product of four warps begins to read some bytes, for a thread of one of them.
+    pub(crate) fn begin_read(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        view: View<'_>,
+    ) -> Result<(), Fault> {
+        for at in at..at + bytes {
+            let shadow = &mut self.shadow[at];
+            shadow.readable(at, view)?;
+            let shown = Stamp { clock: shadow.shown, ..shadow.write };
+            if shown.clock == 0 || !view.follows(shown) {
+                return Err(Fault::Hidden(at));
+            }
+            shadow.products += 1;
+        }
         Ok(())
+    }
+
+    /// Notes that it has read them.
+    pub(crate) fn end_read(&mut self, at: usize, bytes: usize, view: View<'_>) {
+        self.shadow[at..][..bytes].iter_mut().for_each(|shadow| shadow.products -= 1);
+        self.note_read(at, bytes, view);
+    }
+
+    /// Shows what some threads of a warp have written to products of four warps; `clock` is that of the warp.
+    pub(crate) fn show(&mut self, warp: usize, threads: impl Fn(u32) -> bool, clock: u32) {
+        let Some(hidden) = self.hidden.get_mut(warp) else { return };
+        for Hidden { thread, at } in hidden.extract_if(.., |hidden| threads(hidden.thread)) {
+            let mine = self.shadow[at].iter_mut().filter(|shadow| shadow.write.thread == thread);
+            mine.for_each(|shadow| shadow.shown = clock);
+        }
     }
 
     /// Notes that a thread works on some bytes at once with others, and writes them.
@@ -143,6 +210,9 @@ impl Shared {
     pub(crate) fn write(&mut self, at: usize, bytes: &[u8], view: View<'_>) -> Result<(), Fault> {
         for (at, &byte) in (at..).zip(bytes) {
             let shadow = &mut self.shadow[at];
+            if shadow.products > 0 {
+                return Err(Fault::InFlight(at));
+            }
             // Threads that write the same may do so at once.
             if !view.follows(shadow.write) && self.bytes[at] != byte {
                 let other = shadow.write.thread;
@@ -155,8 +225,11 @@ impl Shared {
                     return Err(Fault::Race { at, what: "a write and the read of", other });
                 }
             }
-            *shadow = Shadow { write: view.stamp(), atomic: false };
+            *shadow = Shadow { write: view.stamp(), ..Shadow::default() };
             self.bytes[at] = byte;
+        }
+        if let Some(hidden) = self.hidden.get_mut(view.warp()) {
+            hidden.push(Hidden { thread: view.thread, at: at..at + bytes.len() });
         }
         Ok(())
     }

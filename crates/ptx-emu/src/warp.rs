@@ -1,7 +1,7 @@
 //! A warp: 32 threads with a program counter each, of which those that are furthest behind go on together.
 
 use crate::error::Place;
-use crate::inst::{Address, LANES, Lanes, Operand, Register, Special};
+use crate::inst::{Address, GroupProduct, LANES, Lanes, Operand, Register, Special};
 use crate::launch::Launch;
 use crate::parse::Entry;
 
@@ -25,6 +25,22 @@ pub(crate) struct Copy {
     pub(crate) pc: usize,
 }
 
+/// A product of four warps that was begun: what it has of one of these.
+#[derive(Clone, Debug)]
+pub(crate) struct Flight {
+    out: Vec<Register>,
+    a: Vec<Register>,
+    /// Pieces of shared memory that it reads.
+    pub(crate) places: Vec<usize>,
+}
+
+/// Registers that a product is of.
+pub(crate) struct Parts {
+    pub(crate) a: Vec<Lanes>,
+    /// What it is added to.
+    pub(crate) c: Vec<Lanes>,
+}
+
 /// A warp.
 pub(crate) struct Warp {
     /// Its number in the block.
@@ -32,6 +48,16 @@ pub(crate) struct Warp {
     registers: Vec<Lanes>,
     /// The lanes that have written to each.
     defined: Vec<Mask>,
+    /// When each was written last by anything but products of four warps, as a [number of instructions](Warp::ran).
+    written: Vec<u64>,
+    /// Such products that have each and are not done.
+    busy: Vec<u32>,
+    /// A register that was written when one had it.
+    pub(crate) broken: Option<Register>,
+    /// The last fence of registers, likewise.
+    fence: u64,
+    /// Groups of these products, the open one last.
+    flights: Vec<Vec<Flight>>,
     pub(crate) pcs: [usize; LANES],
     /// Those that have not returned.
     pub(crate) live: Mask,
@@ -47,8 +73,36 @@ pub(crate) struct Warp {
     pub(crate) ran: u64,
 }
 
-/// A register that nothing was written to, by number.
-pub(crate) struct Undefined(pub(crate) Register, pub(crate) usize);
+/// Why a register cannot be had.
+pub(crate) enum Refused {
+    /// Nothing was written to it in a lane.
+    Undefined(Register, usize),
+    /// A product of four warps has it.
+    InFlight(Register),
+    /// There is no fence between a write and such a product.
+    Unfenced(Register),
+}
+
+impl Flight {
+    pub(crate) fn new(product: &GroupProduct, places: &[usize]) -> Flight {
+        let (out, a) = (product.out.clone(), product.a.clone());
+        Flight { out, a, places: places.to_vec() }
+    }
+
+    fn registers(&self) -> impl Iterator<Item = Register> {
+        self.out.iter().chain(&self.a).copied()
+    }
+
+    /// The first register that another product cannot have, too. Sums of one product after another are an exception.
+    fn conflict(&self, with: &GroupProduct) -> Option<Register> {
+        let one_after_another = self.out == with.out;
+        let sum = |register: &Register| self.out.contains(register);
+        let of_sums = with.a.iter().find(|register| sum(register));
+        let into =
+            |register: &&Register| self.a.contains(register) || sum(register) && !one_after_another;
+        of_sums.or(with.out.iter().find(into)).copied()
+    }
+}
 
 impl Warp {
     pub(crate) fn new(number: usize, entry: &Entry, launch: &Launch<'_>) -> Warp {
@@ -60,6 +114,11 @@ impl Warp {
             number,
             registers: vec![[0; LANES]; entry.registers.len()],
             defined: vec![0; entry.registers.len()],
+            written: vec![0; entry.registers.len()],
+            busy: vec![0; entry.registers.len()],
+            broken: None,
+            fence: 0,
+            flights: vec![Vec::new()],
             pcs: [0; LANES],
             live: u32::MAX >> (LANES as u32 - live),
             blocked: 0,
@@ -101,16 +160,13 @@ impl Warp {
         operand: Operand,
         mask: Mask,
         (index, launch): ([u32; 3], &Launch<'_>),
-    ) -> Result<Lanes, Undefined> {
+    ) -> Result<Lanes, Refused> {
         let special = match operand {
             Operand::Immediate(value) => return Ok([value; LANES]),
-            Operand::Register(register) => {
-                let missing = mask & !self.defined[register];
-                return match missing {
-                    0 => Ok(self.registers[register]),
-                    _ => Err(Undefined(register, missing.trailing_zeros() as usize)),
-                };
+            Operand::Register(register) if self.busy[register] > 0 => {
+                return Err(Refused::InFlight(register));
             }
+            Operand::Register(register) => return self.register(register, mask),
             Operand::Special(special) => special,
         };
         let one = match special {
@@ -126,6 +182,13 @@ impl Warp {
         Ok([one; LANES])
     }
 
+    fn register(&self, register: Register, mask: Mask) -> Result<Lanes, Refused> {
+        match mask & !self.defined[register] {
+            0 => Ok(self.registers[register]),
+            missing => Err(Refused::Undefined(register, missing.trailing_zeros() as usize)),
+        }
+    }
+
     /// Writes a register of some lanes.
     pub(crate) fn write(&mut self, entry: &Entry, register: Register, values: &Lanes, mask: Mask) {
         let bits = entry.registers[register].mask;
@@ -136,6 +199,15 @@ impl Warp {
             lanes(mask).for_each(|lane| out[lane] = values[lane] & bits);
         }
         self.defined[register] |= mask;
+        self.note(register);
+    }
+
+    /// Notes that a register was written.
+    fn note(&mut self, register: Register) {
+        self.written[register] = self.ran;
+        if self.busy[register] > 0 {
+            self.broken = Some(register);
+        }
     }
 
     /// Writes a register of one lane.
@@ -148,6 +220,56 @@ impl Warp {
     ) {
         self.registers[register][lane] = value & entry.registers[register].mask;
         self.defined[register] |= 1 << lane;
+        self.note(register);
+    }
+
+    /// Orders what was done with registers and products of four warps.
+    pub(crate) fn fence(&mut self) {
+        self.fence = self.ran;
+    }
+
+    /// What a product of four warps has of this one.
+    pub(crate) fn parts_of(&self, product: &GroupProduct, add: bool) -> Result<Parts, Refused> {
+        let mut flights = self.flights.iter().flatten();
+        if let Some(register) = flights.find_map(|flight| flight.conflict(product)) {
+            return Err(Refused::InFlight(register));
+        }
+        let mut all = product.a.iter().chain(&product.out);
+        if let Some(&register) = all.find(|register| self.written[**register] > self.fence) {
+            return Err(Refused::Unfenced(register));
+        }
+        let read = |registers: &[Register]| -> Result<Vec<Lanes>, Refused> {
+            registers.iter().map(|&register| self.register(register, Mask::MAX)).collect()
+        };
+        let c = if add { read(&product.out)? } else { vec![[0; LANES]; product.out.len()] };
+        Ok(Parts { a: read(&product.a)?, c })
+    }
+
+    /// Begins such a product, whose results are these.
+    pub(crate) fn begin(&mut self, flight: Flight, results: &[Lanes]) {
+        for (&out, values) in flight.out.iter().zip(results) {
+            self.registers[out] = *values;
+            self.defined[out] = Mask::MAX;
+        }
+        flight.registers().for_each(|register| self.busy[register] += 1);
+        if let Some(open) = self.flights.last_mut() {
+            open.push(flight);
+        }
+    }
+
+    /// Begins another group of products.
+    pub(crate) fn commit(&mut self) {
+        self.flights.push(Vec::new());
+    }
+
+    /// The products of all groups but the open one and `still` before it: they are done.
+    pub(crate) fn end(&mut self, still: usize) -> Vec<Flight> {
+        let done = (self.flights.len() - 1).saturating_sub(still);
+        let flights: Vec<Flight> = self.flights.drain(..done).flatten().collect();
+        for register in flights.iter().flat_map(Flight::registers) {
+            self.busy[register] -= 1;
+        }
+        flights
     }
 
     /// Addresses of some lanes.
@@ -156,7 +278,7 @@ impl Warp {
         at: Address,
         mask: Mask,
         place: ([u32; 3], &Launch<'_>),
-    ) -> Result<Lanes, Undefined> {
+    ) -> Result<Lanes, Refused> {
         Ok(self.read(at.base, mask, place)?.map(|base| base.wrapping_add(at.offset)))
     }
 

@@ -8,7 +8,7 @@ fn kernel(body: &str) -> Module {
     let text = format!(
         ".version 8.4\n.target sm_80\n.address_size 64\n\n.visible .entry k(\n\t.param .u64 k_param_0\n)\n{{\n\
          \t.reg .pred \t%p<8>;\n\t.reg .b32 \t%r<32>;\n\t.reg .f32 \t%f<8>;\n\t.reg .b64 \t%rd<16>;\n\
-         \t.shared .align 16 .b8 room[4096];\n\
+         \t.shared .align 1024 .b8 room[4096];\n\
          \tld.param.u64 \t%rd1, [k_param_0];\n\tcvta.to.global.u64 \t%rd1, %rd1;\n\
          \tmov.u32 \t%r1, %tid.x;\n\tand.b32 \t%r2, %r1, 31;\n\
          \tmul.wide.u32 \t%rd2, %r1, 4;\n\tadd.s64 \t%rd3, %rd1, %rd2;\n\
@@ -223,4 +223,136 @@ fn tensor_cores_multiply() {
     // The first sum of thread 4g + t is that of row g and column 2t.
     let expected: Vec<_> = (0..32).map(|thread| product(thread / 4, 2 * (thread % 4))).collect();
     assert_eq!(found, expected);
+}
+
+/// Four warps multiply ones by what each thread has written two words of: its number.
+const TOGETHER: &str = "\tst.shared.u32 \t[%r5], %r1;\n\tst.shared.u32 \t[%r5+512], %r1;\n\tfence.proxy.async.shared::cta;\n\tbar.sync \t0;\n\
+    \tmov.u32 \t%r10, 16843009;\n\tmov.u32 \t%r20, 0;\n\tmov.u32 \t%r21, 0;\n\tmov.u32 \t%r22, 0;\n\tmov.u32 \t%r23, 0;\n\
+    \tshr.u32 \t%r6, %r3, 4;\n\tcvt.u64.u32 \t%rd4, %r6;\n\tor.b64 \t%rd4, %rd4, 4611686293305360384;\n\
+    \twgmma.fence.sync.aligned;\n\
+    \twgmma.mma_async.sync.aligned.m64n8k32.s32.u8.s8 \t{%r20, %r21, %r22, %r23}, {%r10, %r10, %r10, %r10}, %rd4, 1;\n\
+    \twgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned \t0;\n\
+    \tst.global.u32 \t[%rd3], %r20;\n";
+
+/// The same with a part of it in another way.
+fn together(part: &str, other: &str) -> String {
+    assert!(TOGETHER.contains(part), "{part}");
+    TOGETHER.replace(part, other)
+}
+
+#[test]
+fn four_warps_multiply_together() {
+    // Column n is in row n of 128 bytes, whose pieces of 16 bytes are swapped by the number of the row.
+    let column = |n: u32| -> u32 {
+        (0..2)
+            .flat_map(|piece| (0..4).map(move |word| (32 * n + 4 * (piece ^ n) + word) % 128))
+            .sum()
+    };
+    let expected: Vec<_> = (0..128).map(|thread| column(2 * (thread % 4))).collect();
+    assert_eq!(words(TOGETHER, 128), expected);
+    // One product after another adds to the same sums, and needs nothing between.
+    let twice: String = TOGETHER
+        .lines()
+        .flat_map(|line| [line; 2].into_iter().take(1 + usize::from(line.contains("mma_async"))))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(words(&twice, 128), expected.iter().map(|sum| 2 * sum).collect::<Vec<_>>());
+    // Nor need sums be there where nothing is added.
+    let first = together("%rd4, 1;", "%rd4, 0;").replace("\tmov.u32 \t%r20, 0;\n", "");
+    assert_eq!(words(&first, 128), expected);
+}
+
+#[test]
+fn products_of_four_warps_that_not_all_come_to() {
+    let some = |threads: u32| {
+        let begin =
+            format!("\tsetp.lt.u32 \t%p1, %r1, {threads};\n\t@%p1 bra \t$done;\n\twgmma.fence");
+        together("\twgmma.fence", &begin) + "$done:"
+    };
+    for (body, threads) in [(TOGETHER.to_owned(), 96), (some(32), 128), (some(1), 128)] {
+        let error = wrong(&body, threads);
+        assert!(matches!(error, Error::Divergence { .. }), "{error}");
+    }
+}
+
+#[test]
+fn registers_of_products_that_are_under_way() {
+    let wait = "\twgmma.wait_group.sync.aligned \t0;\n";
+    let cases = [
+        (wait, "".to_owned(), "%r20"),
+        (wait, wait.replace('0', "1"), "%r20"),
+        ("\twgmma.commit_group.sync.aligned;\n", String::new(), "%r20"),
+        (wait, format!("\tmov.u32 \t%r22, 0;\n{wait}"), "%r22"),
+        (wait, format!("\tmov.u32 \t%r10, 0;\n{wait}"), "%r10"),
+        (wait, format!("\tadd.s32 \t%r11, %r10, 1;\n{wait}"), "%r10"),
+        // Of another product.
+        (
+            "\twgmma.commit",
+            "\twgmma.mma_async.sync.aligned.m64n8k32.s32.u8.s8 \t{%r24, %r25, %r26, %r27}, {%r20, %r21, %r22, %r23}, %rd4, 0;\n\twgmma.commit".to_owned(),
+            "%r20",
+        ),
+    ];
+    for (part, other, register) in cases {
+        let error = wrong(&together(part, &other), 128);
+        let Error::InFlight { what, .. } = &error else { panic!("{other}: {error}") };
+        assert_eq!(*what, format!("register {register}"), "{error}");
+    }
+    let error = wrong(&together("\twgmma.fence.sync.aligned;\n", ""), 128);
+    assert!(matches!(error, Error::Unfenced { .. }), "{error}");
+    // Sums that are changed behind the fence.
+    let changed = together("\twgmma.mma_async", "\tmov.u32 \t%r21, 1;\n\twgmma.mma_async");
+    let error = wrong(&changed, 128);
+    assert!(matches!(&error, Error::Unfenced { what, .. } if what == "register %r21"), "{error}");
+}
+
+#[test]
+fn shared_memory_that_products_read() {
+    let fence = "\tfence.proxy.async.shared::cta;\n";
+    let bar = "\tbar.sync \t0;\n";
+    let store = "\tst.shared.u32 \t[%r5], %r1;\n";
+    // Not shown to products; before it is written; by one thread of all; not to other threads.
+    let late = format!("{bar}{fence}");
+    let hidden = [
+        together(fence, ""),
+        together(fence, "").replace(store, &format!("{fence}{store}")),
+        together(fence, "\tsetp.eq.u32 \t%p1, %r1, 7;\n\t@%p1 fence.proxy.async;\n"),
+        together(&format!("{fence}{bar}"), &late),
+    ];
+    for body in hidden {
+        let error = wrong(&body, 128);
+        let Error::Unfenced { what, .. } = &error else { panic!("{body}: {error}") };
+        assert!(what.starts_with("shared memory at"), "{error}");
+    }
+    let error = wrong(&together(bar, ""), 128);
+    assert!(matches!(error, Error::Race { .. }), "{error}");
+    let error = wrong(&together("\tst.shared.u32 \t[%r5+512], %r1;\n", ""), 128);
+    assert!(matches!(error, Error::Uninitialized { space: Space::Shared, .. }), "{error}");
+    let error = wrong(&together("\tshr.u32 \t%r6, %r3, 4;", "\tmov.u32 \t%r6, 192;"), 128);
+    assert!(matches!(error, Error::Uninitialized { .. }), "{error}");
+    let error = wrong(&together("\tshr.u32 \t%r6, %r3, 4;", "\tmov.u32 \t%r6, 256;"), 128);
+    assert!(matches!(error, Error::OutOfBounds { space: Space::Shared, .. }), "{error}");
+    // Written again while it is read, and before all have waited.
+    let wait = "\twgmma.wait_group.sync.aligned \t0;\n";
+    for again in [format!("{store}{wait}"), format!("{wait}{store}")] {
+        let error = wrong(&together(wait, &again), 128);
+        assert!(matches!(error, Error::InFlight { .. }), "{error}");
+    }
+    run(&together(wait, &format!("{wait}{bar}{store}")), 128).0.unwrap();
+}
+
+#[test]
+fn descriptors_that_mean_nothing() {
+    let cases = [
+        // No order of pieces; one that is not known; bits that are none; eight rows that begin anywhere.
+        ("4611686293305360384", "274877972480"),
+        ("4611686293305360384", "9223372311732748288"),
+        ("4611686293305360384", "4611686293305376768"),
+        ("\tshr.u32 \t%r6, %r3, 4;", "\tmov.u32 \t%r6, 8;"),
+        // Not the same for all.
+        ("\tshr.u32 \t%r6, %r3, 4;", "\tshr.u32 \t%r6, %r5, 8;\n\tshl.b32 \t%r6, %r6, 1;"),
+    ];
+    for (part, other) in cases {
+        let error = wrong(&together(part, other), 128);
+        assert!(matches!(error, Error::Trap { .. }), "{other}: {error}");
+    }
 }
