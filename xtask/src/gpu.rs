@@ -19,7 +19,7 @@ const TEXTS: &str = "crates/bitnet-gpu/src/cuda/ptx";
 const BUDGET: &str = "crates/bitnet-gpu/src/cuda/ptx/budget.tsv";
 /// Devices that each text is assembled for: one of each generation that runs it.
 const DEVICES: [&[&str]; TARGETS.len()] =
-    [&["sm_61", "sm_75"], &["sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100", "sm_120"]];
+    [&["sm_61", "sm_75"], &["sm_80", "sm_86", "sm_89", "sm_100", "sm_120"], &["sm_90a"]];
 /// Devices too old for the program that shows what was assembled.
 const TOO_OLD: [&str; 1] = ["sm_61"];
 
@@ -58,14 +58,14 @@ pub(crate) fn build(args: &Build) -> Result<()> {
         "no libnvrtc.so.12 where LD_LIBRARY_PATH leads: pip install nvidia-cuda-nvrtc-cu12, of the version that \
          .ci/gpu.sh names, and set it to the folder nvidia/cuda_nvrtc/lib of that"
     );
-    for (target, (major, minor)) in TARGETS {
+    for (target, _) in TARGETS {
         let source = Path::new(SOURCES).join("bitnet.cu");
         let code = fs::read_to_string(&source).with_context(|| source.display().to_string())?;
         let options = CompileOptions {
             // Sums are those of the processor: products are not fused with them, unless the source says so.
             fmad: Some(false),
             options: vec![
-                format!("--gpu-architecture=compute_{major}{minor}"),
+                format!("--gpu-architecture={}", target.replace("sm_", "compute_")),
                 "--std=c++17".to_owned(),
                 "-default-device".to_owned(),
             ],
@@ -113,12 +113,12 @@ type Table = BTreeMap<(String, String), Taken>;
 pub(crate) fn sass(args: &Sass) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut table = Table::new();
-    for ((target, _), devices) in TARGETS.iter().zip(DEVICES) {
+    for ((target, from), devices) in TARGETS.iter().zip(DEVICES) {
         for device in devices {
             let cubin = folder.path().join(device);
             let said = assemble(&args.ptxas, (&text_of(target), device), &cubin)?;
             let before = table.len();
-            read(&said, device, &mut table)?;
+            read(&said, (device, *from), &mut table)?;
             println!("{device}: {} kernels assembled", table.len() - before);
             if !TOO_OLD.contains(device) {
                 look(&run(Command::new(&args.nvdisasm).arg("-c").arg(&cubin))?, device)?;
@@ -153,13 +153,15 @@ fn before(line: &str, words: &str) -> Option<u32> {
     number.rsplit([' ', ',']).find(|word| !word.is_empty())?.parse().ok()
 }
 
-/// Reads what the assembler says of each kernel. None may keep registers, or anything else of a thread, in memory.
-fn read(said: &str, device: &str, table: &mut Table) -> Result<()> {
+/// Reads what the assembler says of each kernel, of a text for devices from `from` on. None may keep registers, or anything else
+/// of a thread, in memory, nor have its products wait for one another.
+fn read(said: &str, (device, from): (&str, (i32, i32)), table: &mut Table) -> Result<()> {
     let mut kernel = "";
     for line in said.lines() {
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {
             kernel = rest.split('\'').next().unwrap_or_default();
         }
+        ensure!(!line.contains("are serialized"), "{device}: {}", line.trim());
         let stack = ["bytes stack frame", "bytes spill stores", "bytes spill loads"];
         let spilled =
             stack.iter().find(|what| before(line, &format!(" {what}")).is_some_and(|n| n > 0));
@@ -172,18 +174,12 @@ fn read(said: &str, device: &str, table: &mut Table) -> Result<()> {
         }
     }
     let missing = KernelId::ALL.iter().find(|id| {
-        let compiled = device_number(device) >= id.needs().0 * 10 + id.needs().1;
-        compiled && !table.contains_key(&(device.to_owned(), id.name().to_owned()))
+        id.needs() <= from && !table.contains_key(&(device.to_owned(), id.name().to_owned()))
     });
     match missing {
         Some(id) => bail!("{device}: nothing is said of {}", id.name()),
         None => Ok(()),
     }
-}
-
-/// `sm_90a` is 90.
-fn device_number(device: &str) -> i32 {
-    device.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
 }
 
 /// Whether what was assembled has the instructions that the kernels are written for, and none that reach slow memory.
@@ -200,6 +196,8 @@ fn look(listing: &str, device: &str) -> Result<()> {
         let mut wanted = Vec::new();
         if name.starts_with("wmma") {
             wanted.push("HMMA");
+        } else if name.contains("wgmma") {
+            wanted.push("IGMMA");
         } else if name.contains("mma") {
             wanted.push("IMMA");
         }
@@ -252,26 +250,28 @@ fn compare(table: &Table, budget: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    const SAID: &str = "ptxas info    : Compiling entry function 'gate_f32' for 'sm_90'\n\
+    const SAID: &str = "ptxas info    : Compiling entry function 'gate_f32' for 'sm_86'\n\
         ptxas info    : Function properties for gate_f32\n    \
         0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
         ptxas info    : Used 21 registers, used 1 barriers, 2048 bytes smem\n";
 
     fn taken(said: &str) -> (Result<()>, Table) {
         let mut table = Table::new();
-        (read(said, "sm_90", &mut table), table)
+        (read(said, ("sm_86", (8, 0)), &mut table), table)
     }
 
     #[test]
     fn what_the_assembler_says_is_understood() {
         let (result, table) = taken(SAID);
         assert!(result.unwrap_err().to_string().contains("nothing is said of"));
-        let gate = table[&("sm_90".to_owned(), "gate_f32".to_owned())];
+        let gate = table[&("sm_86".to_owned(), "gate_f32".to_owned())];
         assert_eq!(gate, Taken { registers: 21, shared: 2048 });
         let spilled = SAID.replace("0 bytes spill loads", "16 bytes spill loads");
         assert!(
             taken(&spilled).0.unwrap_err().to_string().contains("gate_f32 has bytes spill loads")
         );
+        let slow = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized";
+        assert!(taken(slow).0.unwrap_err().to_string().contains("are serialized"));
     }
 
     #[test]
@@ -295,6 +295,9 @@ mod tests {
         assert!(look(&sound, "sm_90").is_ok());
         assert!(look(&listing("i2s_gpu_gemv_dp4a", "FADD R1"), "sm_90").is_err());
         assert!(look(&listing("gate_f32", "LDL R1"), "sm_90").is_err());
+        let together = |code: &str| listing("gemm_i2s_wgmma_s8", "LDGSTS.E") + "/*0010*/ " + code;
+        assert!(look(&together("IGMMA.64x64x32.U8.S8 R24"), "sm_90a").is_ok());
+        assert!(look(&together("IMMA.16832.U8.S8 R24"), "sm_90a").is_err());
         assert!(look("", "sm_90").is_err());
     }
 }
