@@ -27,7 +27,7 @@ macro_rules! kernels {
                 }
             }
 
-            /// The least compute capability that it is compiled for.
+            /// The least compute capability of the [targets](TARGETS) that it is compiled for.
             #[must_use]
             pub const fn needs(self) -> (i32, i32) {
                 match self {
@@ -55,6 +55,8 @@ kernels! {
     Gemm32Gate = "gemm_i2s_mma_u8s8_gate_32" from 80,
     Gemm64 = "gemm_i2s_mma_u8s8_64" from 80,
     Gemm64Gate = "gemm_i2s_mma_u8s8_gate_64" from 80,
+    GemmWgmma = "gemm_i2s_wgmma_s8" from 90,
+    GemmWgmmaGate = "gemm_i2s_wgmma_gate_s8" from 90,
     RopeAppendF32 = "rope_kv_append_f32" from 61,
     RopeAppendF16 = "rope_kv_append_f16" from 61,
     RopeAppendQ8 = "rope_kv_append_q8_0" from 61,
@@ -101,6 +103,9 @@ impl KernelId {
             0..=VECTORS => pick(KernelId::GemvMma, KernelId::GemvMmaGate),
             9..=16 => pick(KernelId::Gemm16, KernelId::Gemm16Gate),
             17..=32 => pick(KernelId::Gemm32, KernelId::Gemm32Gate),
+            64.. if target >= KernelId::GemmWgmma.needs() => {
+                pick(KernelId::GemmWgmma, KernelId::GemmWgmmaGate)
+            }
             _ => pick(KernelId::Gemm64, KernelId::Gemm64Gate),
         }
     }
@@ -141,7 +146,10 @@ impl KernelId {
         match self {
             KernelId::Gemm16 | KernelId::Gemm16Gate => Some(16),
             KernelId::Gemm32 | KernelId::Gemm32Gate => Some(32),
-            KernelId::Gemm64 | KernelId::Gemm64Gate => Some(64),
+            KernelId::Gemm64
+            | KernelId::Gemm64Gate
+            | KernelId::GemmWgmma
+            | KernelId::GemmWgmmaGate => Some(64),
             _ => None,
         }
     }
@@ -200,8 +208,19 @@ impl GpuPasses {
     }
 }
 
-/// Devices that there are kernels for: their names, and the least compute capability. The best last.
-pub const TARGETS: [(&str, (i32, i32)); 2] = [("sm_61", (6, 1)), ("sm_80", (8, 0))];
+/// Devices that there are kernels for: their names, and the least compute capability. The best last. Where a name ends with an
+/// `a`, it is the only one: instructions of such a target are in no other generation, not in later ones either.
+pub const TARGETS: [(&str, (i32, i32)); 3] =
+    [("sm_61", (6, 1)), ("sm_80", (8, 0)), ("sm_90a", (9, 0))];
+
+/// Which of the [targets](TARGETS) a device of some compute capability takes its kernels from; none if it is too old.
+#[must_use]
+pub fn target_of(capability: (i32, i32)) -> Option<usize> {
+    TARGETS.iter().rposition(|(name, from)| match name.ends_with('a') {
+        true => *from == capability,
+        false => *from <= capability,
+    })
+}
 
 /// Rows of recorded passes: as many as there are, or more that are not there.
 #[must_use]

@@ -11,11 +11,14 @@ use super::known;
 use super::memory::{MemoryTracker, MemoryUse};
 use super::probe::{CudaDeviceInfo, Probe};
 use super::sys::{self, Allocation, Function, Module, Region};
-use crate::kernels::{KernelId, TARGETS};
+use crate::kernels::{KernelId, TARGETS, target_of};
 
 /// The text of the kernels for each of the [targets](TARGETS).
-const PTX: [&str; TARGETS.len()] =
-    [include_str!("ptx/bitnet.sm_61.ptx"), include_str!("ptx/bitnet.sm_80.ptx")];
+const PTX: [&str; TARGETS.len()] = [
+    include_str!("ptx/bitnet.sm_61.ptx"),
+    include_str!("ptx/bitnet.sm_80.ptx"),
+    include_str!("ptx/bitnet.sm_90a.ptx"),
+];
 
 /// An open device with its kernels.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub struct Gpu {
     /// Which of the targets its kernels are for.
     target: usize,
     context: Arc<CudaContext>,
-    /// By [`KernelId`]; none where the device is too old for it. With how much shared memory a launch can ask for.
+    /// By [`KernelId`]; none where the text for the device has it not. With how much shared memory a launch can ask for.
     functions: Vec<Option<(Function, usize)>>,
     /// What kernels run in.
     compute: Arc<CudaStream>,
@@ -83,9 +86,8 @@ impl Gpu {
         let none = Error::NoSuchDevice { number, count: devices.len() };
         let info = devices.get(number).ok_or(none)?.clone();
         let has = info.compute_capability;
-        let target = TARGETS.iter().rposition(|(_, from)| *from <= has);
         let too_old = || Error::TooOld { name: info.name.clone(), has, needs: TARGETS[0].1 };
-        let target = target.ok_or_else(too_old)?;
+        let target = target_of(has).ok_or_else(too_old)?;
         let (name, from) = TARGETS[target];
         let context = sys::context(number)?;
         let module = Arc::new(Module::load(&context, PTX[target], name)?);

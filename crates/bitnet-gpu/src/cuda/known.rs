@@ -14,9 +14,9 @@ use crate::tiles;
 /// Rows of the matrices: two tiles.
 const ROWS: usize = 2 * tiles::ROWS;
 /// Their columns: a step more than are under way at once.
-const COLS: usize = 4 * tiles::COLS;
+const COLS: usize = 5 * tiles::COLS;
 /// Tokens, so that every kernel that can multiply by ternary weights does it.
-const TOKENS: [usize; 4] = [1, 16, 32, 64];
+const TOKENS: [usize; 5] = [1, 16, 32, 48, 64];
 
 /// Numbers that are the same everywhere, and look like none in particular: those of Knuth's multiplicative hash.
 fn number(of: usize) -> u32 {

@@ -1,7 +1,7 @@
 //! How products are cut into blocks of threads: by what a device has.
 
 use super::probe::CudaDeviceInfo;
-use crate::kernels::{KernelId, TARGETS, VECTORS};
+use crate::kernels::{KernelId, TARGETS, VECTORS, target_of};
 use crate::tiles;
 
 /// The shape of a launch.
@@ -27,8 +27,8 @@ const FEW_WARPS: [usize; 2] = [4, 16];
 const BUSY_WARPS: usize = 32;
 /// Threads of a block that multiplies many rows.
 const MANY_THREADS: usize = 128;
-/// Steps of columns whose activations such a block has on their way.
-const STAGES: usize = 3;
+/// Steps of columns whose activations such a block has on their way; and where its warps multiply together.
+const STAGES: [usize; 2] = [3, 4];
 
 impl CudaDeviceInfo {
     /// The launch of a product of `m` rows of activations and a ternary matrix of `n` rows.
@@ -38,9 +38,9 @@ impl CudaDeviceInfo {
     /// If there are no kernels for the device.
     #[must_use]
     pub fn calculate_optimal_launch_params(&self, m: usize, n: usize) -> LaunchParams {
-        let target = TARGETS.iter().rev().find(|(_, from)| *from <= self.compute_capability);
-        let (_, target) = target.expect("a device that there are kernels for");
-        LaunchParams::of(self, KernelId::product(*target, m, false), (m, n.div_ceil(tiles::ROWS)))
+        let target = target_of(self.compute_capability);
+        let (_, target) = TARGETS[target.expect("a device that there are kernels for")];
+        LaunchParams::of(self, KernelId::product(target, m, false), (m, n.div_ceil(tiles::ROWS)))
     }
 }
 
@@ -67,19 +67,23 @@ impl LaunchParams {
                 shared: 0,
             };
         };
+        let together = matches!(kernel, KernelId::GemmWgmma | KernelId::GemmWgmmaGate);
         LaunchParams {
             kernel,
             block_size: MANY_THREADS,
-            grid_x: tiles.div_ceil(if gates(kernel) { 4 } else { 8 }),
+            grid_x: tiles.div_ceil(MANY_THREADS / WARP * tiles_of_warp(kernel)),
             grid_y: rows.div_ceil(tokens),
-            shared: STAGES * tiles::COLS * tokens,
+            shared: STAGES[usize::from(together)] * tiles::COLS * tokens,
         }
     }
 }
 
-/// Whether a kernel for many rows multiplies by two matrices, and gates with one of the products.
-fn gates(kernel: KernelId) -> bool {
-    matches!(kernel, KernelId::Gemm16Gate | KernelId::Gemm32Gate | KernelId::Gemm64Gate)
+/// Tiles of the results that a warp of a kernel for many rows has.
+fn tiles_of_warp(kernel: KernelId) -> usize {
+    match kernel {
+        KernelId::Gemm16 | KernelId::Gemm32 | KernelId::Gemm64 => 2,
+        _ => 1,
+    }
 }
 
 #[cfg(test)]
@@ -130,7 +134,7 @@ mod tests {
         let sizes = [1, 7, 16, 64, 2560, 3840, 6912, 13_824, 128_256];
         for device in DEVICES {
             let info = info(device);
-            for m in [1, 2, 8, 9, 16, 17, 33, 64, 100, 512, 4096] {
+            for m in [1, 2, 8, 9, 16, 17, 33, 63, 64, 100, 512, 4096] {
                 for n in sizes {
                     let launch = info.calculate_optimal_launch_params(m, n);
                     let LaunchParams { kernel, block_size, grid_x, grid_y, shared } = launch;
@@ -141,12 +145,32 @@ mod tests {
                     assert!(shared <= info.max_shared_memory_per_block, "{case}");
                     assert!(grid_y <= 65_535 && grid_x > 0 && grid_y > 0, "{case}");
                     let (rows, tokens) = match kernel.tokens() {
+                        Some(tokens) if kernel == KernelId::GemmWgmma => (4 * tiles::ROWS, tokens),
                         Some(tokens) => (8 * tiles::ROWS, tokens),
                         None => (tiles::ROWS, VECTORS),
                     };
                     assert!(grid_x * rows >= n && (grid_x - 1) * rows < n, "{case}");
                     assert!(grid_y * tokens >= m && (grid_y - 1) * tokens < m, "{case}");
                 }
+            }
+        }
+    }
+
+    /// Instructions for four warps are in one generation only.
+    #[test]
+    fn many_rows_go_to_the_kernel_of_the_generation() {
+        for device in DEVICES {
+            let info = info(device);
+            let of = |m: usize| info.calculate_optimal_launch_params(m, 2560);
+            let (few, many) = (of(63).kernel, of(64));
+            let expected = match info.compute_capability {
+                (..=7, _) => [KernelId::GemvDp4a; 2],
+                (9, 0) => [KernelId::Gemm64, KernelId::GemmWgmma],
+                _ => [KernelId::Gemm64; 2],
+            };
+            assert_eq!([few, many.kernel], expected, "{}", info.name);
+            if many.kernel == KernelId::GemmWgmma {
+                assert_eq!((many.grid_x, many.grid_y, many.shared), (40, 1, 32 << 10));
             }
         }
     }

@@ -58,8 +58,8 @@ pub(crate) const CASES: &[Case] = &[
         assert!(matches!(error, Error::Wrong { .. }));
         assert!(error.to_string().contains("Fake GPU 0 computes wrong: number 0 is "), "{error}");
     }),
-    // Opening the device takes twelve launches.
-    ("a_kernel_that_fails_is_an_error", Library::Fake, "fail=cuLaunchKernel:19:700", || {
+    // Opening the device takes twenty launches.
+    ("a_kernel_that_fails_is_an_error", Library::Fake, "fail=cuLaunchKernel:22:700", || {
         let gpu = Gpu::open(0).unwrap();
         let model = Model::new(&gpu);
         let error = model.run(&gpu).unwrap_err();
@@ -68,7 +68,7 @@ pub(crate) const CASES: &[Case] = &[
             "{error}"
         );
     }),
-    ("a_recording_that_fails_ends", Library::Fake, "fail=cuLaunchKernel:19:700", || {
+    ("a_recording_that_fails_ends", Library::Fake, "fail=cuLaunchKernel:22:700", || {
         let gpu = Gpu::open(0).unwrap();
         let model = Model::new(&gpu);
         let recorded =

@@ -57,6 +57,16 @@ pub(crate) const CASES: &[Case] = &[
         assert!(gpu.has(bitnet_gpu::kernels::KernelId::GemvDp4a));
         assert!(!gpu.has(bitnet_gpu::kernels::KernelId::GemvMma));
     }),
+    ("one_generation_has_kernels_that_no_other_has", Library::Fake, "cc=9.0", || {
+        let gpu = Gpu::open(0).unwrap();
+        assert_eq!(gpu.target(), ("sm_90a", (9, 0)));
+        assert!(gpu.has(bitnet_gpu::kernels::KernelId::GemmWgmma));
+    }),
+    ("later_generations_have_those_of_all", Library::Fake, "cc=10.0", || {
+        let gpu = Gpu::open(0).unwrap();
+        assert_eq!(gpu.target(), ("sm_80", (8, 0)));
+        assert!(!gpu.has(bitnet_gpu::kernels::KernelId::GemmWgmma));
+    }),
     ("kernels_that_the_driver_refuses", Library::Fake, "fail=cuModuleLoadDataEx:1:218", || {
         let error = Gpu::open(0).unwrap_err();
         assert!(matches!(error, Error::Module { code: 218, .. }), "{error}");

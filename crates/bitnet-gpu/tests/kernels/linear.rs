@@ -59,7 +59,8 @@ impl Matrix {
 #[derive(Clone, Copy, Debug)]
 struct Kernel {
     target: &'static str,
-    name: &'static str,
+    /// What multiplies, and what gates.
+    names: [&'static str; 2],
     /// Tiles of rows of a block, and of a gate.
     tiles: [u32; 2],
     /// Tokens of a block.
@@ -70,23 +71,36 @@ struct Kernel {
     threads: u32,
 }
 
-const fn gemv(target: &'static str, name: &'static str, threads: u32) -> Kernel {
-    Kernel { target, name, tiles: [1, 1], tokens: 8, shared: 0, threads }
+const DP4A: [&str; 2] = ["i2s_gpu_gemv_dp4a", "i2s_gpu_gemv_dp4a_gate"];
+const MMA: [&str; 2] = ["i2s_gpu_gemv_mma_u8s8", "i2s_gpu_gemv_mma_u8s8_gate"];
+
+const fn gemv(target: &'static str, names: [&'static str; 2], threads: u32) -> Kernel {
+    Kernel { target, names, tiles: [1, 1], tokens: 8, shared: 0, threads }
 }
 
-const fn gemm(name: &'static str, tokens: usize) -> Kernel {
-    Kernel { target: "sm_80", name, tiles: [8, 4], tokens, shared: 3 * 128 * tokens, threads: 128 }
+const fn gemm(names: [&'static str; 2], tokens: usize) -> Kernel {
+    Kernel { target: "sm_80", names, tiles: [8, 4], tokens, shared: 3 * 128 * tokens, threads: 128 }
 }
 
-const KERNELS: [Kernel; 8] = [
-    gemv("sm_61", "i2s_gpu_gemv_dp4a", 128),
-    gemv("sm_61", "i2s_gpu_gemv_dp4a", 256),
-    gemv("sm_80", "i2s_gpu_gemv_dp4a", 512),
-    gemv("sm_80", "i2s_gpu_gemv_mma_u8s8", 128),
-    gemv("sm_80", "i2s_gpu_gemv_mma_u8s8", 512),
-    gemm("gemm_i2s_mma_u8s8_16", 16),
-    gemm("gemm_i2s_mma_u8s8_32", 32),
-    gemm("gemm_i2s_mma_u8s8_64", 64),
+const WGMMA: Kernel = Kernel {
+    target: "sm_90a",
+    names: ["gemm_i2s_wgmma_s8", "gemm_i2s_wgmma_gate_s8"],
+    tiles: [4, 4],
+    tokens: 64,
+    shared: 4 * 128 * 64,
+    threads: 128,
+};
+
+const KERNELS: [Kernel; 9] = [
+    gemv("sm_61", DP4A, 128),
+    gemv("sm_61", DP4A, 256),
+    gemv("sm_80", DP4A, 512),
+    gemv("sm_80", MMA, 128),
+    gemv("sm_80", MMA, 512),
+    gemm(["gemm_i2s_mma_u8s8_16", "gemm_i2s_mma_u8s8_gate_16"], 16),
+    gemm(["gemm_i2s_mma_u8s8_32", "gemm_i2s_mma_u8s8_gate_32"], 32),
+    gemm(["gemm_i2s_mma_u8s8_64", "gemm_i2s_mma_u8s8_gate_64"], 64),
+    WGMMA,
 ];
 
 /// Runs a kernel on up to three matrices; gives what each has for results, `[tokens, rows]`. They hold `before` at first.
@@ -109,15 +123,14 @@ fn run(
         .with(i32::from(before.is_some()))
         .with(gate.unwrap_or(0))
         .end();
-    let name = match (gate, kernel.name.rsplit_once("_u8s8_")) {
-        (None, _) => kernel.name.to_owned(),
-        (Some(_), Some((name, tokens))) => format!("{name}_u8s8_gate_{tokens}"),
-        (Some(_), None) => format!("{}_gate", kernel.name),
-    };
     let tiles = if gate.is_some() { tiles_of(&matrices[..1]) } else { tiles_of(matrices) };
     let blocks = tiles.div_ceil(kernel.tiles[usize::from(gate.is_some())]);
     let grid = [blocks, tokens.div_ceil(kernel.tokens) as u32, 1];
-    gpu.launch(&name, (grid, kernel.threads, kernel.shared), &args);
+    gpu.launch(
+        kernel.names[usize::from(gate.is_some())],
+        (grid, kernel.threads, kernel.shared),
+        &args,
+    );
     results.into_iter().map(|(y, n)| gpu.download(y, n)).collect()
 }
 
@@ -168,6 +181,16 @@ fn products_are_exact() {
             let y = run(kernel, &[matrix], &x, (None, None));
             assert!(y[0] == expected, "{kernel:?} {tokens} {rows} {cols}");
         }
+    }
+}
+
+/// Blocks whose last rows or last tokens are not there, on both sides of a whole one.
+#[test]
+fn rows_and_tokens_end_anywhere() {
+    for (tokens, rows) in [(64, 64), (65, 144), (100, 72), (128, 50)] {
+        let (matrix, x) = (Matrix::new(rows, 384, 3), Activations::new(tokens, 384, 5));
+        let expected = matrix.product(&x).concat();
+        assert!(run(WGMMA, &[matrix], &x, (None, None))[0] == expected, "{tokens} {rows}");
     }
 }
 

@@ -10,4 +10,5 @@ mod mutants;
 mod norm;
 mod prepare;
 mod rows;
+mod texts;
 mod together;

@@ -10,6 +10,7 @@ use std::{env, fs, process, thread};
 use bitnet_gpu::kernels::KernelId;
 
 use crate::gpu::Random;
+use crate::texts::{self, TEXTS};
 
 /// Names a text, a line of it, and what that is to be.
 const MUTANT: &str = "BITNET_PTX_MUTANT";
@@ -19,11 +20,6 @@ const LINES: &str = "BITNET_PTX_LINES";
 const COUNT: &str = "BITNET_PTX_MUTANTS";
 /// Of all texts together.
 const SAMPLE: usize = 12;
-
-const TEXTS: [(&str, &str); 2] = [
-    ("sm_61", include_str!("../../src/cuda/ptx/bitnet.sm_61.ptx")),
-    ("sm_80", include_str!("../../src/cuda/ptx/bitnet.sm_80.ptx")),
-];
 
 /// The text for devices from `target` on; with a change, in a process that is to try one.
 pub(crate) fn text(target: &str) -> (&'static str, Cow<'static, str>) {
@@ -80,7 +76,8 @@ fn changes(line: &str) -> Vec<String> {
         .collect();
     let code = line.trim_start();
     // Nothing in place of what has an effect.
-    if ["st.", "bar.", "red.", "cp.async"].iter().any(|begin| code.starts_with(begin)) {
+    let effects = ["st.", "bar.", "red.", "cp.async", "wgmma", "fence.proxy"];
+    if effects.iter().any(|begin| code.starts_with(begin)) {
         changes.push(String::new());
     }
     // The other way at a branch.
@@ -135,10 +132,11 @@ fn all() -> (Vec<Mutant>, f64) {
     let (mut mutants, mut instructions) = (Vec::new(), 0);
     for (target, text) in TEXTS {
         let mut kernel = None;
+        let tested = KernelId::ALL.iter().filter(|id| !texts::is_as_before(target, **id));
         for (line, code) in text.lines().enumerate() {
             if let Some((_, name)) = code.split_once(".entry ") {
                 let name = name.trim_end_matches('(');
-                kernel = KernelId::ALL.iter().map(|id| id.name()).find(|known| *known == name);
+                kernel = tested.clone().map(|id| id.name()).find(|known| *known == name);
             }
             let Some(kernel) = kernel else { continue };
             let is_one = code.starts_with(['\t', ' ', '@']) && code.trim_end().ends_with(';');

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitnet_gpu::kernels::{KernelId, TARGETS, bucket};
+use bitnet_gpu::kernels::{KernelId, TARGETS, bucket, target_of};
 use bitnet_gpu::tiles;
 use bitnet_kernels::Operation;
 
@@ -27,9 +27,10 @@ pub(super) fn device(gpu: &GpuUsed) -> Result<(), String> {
         let (major, minor) = text.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
-    let has = number(&gpu.compute_capability);
+    let takes = number(&gpu.compute_capability).and_then(target_of).map(|target| TARGETS[target]);
     let sound = is_hex(&gpu.uuid, 32) && is_hex(&gpu.ptx_sha256, 64) && !gpu.name.is_empty();
-    if !sound || number(&gpu.driver).is_none() || has < Some(target(gpu)?) {
+    if !sound || number(&gpu.driver).is_none() || takes.map(|(_, from)| from) != Some(target(gpu)?)
+    {
         return Err(format!("{gpu:?} is no GPU that kernels could run on"));
     }
     match gpu.uuid.starts_with(FAKE) {

@@ -23,6 +23,7 @@ use fake_cuda::cases::{self, Case, Library};
 const CASES: &[Case] = &[
     ("prompts_give_the_same_logits", Library::Fake, "", prompts),
     ("older_devices_give_the_same_logits", Library::Fake, "cc=6.1", prompts),
+    ("other_devices_give_the_same_logits", Library::Fake, "cc=8.6", prompts),
     ("sequences_are_each_as_alone", Library::Fake, "", sequences),
     ("other_architectures_give_the_same_logits", Library::Fake, "", architectures),
     ("passes_in_one_kernel_give_the_same_logits", Library::Fake, "", in_one_kernel),

@@ -124,7 +124,7 @@ fn forged() {
         device
     );
     let found = forge(&|receipt| receipt.machine.gpu.as_mut().unwrap().target = "sm_61".into());
-    assert_eq!(found, ["calls of kernels", "bytes of weights"]);
+    assert_eq!(found, ["kernels of the device", "calls of kernels", "bytes of weights"]);
     assert_eq!(forge(&|receipt| receipt.read.decode.linear += 1), ["bytes of weights"]);
     // Kernels of the processor did not compute.
     let found = forge(&|receipt| _ = receipt.kernels.insert("norm_f32_scalar".to_owned(), 1));

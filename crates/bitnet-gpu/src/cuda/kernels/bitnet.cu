@@ -7,6 +7,7 @@
 #include "gemv.cu"
 #include "prepare.cu"
 #include "gemm.cu"
+#include "wgmma.cu"
 #include "attend.cu"
 #include "head.cu"
 #include "mixed.cu"

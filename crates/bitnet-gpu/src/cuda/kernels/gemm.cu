@@ -45,7 +45,6 @@ DEVICE int piece_at(int token, int piece) {
 template <int TOKENS>
 DEVICE void ask(const Product &p, int first, int step, uint4 *stage) {
 #pragma unroll
-#pragma unroll
     for (int turn = 0; turn < TOKENS * PIECES / GEMM_THREADS; turn++) {
         const int i = turn * GEMM_THREADS + threadIdx.x;
         const int token = i / PIECES, piece = i % PIECES;
@@ -69,6 +68,19 @@ DEVICE Tile tile_of(const Product &p, int index) {
         t.m.weights = 0;
     }
     return t;
+}
+
+// A warp has the same tile of the gate and of what it weighs.
+struct Pair {
+    Tile of[2];
+};
+
+DEVICE Pair gate_tiles(const Product &p, int index) {
+    Pair pair = {{{p.of[0], index}, {p.of[1], index}}};
+    if (index >= tiles(p.of[0])) {
+        pair.of[0].m.weights = pair.of[1].m.weights = 0;
+    }
+    return pair;
 }
 
 DEVICE uint4 load_tile(const Tile &t, int steps, int step) {
@@ -139,12 +151,9 @@ DEVICE int result_token(int i) {
     return 2 * (lane_id() % 4) + i % 2;
 }
 
-template <int N>
-DEVICE void gemm(const Product &p) {
-    const int first = (blockIdx.x * GEMM_WARPS + warp_id()) * 2;
-    const Tile of[2] = {tile_of(p, first), tile_of(p, first + 1)};
-    int sums[2][N][4] = {};
-    multiply<N>(p, of, sums);
+// Writes what a thread has of the products of `T` tiles and `8 * N` tokens.
+template <int T, int N>
+DEVICE void put_products(const Product &p, const Tile (&of)[T], const int (&sums)[T][N][4]) {
 #pragma unroll
     for (int n = 0; n < N; n++) {
 #pragma unroll
@@ -156,7 +165,7 @@ DEVICE void gemm(const Product &p) {
             const int x_sum = p.x_sum[token];
             const float x_scale = p.x_scale[token];
 #pragma unroll
-            for (int t = 0; t < 2; t++) {
+            for (int t = 0; t < T; t++) {
                 const int row = TILE * of[t].index + result_row(i);
                 if (of[t].m.weights && row < of[t].m.rows) {
                     put(p, of[t].m, token, row, scaled(sums[t][n][i], x_sum, x_scale, of[t].m.scale));
@@ -166,16 +175,9 @@ DEVICE void gemm(const Product &p) {
     }
 }
 
-// A warp has the same tile of the gate and of what it weighs.
+// The same of a tile of the gate and of that of what it weighs.
 template <int N>
-DEVICE void gemm_gate(const Product &p) {
-    const int index = blockIdx.x * GEMM_WARPS + warp_id();
-    Tile of[2] = {{p.of[0], index}, {p.of[1], index}};
-    if (index >= tiles(p.of[0])) {
-        of[0].m.weights = of[1].m.weights = 0;
-    }
-    int sums[2][N][4] = {};
-    multiply<N>(p, of, sums);
+DEVICE void put_gated(const Product &p, int index, const int (&sums)[2][N][4]) {
 #pragma unroll
     for (int n = 0; n < N; n++) {
 #pragma unroll
@@ -190,6 +192,23 @@ DEVICE void gemm_gate(const Product &p) {
             }
         }
     }
+}
+
+template <int N>
+DEVICE void gemm(const Product &p) {
+    const int first = (blockIdx.x * GEMM_WARPS + warp_id()) * 2;
+    const Tile of[2] = {tile_of(p, first), tile_of(p, first + 1)};
+    int sums[2][N][4] = {};
+    multiply<N>(p, of, sums);
+    put_products(p, of, sums);
+}
+
+template <int N>
+DEVICE void gemm_gate(const Product &p) {
+    const int index = blockIdx.x * GEMM_WARPS + warp_id();
+    int sums[2][N][4] = {};
+    multiply<N>(p, gate_tiles(p, index).of, sums);
+    put_gated(p, index, sums);
 }
 
 #define GEMM_KERNELS(tokens)                                                \
