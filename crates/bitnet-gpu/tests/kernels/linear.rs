@@ -192,6 +192,14 @@ fn rows_and_tokens_end_anywhere() {
         let expected = matrix.product(&x).concat();
         assert!(run(WGMMA, &[matrix], &x, (None, None))[0] == expected, "{tokens} {rows}");
     }
+    let (x, matrices) =
+        (Activations::new(116, 384, 5), [3, 4].map(|seed| Matrix::new(72, 384, seed)));
+    for (activation, gate) in (0..).zip(GATES) {
+        let [mut gated, up] = [0, 1].map(|i| matrices[i].product(&x).concat());
+        gate(&mut gated, &up);
+        let found = run(WGMMA, &matrices, &x, (None, Some(activation)));
+        assert_eq!(bits(&found[0]), bits(&gated), "{activation}");
+    }
 }
 
 #[test]
