@@ -9,6 +9,7 @@ use crate::inst::{
 use crate::launch::{self, Launch};
 use crate::matrix::{self, TILE};
 use crate::memory::Memory;
+use crate::order::{Order, Unordered};
 use crate::parse::{Entry, Module};
 use crate::shared::{Fault, Shared, View};
 use crate::warp::{Copy, Mask, Refused, Warp, lanes};
@@ -24,6 +25,8 @@ pub(crate) struct Block<'a> {
     entry: &'a Entry,
     launch: &'a Launch<'a>,
     index: [u32; 3],
+    /// Its place among all, counted along x, then y, then z.
+    number: usize,
     warps: Vec<Warp>,
     shared: Shared,
     barriers: [Barrier; BARRIERS],
@@ -71,6 +74,7 @@ impl<'a> Block<'a> {
             entry,
             launch,
             index,
+            number: number_of(index, launch.grid),
             warps: (0..warps).map(|number| Warp::new(number, entry, launch)).collect(),
             shared: Shared::new(
                 entry.shared + launch.dynamic_shared,
@@ -264,13 +268,18 @@ impl<'a> Block<'a> {
                     out.iter().for_each(|&out| self.write(at, out, &part));
                 }
             }
-            Op::Load { window, ty, out, at: address } => {
+            Op::Load { window, ty, out, at: address, acquires } => {
                 let addresses = self.addresses(at, *address)?;
                 let (size, count) = (ty.bytes(), out.len());
                 for lane in lanes(at.mask) {
                     let mut bytes = [0; 16];
                     let bytes = &mut bytes[..size * count];
-                    self.load(at, lane, (*window, addresses[lane]), bytes, memory)?;
+                    let place = (*window, addresses[lane]);
+                    self.load(at, lane, place, bytes, memory)?;
+                    match &mut memory.order {
+                        Some(order) if *acquires => order.acquire(self.number, addresses[lane]),
+                        _ => self.ordered((at, lane), place, bytes.len(), memory, Order::read)?,
+                    }
                     for (out, bytes) in out.iter().zip(bytes.chunks(size)) {
                         let value = ty.widen(number(bytes)) as u64;
                         out.iter().for_each(|&out| {
@@ -287,7 +296,9 @@ impl<'a> Block<'a> {
                         .iter()
                         .flat_map(|value| value[lane].to_le_bytes().into_iter().take(ty.bytes()))
                         .collect();
-                    self.store(at, lane, (*window, addresses[lane]), &bytes, memory)?;
+                    let place = (*window, addresses[lane]);
+                    self.store(at, lane, place, &bytes, memory)?;
+                    self.ordered((at, lane), place, bytes.len(), memory, Order::write)?;
                 }
             }
             Op::Atomic { window, f, ty, out, at: address, of } => {
@@ -318,6 +329,9 @@ impl<'a> Block<'a> {
                         written.map_err(|fault| self.fault(at, lane, fault))?;
                     } else {
                         self.store(at, lane, place, new, memory)?;
+                        if let Some(order) = &mut memory.order {
+                            order.atomic(self.number, place.1);
+                        }
                     }
                     out.iter().for_each(|&out| {
                         self.warps[at.warp].write_lane(self.entry, out, lane, old)
@@ -334,6 +348,11 @@ impl<'a> Block<'a> {
             }
             Op::Trap => return Err(self.trap(at, "the kernel says that it must not come here")),
             Op::Nothing => {}
+            Op::Fence => {
+                if let Some(order) = &mut memory.order {
+                    order.fence(self.number);
+                }
+            }
             Op::Show => {
                 let (warp, clock) = (&self.warps[at.warp], self.clocks[at.warp][at.warp]);
                 let first = warp.thread(0);
@@ -568,7 +587,9 @@ impl<'a> Block<'a> {
                     let at = At { pc, ..at };
                     let mut bytes = vec![0; all];
                     if only > 0 {
-                        self.load(at, lane, (Window::Global, from), &mut bytes[..only], memory)?;
+                        let place = (Window::Global, from);
+                        self.load(at, lane, place, &mut bytes[..only], memory)?;
+                        self.ordered((at, lane), place, only, memory, Order::read)?;
                     }
                     self.store(at, lane, (Window::Shared, to), &bytes, memory)?;
                 }
@@ -615,6 +636,27 @@ impl<'a> Block<'a> {
             Window::Generic => (Window::Global, address),
             _ => (window, address),
         }
+    }
+
+    /// An access to memory that all blocks share, which must be ordered with those of others that are there at once.
+    fn ordered(
+        &self,
+        (at, lane): (At, usize),
+        place: (Window, u64),
+        bytes: usize,
+        memory: &mut Memory,
+        access: fn(&mut Order, usize, u64, usize) -> Result<(), Unordered>,
+    ) -> Result<(), Error> {
+        let (Some(order), (Window::Global, address)) = (&mut memory.order, self.resolve(place))
+        else {
+            return Ok(());
+        };
+        access(order, self.number, address, bytes).map_err(|(what, other)| Error::RaceOfBlocks {
+            address,
+            what,
+            other,
+            place: self.place_of(at, lane),
+        })
     }
 
     fn aligned(&self, at: At, lane: usize, address: u64, bytes: usize) -> Result<(), Error> {
@@ -739,6 +781,10 @@ impl<'a> Block<'a> {
             }
         }
     }
+}
+
+fn number_of([x, y, z]: [u32; 3], [width, height, _]: [u32; 3]) -> usize {
+    ((z * height + y) * width + x) as usize
 }
 
 /// Bytes to a number, the lowest first.

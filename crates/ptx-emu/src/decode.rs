@@ -96,7 +96,8 @@ impl<'a> Statement<'a, '_> {
             ["trap"] => Op::Trap,
             ["ld" | "ldu", ..] => {
                 let (out, at) = (self.outs(0)?, self.address(1)?);
-                Op::Load { window: self.window(), ty: ty()?, out, at }
+                let acquires = has("acquire");
+                Op::Load { window: self.window(), ty: ty()?, out, at, acquires }
             }
             ["st", ..] => {
                 let (at, of) = (self.address(0)?, self.many(1)?);
@@ -135,11 +136,10 @@ impl<'a> Statement<'a, '_> {
                 Op::Reduce { f, ty, out: self.register(0)?, of, mask }
             }
             ["fence", "proxy", "async", ..] => Op::Show,
-            [
-                "membar" | "fence" | "griddepcontrol" | "prefetch" | "prefetchu" | "nanosleep"
-                | "discard",
-                ..,
-            ] => Op::Nothing,
+            ["membar" | "fence", ..] => Op::Fence,
+            ["griddepcontrol" | "prefetch" | "prefetchu" | "nanosleep" | "discard", ..] => {
+                Op::Nothing
+            }
             ["mma", "sync", "aligned", ..] => self.multiply().ok_or_else(unknown)??,
             ["wmma", "load", "a" | "b", "sync", "aligned", "row", "m16n16k16", "shared", of] => {
                 let out = self.all_outs(0)?;

@@ -108,6 +108,18 @@ pub enum Error {
         /// Where.
         place: Place,
     },
+    /// Two blocks that are there at once access a byte of memory, one of them writes, and nothing orders them.
+    #[error("memory at {address:#x}: {what} block {other} are not ordered: {place}")]
+    RaceOfBlocks {
+        /// The access.
+        address: u64,
+        /// The two accesses.
+        what: &'static str,
+        /// The block of the first, by number.
+        other: usize,
+        /// The second.
+        place: Place,
+    },
     /// Two threads access a byte of shared memory, one of them writes, and nothing orders them.
     #[error(
         "shared memory at {address:#x}: {what} thread {other} of the block is not ordered: {place}"

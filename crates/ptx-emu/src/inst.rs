@@ -213,6 +213,8 @@ pub(crate) enum Op {
         ty: Type,
         out: Vec<Option<Register>>,
         at: Address,
+        /// Whether what others have left there is known behind it.
+        acquires: bool,
     },
     Store {
         window: Window,
@@ -316,6 +318,8 @@ pub(crate) enum Op {
     GroupWait(usize),
     /// Orders memory: everything happens in order here as it is.
     Nothing,
+    /// What was done before can be known behind the next atomic operation.
+    Fence,
 }
 
 /// An instruction.

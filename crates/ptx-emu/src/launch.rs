@@ -6,6 +6,7 @@ use crate::block::Block;
 use crate::error::Error;
 use crate::inst::LANES;
 use crate::memory::Memory;
+use crate::order::Order;
 use crate::parse::{Entry, Module};
 
 /// What a kernel is launched with.
@@ -61,12 +62,10 @@ impl Module {
         let mut blocks = blocks.map(|index| Block::new(self, entry, launch, index));
         if launch.cooperative {
             let mut all: Vec<_> = blocks.collect();
-            while !all.is_empty() {
-                for block in &mut all {
-                    block.run(memory, &mut executed, &mut left, false)?;
-                }
-                all.retain(|block| !block.done());
-            }
+            memory.order = Some(Order::new(all.len()));
+            let ran = at_once(&mut all, memory, (&mut executed, &mut left));
+            memory.order = None;
+            ran?;
         } else {
             blocks.try_for_each(|mut block| block.run(memory, &mut executed, &mut left, true))?;
         }
@@ -81,6 +80,21 @@ impl Module {
         let code = self.entries.get(kernel).map_or(&[][..], |entry| &entry.code);
         code.iter().map(|inst| inst.line).collect()
     }
+}
+
+/// Runs blocks in turns until all have ended.
+fn at_once(
+    all: &mut Vec<Block<'_>>,
+    memory: &mut Memory,
+    (executed, left): (&mut [bool], &mut u64),
+) -> Result<(), Error> {
+    while !all.is_empty() {
+        for block in &mut *all {
+            block.run(memory, executed, left, false)?;
+        }
+        all.retain(|block| !block.done());
+    }
+    Ok(())
 }
 
 fn check(kernel: &str, entry: &Entry, launch: &Launch<'_>) -> Result<(), Error> {

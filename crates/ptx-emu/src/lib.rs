@@ -18,6 +18,7 @@ mod launch;
 mod lex;
 mod matrix;
 mod memory;
+mod order;
 mod parse;
 mod shared;
 mod warp;

@@ -1,11 +1,15 @@
 //! Memory of a device: buffers with bounds, that know which of their bytes were ever written.
 
+use crate::order::Order;
+
 /// The memory that all threads and the host share.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// In the order of their addresses.
     buffers: Vec<Buffer>,
     next: u64,
+    /// The accesses of a launch whose blocks are there at once.
+    pub(crate) order: Option<Order>,
 }
 
 /// Bytes that were allocated together.
@@ -42,7 +46,7 @@ impl Memory {
     /// Memory with nothing in it, whose addresses begin with this one.
     #[must_use]
     pub fn from(first: u64) -> Memory {
-        Memory { buffers: Vec::new(), next: first }
+        Memory { buffers: Vec::new(), next: first, order: None }
     }
 
     /// The address of so many bytes that nobody has written yet.

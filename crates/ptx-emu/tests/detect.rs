@@ -356,3 +356,75 @@ fn descriptors_that_mean_nothing() {
         assert!(matches!(error, Error::Trap { .. }), "{other}: {error}");
     }
 }
+
+/// Two blocks of 32 threads that are there at once: the first writes words, counts, and the second waits for the count and reads them. Each of the
+/// steps is a part of what they do.
+fn two_blocks(publish: &str, wait: &str) -> Result<Report, Error> {
+    let body = format!(
+        "\tmov.u32 \t%r6, %ctaid.x;\n\tsetp.eq.u32 \t%p1, %r6, 1;\n\t@%p1 bra \tSECOND;\n\
+         \tst.global.u32 \t[%rd3+256], %r1;\n\tbar.sync \t0;\n{publish}\tret;\nSECOND:\n\
+         {wait}\tbar.sync \t0;\n\tld.global.u32 \t%r8, [%rd3+256];\n\tst.global.u32 \t[%rd3+512], %r8;"
+    );
+    let mut memory = Memory::new();
+    let address = memory.copy_of(&[0; 1024]);
+    let launch = Launch {
+        grid: [2, 1, 1],
+        block: [32, 1, 1],
+        dynamic_shared: 0,
+        args: &address.to_le_bytes(),
+        cooperative: true,
+        limit: 100_000,
+    };
+    kernel(&body).launch("k", &launch, &mut memory)
+}
+
+#[test]
+fn blocks_that_are_there_at_once_and_do_not_wait() {
+    let fence = "\tmembar.gl;\n";
+    let count = "\tsetp.eq.u32 \t%p2, %r1, 0;\n\t@%p2 atom.global.add.u32 \t%r7, [%rd1], 1;\n";
+    let wait = |load: &str| {
+        format!(
+            "AGAIN:\n\t{load}.u32 \t%r7, [%rd1];\n\tsetp.eq.u32 \t%p2, %r7, 0;\n\t@%p2 bra \tAGAIN;\n"
+        )
+    };
+    let (relaxed, acquire) = (wait("atom.global.add"), wait("ld.acquire.gpu.global"));
+    let relaxed = relaxed.replace("[%rd1];", "[%rd1], 0;");
+    let publish = [fence, count].concat();
+    two_blocks(&publish, &acquire).unwrap();
+    two_blocks(&publish, &(relaxed.clone() + fence)).unwrap();
+    for (publish, wait, why) in [
+        (publish.as_str(), "", "it does not wait"),
+        (count, &acquire, "what was written is not published"),
+        (&publish, &relaxed, "what was published is not taken over"),
+        ("", "", "nobody does anything"),
+    ] {
+        let found = two_blocks(publish, wait);
+        let Err(Error::RaceOfBlocks { other: 0, place, .. }) = found else {
+            panic!("{why}: {found:?}")
+        };
+        assert_eq!(place.block, [1, 0, 0], "{why}");
+    }
+}
+
+/// What others have read is not written before they are waited for.
+#[test]
+fn blocks_that_write_what_others_read() {
+    let body = "\tmov.u32 \t%r6, %ctaid.x;\n\tsetp.eq.u32 \t%p1, %r6, 1;\n\
+                \t@!%p1 st.global.u32 \t[%rd3], %r1;\n\
+                \t@!%p1 ld.global.u32 \t%r7, [%rd3];\n\t@%p1 st.global.u32 \t[%rd3], %r1;";
+    let mut memory = Memory::new();
+    let address = memory.allocate(128);
+    let launch = Launch {
+        grid: [2, 1, 1],
+        block: [32, 1, 1],
+        dynamic_shared: 0,
+        args: &address.to_le_bytes(),
+        cooperative: true,
+        limit: 100_000,
+    };
+    let found = kernel(body).launch("k", &launch, &mut memory);
+    let Err(Error::RaceOfBlocks { other: 0, .. }) = found else { panic!("{found:?}") };
+    // One after another they may.
+    let launch = Launch { cooperative: false, ..launch };
+    kernel(body).launch("k", &launch, &mut memory).unwrap();
+}
