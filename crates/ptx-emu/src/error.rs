@@ -108,7 +108,7 @@ pub enum Error {
         /// Where.
         place: Place,
     },
-    /// Two blocks that are there at once access a byte of memory, one of them writes, and nothing orders them.
+    /// Two blocks access a byte of memory, one of them writes, and nothing orders them.
     #[error("memory at {address:#x}: {what} block {other} are not ordered: {place}")]
     RaceOfBlocks {
         /// The access.

@@ -60,15 +60,15 @@ impl Module {
         let [x, y, z] = launch.grid;
         let blocks = (0..z).flat_map(|z| (0..y).flat_map(move |y| (0..x).map(move |x| [x, y, z])));
         let mut blocks = blocks.map(|index| Block::new(self, entry, launch, index));
-        if launch.cooperative {
-            let mut all: Vec<_> = blocks.collect();
-            memory.order = Some(Order::new(all.len()));
-            let ran = at_once(&mut all, memory, (&mut executed, &mut left));
-            memory.order = None;
-            ran?;
-        } else {
-            blocks.try_for_each(|mut block| block.run(memory, &mut executed, &mut left, true))?;
-        }
+        memory.order = Some(Order::new((x * y * z) as usize));
+        let ran = match launch.cooperative {
+            true => at_once(&mut blocks.collect(), memory, (&mut executed, &mut left)),
+            false => {
+                blocks.try_for_each(|mut block| block.run(memory, &mut executed, &mut left, true))
+            }
+        };
+        memory.order = None;
+        ran?;
         let lines = entry.code.iter().zip(&executed).filter(|(_, executed)| **executed);
         let lines = lines.map(|(inst, _)| inst.line).collect();
         Ok(Report { instructions: launch.limit - left, lines })

@@ -8,7 +8,7 @@ pub struct Memory {
     /// In the order of their addresses.
     buffers: Vec<Buffer>,
     next: u64,
-    /// The accesses of a launch whose blocks are there at once.
+    /// The accesses of the blocks of a launch.
     pub(crate) order: Option<Order>,
 }
 

@@ -1,4 +1,4 @@
-//! Blocks that are there at once and share memory: what each knows of what the others have done.
+//! Blocks share memory, and may be there at once: what each knows of what the others have done.
 //!
 //! A fence makes what a block has done so far ready to be known, and an atomic operation behind it leaves that at its address; who comes
 //! to the address by an atomic operation or an acquiring load hears of it, and knows it from the next fence on, or at
@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-/// Fences that each block has passed, as far as somebody knows.
+/// Fences that each block has passed, as far as somebody knows: none of those behind the last.
 type Clocks = Vec<u32>;
 
 /// The accesses of the blocks of a launch.
@@ -41,6 +41,7 @@ struct Access {
 pub(crate) type Unordered = (&'static str, usize);
 
 fn join(to: &mut Clocks, from: &Clocks) {
+    to.resize(to.len().max(from.len()), 0);
     to.iter_mut().zip(from).for_each(|(to, from)| *to = (*to).max(*from));
 }
 
@@ -56,18 +57,21 @@ fn words(address: u64, bytes: usize) -> impl Iterator<Item = (u64, u8)> {
 
 impl Order {
     pub(crate) fn new(blocks: usize) -> Order {
-        let clocks = vec![vec![0; blocks]; blocks];
-        Order { known: clocks.clone(), heard: clocks, left: HashMap::new(), words: HashMap::new() }
+        let nothing = vec![Clocks::new(); blocks];
+        let (left, words) = (HashMap::new(), HashMap::new());
+        Order { known: nothing.clone(), heard: nothing, left, words }
     }
 
     pub(crate) fn fence(&mut self, block: usize) {
-        join(&mut self.known[block], &self.heard[block]);
-        self.known[block][block] += 1;
+        let known = &mut self.known[block];
+        join(known, &self.heard[block]);
+        known.resize(known.len().max(block + 1), 0);
+        known[block] += 1;
     }
 
     /// An atomic operation, which is ordered with all others at its address.
     pub(crate) fn atomic(&mut self, block: usize, address: u64) {
-        let left = self.left.entry(address).or_insert_with(|| vec![0; self.known.len()]);
+        let left = self.left.entry(address).or_default();
         join(&mut self.heard[block], left);
         join(left, &self.known[block]);
     }
@@ -80,8 +84,13 @@ impl Order {
         }
     }
 
+    /// Fences that a block has passed, as another knows.
+    fn fences(&self, of: usize, by: usize) -> u32 {
+        self.known[by].get(of).copied().unwrap_or(0)
+    }
+
     fn now(&self, block: usize, bytes: u8) -> Access {
-        Access { block, time: self.known[block][block] + 1, bytes }
+        Access { block, time: self.fences(block, block) + 1, bytes }
     }
 
     /// The first of some accesses that a block does not know of.
@@ -89,7 +98,7 @@ impl Order {
         let ordered = |access: &Access| {
             access.block == now.block
                 || access.bytes & now.bytes == 0
-                || access.time <= self.known[now.block][access.block]
+                || access.time <= self.fences(access.block, now.block)
         };
         to.iter().find(|access| !ordered(access)).map(|access| access.block)
     }
