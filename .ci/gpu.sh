@@ -22,4 +22,10 @@ BITNET_PTX_MUTANTS=40 cargo test --workspace --test kernels -- mutants:: --nocap
 # Always the whole workspace: a package alone has dependencies with fewer features, built once more.
 cargo test --workspace --features bitnet-cli/cuda --test driver --test gpu
 cargo test --workspace --features bitnet-cli/cuda --test cli -- test_backend_selection
+
+# What is run where a GPU is at hand, so that it runs then.
+mkdir -p "$target/driver"
+ln -sf "$target/debug/deps/libfake_cuda.so" "$target/driver/libcuda.so.1"
+LD_LIBRARY_PATH=$target/driver "$target/debug/xtask" gpu-check --bitnet "$target/debug/bitnet" --model demo --no-speed \
+    --n-prompt 4 --n-gen 2 --n-parallel 1,2 --repetitions 1 --out "$target/gpu-check.json"
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps -p bitnet-gpu --features cuda

@@ -6,6 +6,8 @@ use clap::Parser;
 
 mod analyze;
 #[cfg(unix)]
+mod check;
+#[cfg(unix)]
 mod gpu;
 mod matrix;
 #[cfg(unix)]
@@ -25,6 +27,9 @@ enum Task {
     /// Assemble them for every generation of GPUs, and look at what comes out.
     #[cfg(unix)]
     GpuSass(gpu::Sass),
+    /// Look at a GPU that is there: results, texts, and speed.
+    #[cfg(unix)]
+    GpuCheck(check::Check),
     /// Draw docs/chat.svg: a terminal with a conversation.
     #[cfg(unix)]
     Picture(picture::Args),
@@ -38,6 +43,8 @@ fn main() -> Result<()> {
         Task::GpuBuild(args) => gpu::build(&args),
         #[cfg(unix)]
         Task::GpuSass(args) => gpu::sass(&args),
+        #[cfg(unix)]
+        Task::GpuCheck(args) => check::run(&args),
         #[cfg(unix)]
         Task::Picture(args) => picture::run(&args),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitnet_gpu::cuda::{self, Gpu, Loader, Plan, Queue, Scratch};
-use bitnet_gpu::kernels::KernelId;
+use bitnet_gpu::kernels::{GpuPasses, KernelId};
 use bitnet_gpu::tiles;
 use bitnet_kernels::op::{NormArgs, NormFn};
 use bitnet_kernels::{Device, Format, KernelManager, Pool, format};
@@ -119,7 +119,10 @@ impl GpuValidator {
     ) -> Result<ValidationResults, Error> {
         let mut accuracy_results = self.products()?;
         for kv in [KvType::F32, KvType::F16, KvType::Q8_0] {
-            accuracy_results.push(self.model(&model, kv)?);
+            accuracy_results.push(self.model(&model, kv, GpuPasses::Graph)?);
+        }
+        if self.gpu.has(KernelId::MegaDecode) && self.gpu.info().cooperative_launch {
+            accuracy_results.push(self.model(&model, KvType::F16, GpuPasses::Kernel)?);
         }
         let memory = self.gpu.check_memory_health()?;
         let (copies, performance_results) = match performance {
@@ -201,9 +204,15 @@ impl GpuValidator {
         &self,
         model: impl Fn() -> Result<Checkpoint, Error>,
         kv: KvType,
+        gpu_passes: GpuPasses,
     ) -> Result<AccuracyResult, Error> {
         let logits = |device| -> Result<Vec<f32>, Error> {
-            let options = Options { device, kv, context: Some(128), ..Options::default() };
+            let gpu_passes = match device {
+                Device::Cpu => GpuPasses::Graph,
+                _ => gpu_passes,
+            };
+            let options =
+                Options { device, kv, context: Some(128), gpu_passes, ..Options::default() };
             let engine = Engine::of(model()?, &options)?;
             let mut session = engine.session(1)?;
             let token = |i: u32| (i * i * 7 + i * 131 + 1) % engine.vocabulary() as u32;
@@ -216,7 +225,10 @@ impl GpuValidator {
             Ok(logits)
         };
         let [found, expected] = [Device::Cuda(self.number), Device::Cpu].map(logits);
-        let what = format!("logits of a model, keys and values in {kv}");
+        let what = match gpu_passes {
+            GpuPasses::Graph => format!("logits of a model, keys and values in {kv}"),
+            GpuPasses::Kernel => "logits of a model, passes as a kernel".to_owned(),
+        };
         Ok(compared(what, &found?, &expected?))
     }
 
