@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Check) -> Result<()> {
     let device = ["--device", &args.device];
     let mut report = Report::default();
 
-    let version = report.say("version", &mut Command::new(&bitnet).arg("--version"))?;
+    let version = report.say("version", Command::new(&bitnet).arg("--version"))?;
     report.put("version", version.trim());
     let devices = report.say("devices", Command::new(&bitnet).args(["devices", "--json"]))?;
     report.put("devices", serde_json::from_str::<Value>(&devices)?);
@@ -134,8 +134,8 @@ fn build() -> Result<PathBuf> {
     let output = output(&mut build)?;
     let said = String::from_utf8_lossy(&output.stdout);
     let made = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let programs = made.filter_map(|made| made["executable"].as_str().map(PathBuf::from));
-    match programs.last() {
+    let mut programs = made.filter_map(|made| made["executable"].as_str().map(PathBuf::from));
+    match programs.next_back() {
         Some(program) if output.status.success() => Ok(program),
         _ => bail!("bitnet was not built: {}", String::from_utf8_lossy(&output.stderr)),
     }
