@@ -33,7 +33,7 @@ pub struct Gpu {
     functions: Vec<Option<(Function, usize)>>,
     /// What kernels run in.
     compute: Arc<CudaStream>,
-    /// What weights come in by, and whatever else need not wait for kernels.
+    /// What weights come in by and found tokens go out by: no kernel waits for these.
     copy: Arc<CudaStream>,
     memory: Arc<MemoryTracker>,
     pub(crate) traffic: Traffic,

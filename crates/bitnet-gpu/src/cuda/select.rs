@@ -32,6 +32,8 @@ pub struct Picks {
     rows: usize,
     /// The same in memory of the host, for the last two.
     slots: [Slot; 2],
+    /// When it is found: then it is copied, while the device computes the next pass.
+    ready: Event,
 }
 
 /// What is asked, on the device.
@@ -95,7 +97,7 @@ impl Picks {
         };
         let slots = [slot()?, slot()?];
         let answer = Answer { found, token, logit, others };
-        Ok(Picks { ask, answer, only: None, next, rows, slots })
+        Ok(Picks { ask, answer, only: None, next, rows, slots, ready: Event::new(&gpu.context())? })
     }
 
     /// Enqueues that what is wanted of each of the first rows of `logits` is found, and comes to slot 0 or 1. Gives false where
@@ -166,6 +168,8 @@ impl Picks {
         let Answer { found, token, logit, others } = &self.answer;
         let [to_found, to_token, to_logit, to_others, _] = &mut self.slots[slot].answer;
         let many = 4 * rows * Picks::MOST;
+        self.ready.record(gpu.compute())?;
+        self.ready.holds_up(gpu.copy())?;
         for (from, to, bytes) in [
             (found, to_found, 4 * rows),
             (token, to_token, many),
@@ -173,11 +177,11 @@ impl Picks {
             (others, to_others, 4 * places),
         ] {
             if bytes > 0 {
-                sys::enqueue_download(gpu.compute(), from, to, bytes)?;
+                sys::enqueue_download(gpu.copy(), from, to, bytes)?;
                 gpu.traffic.down(bytes);
             }
         }
-        self.slots[slot].done.record(gpu.compute())
+        self.slots[slot].done.record(gpu.copy())
     }
 
     /// Enqueues that each of the first rows goes on with the token of its greatest logit: `step` becomes that of the next pass,
@@ -195,9 +199,11 @@ impl Picks {
         queue.argmax(logits, rows, &self.next)?;
         queue.advance(step, rows, &self.next)?;
         let (gpu, Slot { answer: [.., next], done, .. }) = (queue.gpu(), &mut self.slots[slot]);
-        sys::enqueue_download(gpu.compute(), &self.next, next, 4 * rows)?;
+        self.ready.record(gpu.compute())?;
+        self.ready.holds_up(gpu.copy())?;
+        sys::enqueue_download(gpu.copy(), &self.next, next, 4 * rows)?;
         gpu.traffic.down(4 * rows);
-        done.record(gpu.compute())
+        done.record(gpu.copy())
     }
 
     /// Waits for what was enqueued for a slot, and gives it. Nothing where more were as great as the last one wanted than there

@@ -58,6 +58,7 @@ const SYMBOLS: &[&CStr] = &[
     c"cuModuleGetFunction",
     c"cuFuncGetAttribute",
     c"cuFuncSetAttribute",
+    c"cuStreamWaitEvent",
     c"cuLaunchKernel",
     c"cuLaunchCooperativeKernel",
     c"cuOccupancyMaxActiveBlocksPerMultiprocessor",
@@ -714,6 +715,12 @@ impl Event {
     pub(crate) fn record(&self, stream: &CudaStream) -> Result<(), Error> {
         bind(&self.context)?;
         driver!(cuEventRecord(self.event, stream.cu_stream()))
+    }
+
+    /// What is enqueued in a stream from now on is done when it has come to pass.
+    pub(crate) fn holds_up(&self, stream: &CudaStream) -> Result<(), Error> {
+        bind(&self.context)?;
+        driver!(cuStreamWaitEvent(stream.cu_stream(), self.event, 0))
     }
 
     /// Waits for it.
