@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bitnet_inference::{CHUNK, Capacity, Engine};
+use bitnet_inference::{CHUNK, Capacity, Engine, Error};
 use bitnet_server::{Config, Log};
 use clap::value_parser;
 
@@ -176,6 +176,11 @@ impl Args {
         let asked_for_keys = !self.api_key.is_empty() || self.api_key_file.is_some();
         if asked_for_keys && api_keys.is_empty() {
             return Err(Usage("there is no key in what was given: all could ask".to_owned()).into());
+        }
+        // Before anything is made for so many.
+        if !(1..=CHUNK).contains(&self.parallel) {
+            let (what, value, most) = ("sequences", self.parallel, CHUNK);
+            return Err(Error::Capacity { what, value, most }.into());
         }
         Ok(Config {
             name: self.alias.clone().unwrap_or_else(|| self.model.label()),

@@ -1,6 +1,9 @@
 //! Operations of a forward pass, enqueued one after another.
 
+use std::sync::Arc;
+
 use bitnet_kernels::Format;
+use cudarc::driver::CudaStream;
 
 use super::args::{self, Args, int};
 use super::buffers::{Floats, Quantized, Scratch, Table, Vector};
@@ -71,6 +74,8 @@ pub struct Parts {
 pub struct Queue<'g> {
     gpu: &'g Gpu,
     pub(super) scratch: &'g Scratch,
+    /// Where kernels are launched.
+    stream: Arc<CudaStream>,
     launches: Launches,
     /// What is not enqueued but listed, where it is.
     list: Option<Vec<Enqueued>>,
@@ -80,7 +85,13 @@ impl<'g> Queue<'g> {
     /// An empty one.
     #[must_use]
     pub fn new(gpu: &'g Gpu, scratch: &'g Scratch) -> Queue<'g> {
-        Queue { gpu, scratch, launches: Launches::default(), list: None }
+        let stream = Arc::clone(gpu.compute());
+        Queue { gpu, scratch, stream, launches: Launches::default(), list: None }
+    }
+
+    /// One in a stream of its own.
+    pub(super) fn apart(gpu: &'g Gpu, scratch: &'g Scratch, stream: &Arc<CudaStream>) -> Queue<'g> {
+        Queue { stream: Arc::clone(stream), ..Queue::new(gpu, scratch) }
     }
 
     /// One that enqueues nothing.
@@ -121,7 +132,7 @@ impl<'g> Queue<'g> {
         }
         match &mut self.list {
             Some(list) => list.push(Enqueued { kernel, shape, args: args.clone() }),
-            None => function.launch(self.gpu.compute(), shape, args)?,
+            None => function.launch(&self.stream, shape, args)?,
         }
         self.launches.add(kernel);
         Ok(())

@@ -25,8 +25,10 @@ pub struct Pick<'a> {
 pub struct Picks {
     pub(crate) ask: Ask,
     pub(crate) answer: Answer,
-    /// Bits of the tokens of each row, while some do not count.
+    /// Bits of the tokens of each row, while some do not count: the beginning of the masks.
     pub(crate) only: Option<Region>,
+    /// Room for them, once there were some.
+    masks: Option<Region>,
     /// The token that each row goes on with.
     pub(crate) next: Region,
     rows: usize,
@@ -97,7 +99,16 @@ impl Picks {
         };
         let slots = [slot()?, slot()?];
         let answer = Answer { found, token, logit, others };
-        Ok(Picks { ask, answer, only: None, next, rows, slots, ready: Event::new(&gpu.context())? })
+        Ok(Picks {
+            ask,
+            answer,
+            only: None,
+            masks: None,
+            next,
+            rows,
+            slots,
+            ready: Event::new(&gpu.context())?,
+        })
     }
 
     /// Enqueues that what is wanted of each of the first rows of `logits` is found, and comes to slot 0 or 1. Gives false where
@@ -266,7 +277,12 @@ impl Picks {
         };
         let all: Vec<u8> =
             wanted.iter().flat_map(of).flat_map(|word: u32| word.to_le_bytes()).collect();
-        let region = gpu.allocate("masks of tokens", all.len(), "take --device cpu")?;
+        let masks = match self.masks.take().filter(|masks| masks.bytes() >= all.len()) {
+            Some(masks) => masks,
+            None => gpu.allocate("masks of tokens", 4 * words * self.rows, "take --device cpu")?,
+        };
+        let region = masks.part(0, all.len());
+        self.masks = Some(masks);
         sys::upload(gpu.compute(), &region, &all)?;
         gpu.traffic.up(all.len());
         self.only = Some(region);

@@ -9,7 +9,7 @@ use super::memory::{Arena, piece};
 use super::queue::{Cache, KV_BLOCK, Parts, Queue, Rows, SPAN};
 use super::sys::{self, Graph, Pinned, Region};
 use super::together::List;
-use crate::kernels::GpuPasses;
+use crate::kernels::{GpuPasses, bucket};
 
 /// A row that is not there.
 const NOBODY: i32 = -1;
@@ -203,7 +203,8 @@ impl Parts {
     ///
     /// [`Error::OutOfMemory`].
     pub fn new(gpu: &Gpu, rows: usize, heads: usize, shape: &CacheShape) -> Result<Parts, Error> {
-        let spans = shape.context.div_ceil(SPAN);
+        // As passes are recorded: for some spans, or more that are not there.
+        let spans = bucket(shape.context.div_ceil(SPAN));
         let bytes = 4 * rows * spans * heads * (shape.size + 2);
         let counters = 4 * rows * shape.kv_heads;
         let hint = "take a smaller --context";
@@ -244,8 +245,10 @@ impl Recorded {
             let list = List::new(gpu, queue.into_list())?;
             return Ok(Recorded { launches: list.launches(), how: How::List(list) });
         }
-        let mut queue = Queue::new(gpu, scratch);
-        let graph = Graph::record(gpu.compute(), || enqueue(&mut queue))?;
+        // In a stream of its own: what others enqueue meanwhile is none of it.
+        let stream = sys::new_stream(&gpu.context())?;
+        let mut queue = Queue::apart(gpu, scratch, &stream);
+        let graph = Graph::record(&stream, || enqueue(&mut queue))?;
         Ok(Recorded { how: How::Graph(graph), launches: queue.launches().clone() })
     }
 

@@ -1,9 +1,10 @@
 //! Memory, kernels and graphs of a device.
 
 use bitnet_gpu::cuda::{
-    Error, Floats, Gpu, Input, Loader, Matrix, Plan, Quantized, Recorded, Scratch, Vector,
+    Cache, CacheShape, Error, Floats, Gpu, Input, Loader, Matrix, Parts, Plan, Quantized, Recorded,
+    Row, SPAN, Scratch, Step, Vector,
 };
-use bitnet_gpu::kernels::GpuPasses;
+use bitnet_gpu::kernels::{GpuPasses, bucket};
 use bitnet_gpu::tiles;
 use bitnet_kernels::Format;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(crate) const CASES: &[Case] = &[
             "{error}"
         );
     }),
+    ("there_is_room_for_all_parts_of_attention", Library::Fake, "", attention),
     ("what_does_not_fit_is_refused", Library::Fake, "memory=1000000", || {
         let gpu = Gpu::open(0).unwrap();
         let error = Loader::new(&gpu, 2_000_000).unwrap_err();
@@ -174,4 +176,43 @@ fn graphs() {
     }
     let launches: Vec<_> = launches.iter().map(|(kernel, n)| (kernel.name(), n)).collect();
     assert_eq!(launches, [("rmsnorm_quant_i8", 3), ("i2s_gpu_gemv_mma_u8s8", 3)]);
+}
+
+/// The last of many rows attends to a context whose spans are no power of two.
+fn attention() {
+    const LAST: usize = 127;
+    let (context, size) = (2 * SPAN + 100, 8);
+    let gpu = Gpu::open(0).unwrap();
+    let shape = CacheShape {
+        blocks: context.div_ceil(16),
+        block_bytes: 2 * 16 * 4 * size,
+        sequences: 1,
+        context,
+        kv_heads: 1,
+        size,
+        format: Format::F32,
+    };
+    let cache = Cache::new(&gpu, shape).unwrap();
+    let blocks: Vec<u32> = (0..shape.blocks as u32).collect();
+    cache.set_table(&gpu, 0, 0, &blocks).unwrap();
+    let parts = Parts::new(&gpu, LAST + 1, 1, &shape).unwrap();
+    let mut step = Step::new(&gpu, LAST + 1).unwrap();
+    // The others are not there.
+    let row = |i| Row {
+        token: 0,
+        sequence: 0,
+        position: if i == LAST { context - 1 } else { usize::MAX },
+    };
+    step.set(&(0..=LAST).map(row).collect::<Vec<_>>(), &[]);
+    step.send(&gpu).unwrap();
+    let plan = Plan::new();
+    let [q, out] = [0; 2].map(|_| plan.floats(LAST + 1, size));
+    let scratch = Scratch::new(&gpu, &plan).unwrap();
+    scratch.write(&gpu, &out, &vec![1.0; (LAST + 1) * size]).unwrap();
+    let mut queue = bitnet_gpu::cuda::Queue::new(&gpu, &scratch);
+    let spans = bucket(context.div_ceil(SPAN));
+    queue.attend((step.rows(), LAST + 1), (&q, None, &out), (&cache, 0), (&parts, spans)).unwrap();
+    // All values are zeros.
+    let found = scratch.read(&gpu, &out, LAST + 1).unwrap();
+    assert_eq!(found[LAST * size..], vec![0.0; size]);
 }

@@ -160,7 +160,10 @@ pub(super) fn is_hex(text: &str, len: usize) -> bool {
 /// Numbers that no model and no run exceed, and with which no product below overflows.
 fn sizes(receipt: &Receipt) -> Result<(), String> {
     let (model, request) = (&receipt.model, &receipt.request);
+    let of_matrices = model.matrices.iter().flat_map(|matrix| [matrix.rows, matrix.cols]);
     let sizes = [
+        ("rows and columns of a matrix", of_matrices.max().unwrap_or(0), 1 << 32),
+        ("calls of a kernel", receipt.kernels.values().copied().max().unwrap_or(0), 1 << 48),
         ("layers", model.layers, 1 << 16),
         ("heads", model.heads, 1 << 16),
         ("matrices", model.matrices.len() as u64, 1 << 8),

@@ -53,12 +53,14 @@ pub(super) struct Seat<'a> {
 }
 
 /// Which member has a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Place {
     seat: usize,
     is_text: bool,
-    /// Whether another lends blocks for it, and has it meanwhile.
-    on_its_way: bool,
+    /// Who looks for blocks to lend for it, and has it meanwhile.
+    lender: Option<usize>,
+    /// Blocks that are lent for it, and by whom, until they are copied.
+    loan: Option<(usize, Vec<u32>)>,
     cancelled: bool,
 }
 
@@ -179,9 +181,9 @@ impl<'a> Front<'a> {
         if let Some(at) = self.waiting.iter().position(|work| work.id() == id) {
             self.waiting.remove(at).into_iter().for_each(|work| self.drop_work(work));
         } else if let Some(place) = self.places.get_mut(&id) {
-            let Place { seat, is_text, on_its_way, .. } = *place;
+            let Place { seat, is_text, lender, .. } = *place;
             place.cancelled = true;
-            if !on_its_way {
+            if lender.is_none() {
                 self.send(seat, Order::Cancel(id));
             }
             // Of a text there will be an end.
@@ -226,7 +228,12 @@ impl<'a> Front<'a> {
             News::Lent { to, work, loan } => self.lent(to, work, loan),
             News::Copied { from: lender, blocks, copied } => {
                 self.seats[from].status.copied += (copied * KV_BLOCK) as u64;
-                self.send(lender, Order::TakeBack(blocks));
+                let mut loans = self.places.values_mut().map(|place| &mut place.loan);
+                let is_it = |loan: &mut (usize, Vec<u32>)| loan.0 == lender && loan.1 == blocks;
+                // Of a request that has ended it was taken back before.
+                if loans.any(|loan| loan.take_if(is_it).is_some()) {
+                    self.send(lender, Order::TakeBack(blocks));
+                }
             }
             News::Failed { error, events, work, state } => {
                 self.seats[from].update(state);
@@ -239,7 +246,8 @@ impl<'a> Front<'a> {
                 let what = format!("{}: its thread has ended", self.seats[from].status.device);
                 self.seats[from].gone = true;
                 self.seats[from].status.failed = Some(what.clone());
-                let lost = self.places.iter().filter(|(_, place)| place.seat == from);
+                let has = |place: &Place| place.seat == from || place.lender == Some(from);
+                let lost = self.places.iter().filter(|(_, place)| has(place));
                 for id in lost.map(|(id, _)| *id).collect::<Vec<_>>() {
                     self.fail(id, &what);
                 }
@@ -272,16 +280,20 @@ impl<'a> Front<'a> {
         let id = work.id();
         match self.places.get_mut(&id) {
             Some(place) if !place.cancelled => {
-                place.on_its_way = false;
+                place.lender = None;
+                place.loan = loan.as_ref().map(|Loan { from, blocks, .. }| (*from, blocks.clone()));
                 self.send(to, Order::Do(work, loan));
+                return;
             }
-            _ => {
+            Some(_) => {
                 self.vacate(id);
                 self.drop_work(work);
-                if let Some(Loan { from, blocks, .. }) = loan {
-                    self.send(from, Order::TakeBack(blocks));
-                }
             }
+            // It has failed, and that has been told.
+            None => {}
+        }
+        if let Some(Loan { from, blocks, .. }) = loan {
+            self.send(from, Order::TakeBack(blocks));
         }
     }
 
@@ -314,6 +326,9 @@ impl<'a> Front<'a> {
             let seat = &mut self.seats[place.seat];
             seat.texts -= usize::from(place.is_text);
             seat.status.requests -= 1;
+            if let Some((lender, blocks)) = place.loan {
+                self.send(lender, Order::TakeBack(blocks));
+            }
         }
     }
 
@@ -386,9 +401,9 @@ impl<'a> Front<'a> {
     }
 
     fn give(&mut self, to: usize, lender: Option<usize>, work: Work<'a>) {
-        let on_its_way = lender.is_some();
         let is_text = matches!(work, Work::Text(_));
-        self.places.insert(work.id(), Place { seat: to, is_text, on_its_way, cancelled: false });
+        let place = Place { seat: to, is_text, lender, loan: None, cancelled: false };
+        self.places.insert(work.id(), place);
         let seat = &mut self.seats[to];
         seat.status.requests += 1;
         seat.texts += usize::from(is_text);

@@ -30,11 +30,12 @@ impl Scheduler<'_> {
         }
         match self.session.lend() {
             Ok(Some(lent)) => {
+                self.lent += blocks.len();
                 tokens.truncate(blocks.len() * KV_BLOCK);
                 Ok(Some(Loan { from: self.replica, tokens, blocks, lent }))
             }
             none => {
-                self.take_back(&blocks);
+                self.session.cache().let_go(&blocks);
                 none.map(|_| None)
             }
         }
@@ -42,7 +43,16 @@ impl Scheduler<'_> {
 
     /// Nobody copies these blocks any more.
     pub(super) fn take_back(&mut self, blocks: &[u32]) {
+        self.lent -= blocks.len();
         self.session.cache().let_go(blocks);
+    }
+
+    /// Whether there is something to do for which there is no room until what is lent comes back.
+    pub(super) fn waits_for_loans(&self) -> bool {
+        self.lent > 0
+            && self.running.is_empty()
+            && !self.waiting.is_empty()
+            && self.events.is_empty()
     }
 
     /// Copies blocks of another into the cache, those that are not in it, as far as there is room. Gives how many.

@@ -79,7 +79,7 @@ impl<'a, T: Fn(News<'a>)> Member<'a, T> {
         // From here on it is noted what others can begin with.
         let _ = self.scheduler.state();
         loop {
-            if self.scheduler.is_idle() {
+            if self.scheduler.is_idle() || self.scheduler.waits_for_loans() {
                 let Ok(order) = orders.recv() else { return };
                 self.follow(order);
             }

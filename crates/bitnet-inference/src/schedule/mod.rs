@@ -54,6 +54,8 @@ pub struct Scheduler<'a> {
     events: Vec<Event>,
     /// Requests so far.
     requests: u64,
+    /// Blocks that are lent to others.
+    lent: usize,
 }
 
 impl<'a> Scheduler<'a> {
@@ -111,6 +113,7 @@ impl<'a> Scheduler<'a> {
             embedder: None,
             events: Vec::new(),
             requests: 0,
+            lent: 0,
         })
     }
 
@@ -284,6 +287,11 @@ impl<'a> Scheduler<'a> {
                     return false;
                 }
                 continue;
+            }
+            // What is lent comes back.
+            if self.lent > 0 {
+                self.preempt();
+                return false;
             }
             // Alone: what others left in the cache is free now.
             let error = match self.session.cache().reserve(slot, positions) {

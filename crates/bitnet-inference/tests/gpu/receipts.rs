@@ -116,6 +116,13 @@ fn forged() {
         let found = forge(&|receipt| _ = receipt.kernels.remove(name));
         assert_eq!(found, ["calls of kernels"], "{name}");
     }
+    // Sums of numbers that nothing has are no numbers that something has.
+    for (name, calls) in [("embed_bf16", 1 << 63), ("rmsnorm_quant_i8", u64::MAX)] {
+        let found = forge(&|receipt| _ = receipt.kernels.insert(name.to_owned(), calls));
+        assert!(!found.is_empty(), "{name}");
+    }
+    let found = forge(&|receipt| receipt.model.matrices[6].cols = u64::MAX);
+    assert!(!found.is_empty());
     let device = ["kernels of the device"];
     assert_eq!(forge(&|receipt| receipt.machine.device = "cpu".to_owned()), device);
     assert_eq!(forge(&|receipt| receipt.machine.gpu.as_mut().unwrap().ptx_sha256.clear()), device);

@@ -20,6 +20,7 @@ fn flags_that_cannot_be_are_refused() {
     refused(&["--api-key-file", "/no/such/file"], 1, "/no/such/file");
     refused(&["--port", "0", "-m", "/no/such/model.gguf"], 3, "/no/such/model.gguf");
     refused(&["--port", "0", "--parallel", "0"], 2, "sequences");
+    refused(&["--port", "0", "--parallel", &usize::MAX.to_string()], 2, "sequences");
     refused(&["--port", "0", "--timeout", "0"], 2, "--timeout");
     refused(&["--port", "0", "--temp", "warm"], 2, "--temp");
     refused(&["--port", "0", "--max-queue", "18446744073709551615"], 2, "--max-queue");
