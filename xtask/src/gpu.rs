@@ -8,6 +8,7 @@ use std::process::Command;
 use std::{env, fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
+use bitnet_gpu::CudaComputeCapability;
 use bitnet_gpu::kernels::{KernelId, TARGETS};
 use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 
@@ -155,7 +156,11 @@ fn before(line: &str, words: &str) -> Option<u32> {
 
 /// Reads what the assembler says of each kernel, of a text for devices from `from` on. None may keep registers, or anything else
 /// of a thread, in memory, nor have its products wait for one another.
-fn read(said: &str, (device, from): (&str, (i32, i32)), table: &mut Table) -> Result<()> {
+fn read(
+    said: &str,
+    (device, from): (&str, CudaComputeCapability),
+    table: &mut Table,
+) -> Result<()> {
     let mut kernel = "";
     for line in said.lines() {
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {
@@ -257,7 +262,7 @@ mod tests {
 
     fn taken(said: &str) -> (Result<()>, Table) {
         let mut table = Table::new();
-        (read(said, ("sm_86", (8, 0)), &mut table), table)
+        (read(said, ("sm_86", CudaComputeCapability::new(8, 0)), &mut table), table)
     }
 
     #[test]

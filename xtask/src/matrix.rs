@@ -1,9 +1,10 @@
-//! `cargo xtask matrix`: what runs where, from the table of kernels.
+//! `cargo xtask matrix`: what runs where, from the tables of kernels.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use bitnet_gpu::kernels::KernelId;
 use bitnet_kernels::{Format, Isa, KERNELS, Line};
 
 /// Where it is written.
@@ -12,8 +13,8 @@ const FILE: &str = "docs/reference/backend-compatibility-matrix.md";
 const HEAD: &str = "\
 # What runs where
 
-Made by `cargo xtask matrix` from the table of kernels, [`registry.rs`](../../crates/bitnet-kernels/src/registry.rs); CI fails where
-it is not what the table says. What runs on a machine, and why something does not, is what `bitnet kernels` says there.
+Made by `cargo xtask matrix` from the table of kernels, [`registry.rs`](../../crates/bitnet-kernels/src/registry.rs), and the list of those
+for GPUs, [`kernels.rs`](../../crates/bitnet-gpu/src/kernels.rs); CI fails where it is not what these say. What runs on a machine, and why something does not, is what `bitnet kernels` says there.
 
 A cell is how CI tests a kernel against the plain definition of its operation, bit for bit
 ([`conformance/`](../../crates/bitnet-kernels/src/conformance/mod.rs)):
@@ -45,9 +46,17 @@ Operations without integers have no kernels of their own for instruction sets th
 
 ";
 
+const GPUS: &str = "
+## NVIDIA GPUs
+
+In builds with the feature `cuda`, for models whose ternary weights become one layout whatever their format in the file
+([`tiles.rs`](../../crates/bitnet-gpu/src/tiles.rs)). CI runs each in an interpreter of their text and holds it to the kernels of the
+processor, bit for bit; none of that was done on a device. Operations are those above where they have their names.
+
+";
+
 const TAIL: &str = "
-IQ2_S is ggml's, a format of floating-point numbers that has no zero: no ternary matrix can be written in it. There are no kernels for
-GPUs yet. What files may hold today is in the [README](../../README.md); these tables are of the library.
+IQ2_S is ggml's, a format of floating-point numbers that has no zero: no ternary matrix can be written in it. What files may hold today is in the [README](../../README.md); these tables are of the library.
 ";
 
 /// Flags of `cargo xtask matrix`.
@@ -123,6 +132,14 @@ fn page() -> String {
                 None => format!("`{}`", line.operation),
             };
             [&[name], &cells(line)[..]].concat()
+        }),
+    );
+    out += GPUS;
+    out += &table(
+        ["kernel", "operation", "device"].map(str::to_owned).to_vec(),
+        KernelId::ALL.iter().map(|id| {
+            let name = format!("`{}`", id.name());
+            vec![name, id.operation().to_owned(), id.devices().to_string()]
         }),
     );
     out + TAIL

@@ -119,6 +119,16 @@ fn gpu(args: &Args, number: usize) -> Result<bool> {
             0 => format!("ok    {}: {} numbers, bit for bit", result.what, result.compared),
             n => format!("WRONG {}: {n} of {} numbers differ", result.what, result.compared),
         }));
+        lines.extend(found.performance_stats.iter().map(|stats| {
+            format!(
+                "      for one of these: {} launches, {} passes recorded and {} repeated, {} bytes there and {} back",
+                stats.total_kernel_launches,
+                stats.cache_misses,
+                stats.cache_hits,
+                stats.bytes_transferred_h2d,
+                stats.bytes_transferred_d2h
+            )
+        }));
         lines.extend(found.memory_results.iter().map(|memory| {
             let sound = memory.wrong_bytes == 0 && memory.leaked_bytes == 0;
             format!(

@@ -112,7 +112,6 @@ fn gpus() -> Vec<Row> {
             Err(_) => (None, Vec::new()),
         };
         let reason = opened.err().map(|error| error.to_string());
-        let (major, minor) = info.compute_capability;
         Row {
             device: Device::Cuda(info.device_id).to_string(),
             usable: reason.is_none(),
@@ -121,7 +120,7 @@ fn gpus() -> Vec<Row> {
             kernels,
             gpu: Some(Gpu {
                 uuid: info.uuid.clone(),
-                compute_capability: format!("{major}.{minor}"),
+                compute_capability: info.compute_capability.to_string(),
                 driver: bitnet_gpu::cuda::version(*driver),
                 target,
                 memory_bytes: info.total_memory,

@@ -1,6 +1,7 @@
 //! `bitnet kernels`: every kernel there is, whether it runs here, and what it is used for.
 
 use anyhow::Result;
+use bitnet_inference::device_features::{GpuKernel, gpu_kernels};
 use bitnet_inference::tuning::Tuning;
 use bitnet_kernels::manager::Matrix;
 use bitnet_kernels::{Device, Format, KERNELS, KernelId, KernelManager, Line, NoKernel, Operation};
@@ -42,6 +43,12 @@ struct Row {
     runs: bool,
     /// Why it does not run.
     reason: Option<String>,
+    /// GPUs of this machine that run it, where it is for GPUs: by their generations, none is opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<Vec<String>>,
+    /// The compute capability that GPUs need for it, at least or exactly as `target` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compute_capability: Option<String>,
     /// The formats of weights it is chosen for; the operation, where there are no weights; the shapes
     /// of matrices for which measurements chose it.
     selected_for: Vec<String>,
@@ -51,8 +58,8 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let options = args.how.options()?;
     let manager = options.manager()?;
     let tuning = options.tuning.as_ref();
-    let rows =
-        KERNELS.iter().flat_map(Line::ids).map(|id| Row::new(id, &manager, tuning)).collect();
+    let here = KERNELS.iter().flat_map(Line::ids).map(|id| Row::new(id, &manager, tuning));
+    let rows = here.chain(gpu_kernels().into_iter().map(Row::on_gpu)).collect();
     let report = Report {
         architecture: std::env::consts::ARCH,
         isas: manager.cpu().isas().iter().map(|isa| isa.name()).collect(),
@@ -76,11 +83,30 @@ impl Row {
             },
             runs: reason.is_none(),
             reason: reason.map(|reason| reason.to_string()),
+            devices: None,
+            compute_capability: None,
             selected_for: selected_for(id, manager)
                 .into_iter()
                 .map(str::to_owned)
                 .chain(tuning.map_or_else(Vec::new, |tuning| measured_for(id, manager, tuning)))
                 .collect(),
+        }
+    }
+
+    /// A kernel for NVIDIA GPUs, where nobody chooses.
+    fn on_gpu(GpuKernel { id, devices }: GpuKernel) -> Row {
+        let reason = devices.as_ref().err().map(ToString::to_string);
+        let devices = devices.iter().flatten().map(ToString::to_string).collect();
+        Row {
+            id: id.name().to_owned(),
+            operation: id.operation(),
+            format: None,
+            target: format!("NVIDIA GPUs of {}", id.devices()),
+            runs: reason.is_none(),
+            reason,
+            devices: Some(devices),
+            compute_capability: Some(id.needs().to_string()),
+            selected_for: Vec::new(),
         }
     }
 }
@@ -128,11 +154,12 @@ impl Report {
     fn table(&self) -> String {
         let width = self.kernels.iter().map(|row| row.id.len()).max().unwrap_or(0);
         let mut out = format!("{} with {}\n\n", self.architecture, self.isas.join(", "));
-        for Row { id, reason, selected_for, .. } in &self.kernels {
-            let what = match reason {
-                Some(reason) => format!("no: {reason}"),
-                None if selected_for.is_empty() => "runs".to_owned(),
-                None => format!("used for {}", selected_for.join(", ")),
+        for Row { id, reason, devices, selected_for, .. } in &self.kernels {
+            let what = match (reason, devices) {
+                (Some(reason), _) => format!("no: {reason}"),
+                (None, Some(devices)) => format!("runs on {}", devices.join(", ")),
+                (None, None) if selected_for.is_empty() => "runs".to_owned(),
+                (None, None) => format!("used for {}", selected_for.join(", ")),
             };
             out += &format!("{id:width$}  {what}\n");
         }

@@ -1,14 +1,15 @@
 //! The kernels by name, and which of them a forward pass takes: also for those who have no GPU.
 
+use std::fmt;
 use std::str::FromStr;
 
-use crate::tiles;
+use crate::{CudaComputeCapability, tiles};
 
 /// Rows that a kernel for few rows takes at once.
 pub const VECTORS: usize = 8;
 
 macro_rules! kernels {
-    ($($id:ident = $name:literal from $target:literal),* $(,)?) => {
+    ($($id:ident = $name:literal from $target:literal does $operation:literal),* $(,)?) => {
         /// A kernel.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum KernelId {
@@ -27,11 +28,19 @@ macro_rules! kernels {
                 }
             }
 
+            /// What it computes: operations of the processor's table by their names there, one after another, or one of its own.
+            #[must_use]
+            pub const fn operation(self) -> &'static str {
+                match self {
+                    $(KernelId::$id => $operation,)*
+                }
+            }
+
             /// The least compute capability of the [targets](TARGETS) that it is compiled for.
             #[must_use]
-            pub const fn needs(self) -> (i32, i32) {
+            pub const fn needs(self) -> CudaComputeCapability {
                 match self {
-                    $(KernelId::$id => ($target / 10, $target % 10),)*
+                    $(KernelId::$id => CudaComputeCapability::new($target / 10, $target % 10),)*
                 }
             }
         }
@@ -39,62 +48,76 @@ macro_rules! kernels {
 }
 
 kernels! {
-    RmsNorm = "rmsnorm_f32" from 61,
-    RmsNormQuantize = "rmsnorm_quant_i8" from 61,
-    Quantize = "quant_i8" from 61,
-    GemvDp4a = "i2s_gpu_gemv_dp4a" from 61,
-    GemvDp4aGate = "i2s_gpu_gemv_dp4a_gate" from 61,
-    GemvMma = "i2s_gpu_gemv_mma_u8s8" from 80,
-    GemvMmaGate = "i2s_gpu_gemv_mma_u8s8_gate" from 80,
-    GemvNormMma = "i2s_gpu_gemv_mma_u8s8_norm" from 80,
-    GemvQuantizeMma = "i2s_gpu_gemv_mma_u8s8_quant" from 80,
-    GemvNormMmaGate = "i2s_gpu_gemv_mma_u8s8_norm_gate" from 80,
-    Gemm16 = "gemm_i2s_mma_u8s8_16" from 80,
-    Gemm16Gate = "gemm_i2s_mma_u8s8_gate_16" from 80,
-    Gemm32 = "gemm_i2s_mma_u8s8_32" from 80,
-    Gemm32Gate = "gemm_i2s_mma_u8s8_gate_32" from 80,
-    Gemm64 = "gemm_i2s_mma_u8s8_64" from 80,
-    Gemm64Gate = "gemm_i2s_mma_u8s8_gate_64" from 80,
-    GemmWgmma = "gemm_i2s_wgmma_s8" from 90,
-    GemmWgmmaGate = "gemm_i2s_wgmma_gate_s8" from 90,
-    RopeAppendF32 = "rope_kv_append_f32" from 61,
-    RopeAppendF16 = "rope_kv_append_f16" from 61,
-    RopeAppendQ8 = "rope_kv_append_q8_0" from 61,
-    AttendF32 = "attn_gqa_f32" from 61,
-    AttendF16 = "attn_gqa_f16" from 61,
-    AttendQ8 = "attn_gqa_q8_0" from 61,
-    EmbedF32 = "embed_f32" from 61,
-    EmbedF16 = "embed_f16" from 61,
-    EmbedBf16 = "embed_bf16" from 61,
-    GemvHeadF32 = "gemv_head_f32" from 61,
-    GemvHeadF16 = "gemv_head_f16" from 61,
-    GemvHeadBf16 = "gemv_head_bf16" from 61,
-    GemmHeadF32 = "gemm_head_f32" from 61,
-    GemmHeadF16 = "gemm_head_f16" from 61,
-    GemmHeadBf16 = "gemm_head_bf16" from 61,
-    TopK = "sample_topk" from 61,
-    Argmax = "sample_argmax" from 61,
-    Advance = "step_advance" from 61,
-    Gather = "gather_f32" from 61,
-    Add = "add_f32" from 61,
-    Gate = "gate_f32" from 61,
-    MegaDecode = "i2s_gpu_megadecode" from 80,
-    MatmulFp32 = "bitnet_matmul_fp32" from 61,
-    MatmulFp16 = "bitnet_matmul_fp16" from 61,
-    MatmulBf16 = "bitnet_matmul_bf16" from 61,
-    WmmaFp16 = "wmma_matmul_fp16" from 80,
-    WmmaBf16 = "wmma_matmul_bf16" from 80,
-    ToFp16 = "convert_fp32_to_fp16" from 61,
-    FromFp16 = "convert_fp16_to_fp32" from 61,
-    ToBf16 = "convert_fp32_to_bf16" from 61,
-    FromBf16 = "convert_bf16_to_fp32" from 61,
+    RmsNorm = "rmsnorm_f32" from 61 does "norm",
+    RmsNormQuantize = "rmsnorm_quant_i8" from 61 does "norm, quantize",
+    Quantize = "quant_i8" from 61 does "quantize",
+    GemvDp4a = "i2s_gpu_gemv_dp4a" from 61 does "gemv",
+    GemvDp4aGate = "i2s_gpu_gemv_dp4a_gate" from 61 does "gemv, gate",
+    GemvMma = "i2s_gpu_gemv_mma_u8s8" from 80 does "gemv",
+    GemvMmaGate = "i2s_gpu_gemv_mma_u8s8_gate" from 80 does "gemv, gate",
+    GemvNormMma = "i2s_gpu_gemv_mma_u8s8_norm" from 80 does "norm, quantize, gemv",
+    GemvQuantizeMma = "i2s_gpu_gemv_mma_u8s8_quant" from 80 does "quantize, gemv",
+    GemvNormMmaGate = "i2s_gpu_gemv_mma_u8s8_norm_gate" from 80 does "norm, quantize, gemv, gate",
+    Gemm16 = "gemm_i2s_mma_u8s8_16" from 80 does "gemm",
+    Gemm16Gate = "gemm_i2s_mma_u8s8_gate_16" from 80 does "gemm, gate",
+    Gemm32 = "gemm_i2s_mma_u8s8_32" from 80 does "gemm",
+    Gemm32Gate = "gemm_i2s_mma_u8s8_gate_32" from 80 does "gemm, gate",
+    Gemm64 = "gemm_i2s_mma_u8s8_64" from 80 does "gemm",
+    Gemm64Gate = "gemm_i2s_mma_u8s8_gate_64" from 80 does "gemm, gate",
+    GemmWgmma = "gemm_i2s_wgmma_s8" from 90 does "gemm",
+    GemmWgmmaGate = "gemm_i2s_wgmma_gate_s8" from 90 does "gemm, gate",
+    RopeAppendF32 = "rope_kv_append_f32" from 61 does "rope, store",
+    RopeAppendF16 = "rope_kv_append_f16" from 61 does "rope, store",
+    RopeAppendQ8 = "rope_kv_append_q8_0" from 61 does "rope, store",
+    AttendF32 = "attn_gqa_f32" from 61 does "attend, join",
+    AttendF16 = "attn_gqa_f16" from 61 does "attend, join",
+    AttendQ8 = "attn_gqa_q8_0" from 61 does "attend, join",
+    EmbedF32 = "embed_f32" from 61 does "embed",
+    EmbedF16 = "embed_f16" from 61 does "embed",
+    EmbedBf16 = "embed_bf16" from 61 does "embed",
+    GemvHeadF32 = "gemv_head_f32" from 61 does "head",
+    GemvHeadF16 = "gemv_head_f16" from 61 does "head",
+    GemvHeadBf16 = "gemv_head_bf16" from 61 does "head",
+    GemmHeadF32 = "gemm_head_f32" from 61 does "head",
+    GemmHeadF16 = "gemm_head_f16" from 61 does "head",
+    GemmHeadBf16 = "gemm_head_bf16" from 61 does "head",
+    TopK = "sample_topk" from 61 does "select",
+    Argmax = "sample_argmax" from 61 does "select",
+    Advance = "step_advance" from 61 does "advance",
+    Gather = "gather_f32" from 61 does "gather",
+    Add = "add_f32" from 61 does "add",
+    Gate = "gate_f32" from 61 does "gate",
+    MegaDecode = "i2s_gpu_megadecode" from 80 does "pass",
+    MatmulFp32 = "bitnet_matmul_fp32" from 61 does "matmul",
+    MatmulFp16 = "bitnet_matmul_fp16" from 61 does "matmul",
+    MatmulBf16 = "bitnet_matmul_bf16" from 61 does "matmul",
+    WmmaFp16 = "wmma_matmul_fp16" from 80 does "matmul",
+    WmmaBf16 = "wmma_matmul_bf16" from 80 does "matmul",
+    ToFp16 = "convert_fp32_to_fp16" from 61 does "convert",
+    FromFp16 = "convert_fp16_to_fp32" from 61 does "convert",
+    ToBf16 = "convert_fp32_to_bf16" from 61 does "convert",
+    FromBf16 = "convert_bf16_to_fp32" from 61 does "convert",
 }
 
 impl KernelId {
+    /// The devices that it is for.
+    #[must_use]
+    pub fn devices(self) -> Needs {
+        let least = self.needs();
+        let alone = TARGETS.iter().any(|(name, from)| *from == least && is_alone(name));
+        Needs { least, alone, cooperative: self == KernelId::MegaDecode }
+    }
+
+    /// Whether devices of a compute capability take it: it is in the text of the kernels that they load.
+    #[must_use]
+    pub fn is_for(self, capability: CudaComputeCapability) -> bool {
+        target_of(capability).is_some_and(|target| self.needs() <= TARGETS[target].1)
+    }
+
     /// The kernel that multiplies so many rows by ternary weights, of those that are compiled for `target`; one that gates,
     /// if it is to.
     #[must_use]
-    pub fn product(target: (i32, i32), rows: usize, gate: bool) -> KernelId {
+    pub fn product(target: CudaComputeCapability, rows: usize, gate: bool) -> KernelId {
         let pick = |plain, gated| if gate { gated } else { plain };
         match rows {
             _ if target < KernelId::GemvMma.needs() => {
@@ -115,7 +138,7 @@ impl KernelId {
     /// that all devices of the target have.
     #[must_use]
     pub fn prepared(
-        target: (i32, i32),
+        target: CudaComputeCapability,
         (rows, cols): (usize, usize),
         (norm, gate): (bool, bool),
     ) -> Option<KernelId> {
@@ -201,7 +224,12 @@ impl GpuPasses {
     /// How a pass of so many rows is enqueued, by a model that multiplies rows as long as these; `apart` says
     /// whether they are of different sequences.
     #[must_use]
-    pub fn of(self, target: (i32, i32), (rows, apart): (usize, bool), cols: &[usize]) -> GpuPasses {
+    pub fn of(
+        self,
+        target: CudaComputeCapability,
+        (rows, apart): (usize, bool),
+        cols: &[usize],
+    ) -> GpuPasses {
         let fits =
             |&cols: &usize| KernelId::prepared(target, (rows, cols), (true, false)).is_some();
         if apart && cols.iter().all(fits) { self } else { GpuPasses::Graph }
@@ -210,20 +238,99 @@ impl GpuPasses {
 
 /// Devices that there are kernels for: their names, and the least compute capability. The best last. Where a name ends with an
 /// `a`, it is the only one: instructions of such a target are in no other generation, not in later ones either.
-pub const TARGETS: [(&str, (i32, i32)); 3] =
-    [("sm_61", (6, 1)), ("sm_80", (8, 0)), ("sm_90a", (9, 0))];
+pub const TARGETS: [(&str, CudaComputeCapability); 3] = [
+    ("sm_61", CudaComputeCapability::new(6, 1)),
+    ("sm_80", CudaComputeCapability::new(8, 0)),
+    ("sm_90a", CudaComputeCapability::new(9, 0)),
+];
+
+/// The devices that a kernel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Needs {
+    /// The least compute capability.
+    pub least: CudaComputeCapability,
+    /// Whether it is for devices of that one alone.
+    pub alone: bool,
+    /// Whether they must let kernels wait for all of their blocks.
+    pub cooperative: bool,
+}
+
+impl fmt::Display for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Needs { least, alone, cooperative } = self;
+        let or = if *alone { "and no other" } else { "or later" };
+        let also = if *cooperative { ", and cooperative launches" } else { "" };
+        write!(f, "compute capability {least} {or}{also}")
+    }
+}
 
 /// Which of the [targets](TARGETS) a device of some compute capability takes its kernels from; none if it is too old.
 #[must_use]
-pub fn target_of(capability: (i32, i32)) -> Option<usize> {
-    TARGETS.iter().rposition(|(name, from)| match name.ends_with('a') {
+pub fn target_of(capability: CudaComputeCapability) -> Option<usize> {
+    TARGETS.iter().rposition(|(name, from)| match is_alone(name) {
         true => *from == capability,
         false => *from <= capability,
     })
+}
+
+/// Whether a target is that of one generation alone.
+fn is_alone(target: &str) -> bool {
+    target.ends_with('a')
 }
 
 /// Rows of recorded passes: as many as there are, or more that are not there.
 #[must_use]
 pub fn bucket(rows: usize) -> usize {
     rows.next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use bitnet_kernels::Operation;
+
+    use super::*;
+
+    const GENERATIONS: [(u32, u32); 10] =
+        [(5, 2), (6, 0), (6, 1), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)];
+
+    /// What is said of a kernel in words is what devices are asked for.
+    #[test]
+    fn kernels_are_for_the_devices_that_they_say() {
+        for (major, minor) in GENERATIONS {
+            let has = CudaComputeCapability::new(major, minor);
+            for id in KernelId::ALL {
+                let Needs { least, alone, .. } = id.devices();
+                let expected = if alone { has == least } else { has >= least };
+                assert_eq!(id.is_for(has), expected, "{} on {has}", id.name());
+            }
+        }
+        let said = |id: KernelId| id.devices().to_string();
+        assert_eq!(said(KernelId::Add), "compute capability 6.1 or later");
+        assert_eq!(said(KernelId::GemmWgmma), "compute capability 9.0 and no other");
+        assert!(said(KernelId::MegaDecode).ends_with("8.0 or later, and cooperative launches"));
+    }
+
+    /// Names are those of the processor's operations, where it has the same.
+    #[test]
+    fn operations_have_the_names_that_they_have_elsewhere() {
+        let theirs = [
+            Operation::Gemv,
+            Operation::Gemm,
+            Operation::Quantize,
+            Operation::Norm,
+            Operation::Rope,
+            Operation::Store,
+            Operation::Attend,
+            Operation::Join,
+            Operation::Add,
+            Operation::Head,
+        ]
+        .map(Operation::name);
+        let own = ["gate", "embed", "select", "advance", "gather", "pass", "matmul", "convert"];
+        for id in KernelId::ALL {
+            for name in id.operation().split(", ") {
+                assert!(theirs.contains(&name) || own.contains(&name), "{}: {name}", id.name());
+            }
+        }
+    }
 }

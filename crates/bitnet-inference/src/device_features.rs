@@ -2,11 +2,12 @@
 
 use std::{env, iter};
 
-use bitnet_gpu::kernels::GpuPasses;
-use bitnet_kernels::manager::{KernelBackend, KernelHandle};
-use bitnet_kernels::{DataType, Device, Devices, Format, Isa, KernelManager, Operation, kernels};
+use bitnet_gpu::CudaComputeCapability;
+use bitnet_gpu::kernels::{GpuPasses, KernelId, Needs, TARGETS, target_of};
+use bitnet_kernels::manager::KernelBackend;
+use bitnet_kernels::{Device, Devices, Isa, KernelManager, Operation, kernels};
 
-use crate::{Error, gpu};
+use crate::gpu;
 
 /// The environment variable that makes [`gpu_available_runtime`] answer as if there were a GPU
 /// (`cuda` or `gpu`, in any case), or none (anything else): to test what follows from the answer.
@@ -43,6 +44,23 @@ pub enum DeviceError {
         device: Device,
         /// What is asked for, and what to do.
         what: &'static str,
+    },
+    /// It does not run a kernel.
+    #[error(
+        "{device} does not run {kernel}, which needs {needs}: it has {has}{}",
+        if *.cooperative { "" } else { " without cooperative launches" }
+    )]
+    NoKernel {
+        /// The device.
+        device: Device,
+        /// The kernel.
+        kernel: &'static str,
+        /// Devices that run it.
+        needs: Needs,
+        /// The compute capability of this one.
+        has: CudaComputeCapability,
+        /// Whether this one takes cooperative launches.
+        cooperative: bool,
     },
     /// It is named more than once.
     #[error("{device} is there twice: name each device once")]
@@ -133,21 +151,69 @@ pub fn resolve(devices: &Devices) -> Result<Vec<Device>, DeviceError> {
         Devices::These(devices) if !devices.is_empty() => Ok(devices.clone()),
         _ => {
             open(Device::Cuda(0))?;
-            Ok((0..gpu::count()).map(Device::Cuda).collect())
+            Ok((0..gpu::found().len()).map(Device::Cuda).collect())
         }
     }
 }
 
-/// The kernel for products with ternary matrices on a GPU.
+/// The kernel that multiplies so many rows of 8-bit activations by a ternary matrix on a GPU. It is known by the generation
+/// of the GPU, which is not opened.
 ///
 /// # Errors
 ///
-/// [`Error::Device`] where there is no such GPU, [`Error::NoCompatibleKernel`] where it has no such
-/// kernel.
-pub fn select_gpu_kernel(number: usize, manager: &KernelManager) -> Result<KernelHandle, Error> {
+/// [`DeviceError`] where there is no such GPU, or it is too old.
+pub fn select_gpu_kernel(number: usize, rows: usize) -> Result<KernelId, DeviceError> {
     let device = Device::Cuda(number);
     open(device)?;
-    Ok(manager.kernel_for(device, Format::I2S, Operation::Gemm, DataType::Q8)?)
+    product_on(device, &gpu::found(), rows)
+}
+
+/// The same, of GPUs that there are.
+fn product_on(device: Device, found: &[Found], rows: usize) -> Result<KernelId, DeviceError> {
+    let mut numbered = (0..).map(Device::Cuda).zip(found);
+    let Some((_, &here)) = numbered.find(|(number, _)| *number == device) else {
+        let reason = format!("this machine has {} such devices", found.len());
+        return Err(DeviceError::NotAvailableRuntime { device, reason });
+    };
+    // Whatever is too old for the oldest has none.
+    let target = target_of(here.0).ok_or_else(|| no_kernel(KernelId::GemvDp4a, device, here))?;
+    Ok(KernelId::product(TARGETS[target].1, rows, false))
+}
+
+/// A GPU: its generation, and whether it takes cooperative launches.
+type Found = (CudaComputeCapability, bool);
+
+/// A kernel for NVIDIA GPUs, and what runs it here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GpuKernel {
+    /// Which.
+    pub id: KernelId,
+    /// The GPUs of this machine that run it, by their generations; or why none does. None of them is opened.
+    pub devices: Result<Vec<Device>, DeviceError>,
+}
+
+/// All kernels for NVIDIA GPUs, in the order of [`KernelId::ALL`], whether this build has them or not.
+#[must_use]
+pub fn gpu_kernels() -> Vec<GpuKernel> {
+    Gpu::find().kernels(&gpu::found())
+}
+
+/// Those that run a kernel, of GPUs that there are; or why the best of them does not.
+fn devices_for(id: KernelId, found: &[Found]) -> Result<Vec<Device>, DeviceError> {
+    let runs =
+        |(has, cooperative): Found| id.is_for(has) && (cooperative || !id.devices().cooperative);
+    let numbered = || (0..).map(Device::Cuda).zip(found.iter().copied());
+    let devices: Vec<_> =
+        numbered().filter(|(_, here)| runs(*here)).map(|(device, _)| device).collect();
+    match numbered().max_by_key(|(_, here)| *here) {
+        Some((device, here)) if devices.is_empty() => Err(no_kernel(id, device, here)),
+        _ => Ok(devices),
+    }
+}
+
+fn no_kernel(id: KernelId, device: Device, (has, cooperative): Found) -> DeviceError {
+    let (kernel, needs) = (id.name(), id.devices());
+    DeviceError::NoKernel { device, kernel, needs, has, cooperative }
 }
 
 /// What this build and this machine can compute with.
@@ -195,7 +261,7 @@ pub struct KernelCapabilities {
 impl KernelCapabilities {
     pub(crate) fn new(manager: &KernelManager, context: usize) -> KernelCapabilities {
         KernelCapabilities {
-            backends: manager.backends(),
+            backends: backends(manager),
             cuda_available: supports_device(Device::Cuda(0)),
             simd_level: manager.best_isa(),
             max_context_length: context,
@@ -207,6 +273,12 @@ impl KernelCapabilities {
     pub fn is_capable_of(&self, backend: KernelBackend) -> bool {
         self.backends.contains(&backend)
     }
+}
+
+/// The families of kernels that may run, on GPUs too.
+fn backends(manager: &KernelManager) -> Vec<KernelBackend> {
+    let gpu = select_gpu_kernel(0, 1).is_ok().then_some(KernelBackend::I2sCuda);
+    manager.backends().into_iter().chain(gpu).collect()
 }
 
 /// What is known of GPUs.
@@ -248,6 +320,16 @@ impl Gpu {
             // Metal, and what is not known yet.
             _ => false,
         }
+    }
+
+    /// All kernels, of which some of these may run some.
+    fn kernels(&self, found: &[Found]) -> Vec<GpuKernel> {
+        let there = self.open(Device::Cuda(0));
+        let kernel = |&id| {
+            let devices = there.clone().and_then(|()| devices_for(id, found));
+            GpuKernel { id, devices }
+        };
+        KernelId::ALL.iter().map(kernel).collect()
     }
 
     fn open(&self, device: Device) -> Result<(), DeviceError> {
@@ -364,6 +446,59 @@ mod tests {
             found.cpu_rust && found.quantization_kernels && found.cpp_ffi == cfg!(feature = "ffi")
         );
         assert_eq!(found.cuda, supports_device(CUDA));
-        assert!(select_gpu_kernel(0, &KernelManager::new()).is_err());
+        let kernels = gpu_kernels();
+        assert!(kernels.iter().map(|kernel| &kernel.id).eq(KernelId::ALL));
+        assert_eq!(select_gpu_kernel(0, 1).is_ok(), open(CUDA).is_ok());
+        let manager = KernelManager::new();
+        let families = KernelCapabilities::new(&manager, 1);
+        assert_eq!(families.is_capable_of(KernelBackend::I2sCuda), open(CUDA).is_ok());
+    }
+
+    fn of(major: u32, minor: u32) -> Found {
+        (CudaComputeCapability::new(major, minor), true)
+    }
+
+    #[test]
+    fn kernels_of_gpus_run_or_say_why_not() {
+        let why = |gpu: Gpu| {
+            let kernels = gpu.kernels(&[]);
+            assert!(kernels.iter().map(|kernel| &kernel.id).eq(KernelId::ALL));
+            let mut reasons = kernels.into_iter().map(|kernel| kernel.devices.unwrap_err());
+            let first = reasons.next().unwrap();
+            assert!(reasons.all(|other| other == first));
+            first
+        };
+        assert!(matches!(why(gpu(false, false, None)), DeviceError::NotCompiled { .. }));
+        assert!(matches!(why(gpu(true, false, None)), DeviceError::NotAvailableRuntime { .. }));
+        assert!(matches!(why(gpu(true, false, Some("cuda"))), DeviceError::Faked { .. }));
+
+        let here = [of(5, 2), of(7, 5), of(8, 6)];
+        let kernels = gpu(true, true, None).kernels(&here);
+        let on = |id| kernels.iter().find(|kernel| kernel.id == id).unwrap().devices.clone();
+        assert_eq!(on(KernelId::Add), Ok(vec![Device::Cuda(1), Device::Cuda(2)]));
+        assert_eq!(on(KernelId::GemvMma), Ok(vec![Device::Cuda(2)]));
+        assert_eq!(
+            on(KernelId::GemmWgmma).unwrap_err().to_string(),
+            "cuda:2 does not run gemm_i2s_wgmma_s8, which needs compute capability 9.0 and no other: it has 8.6"
+        );
+        let alone = [(CudaComputeCapability::new(9, 0), false)];
+        let error = devices_for(KernelId::MegaDecode, &alone).unwrap_err().to_string();
+        assert!(error.ends_with("it has 9.0 without cooperative launches"), "{error}");
+    }
+
+    #[test]
+    fn products_on_gpus_have_the_kernel_of_the_generation() {
+        let found = [of(7, 5), of(9, 0), of(12, 0), of(5, 2)];
+        let kernel = |number, rows| product_on(Device::Cuda(number), &found, rows);
+        assert_eq!(
+            [1, 64].map(|rows| kernel(0, rows)),
+            [Ok(KernelId::GemvDp4a), Ok(KernelId::GemvDp4a)]
+        );
+        assert_eq!(kernel(1, 1), Ok(KernelId::GemvMma));
+        assert_eq!(kernel(1, 64), Ok(KernelId::GemmWgmma));
+        assert_eq!(kernel(2, 64), Ok(KernelId::Gemm64));
+        assert!(matches!(kernel(3, 1), Err(DeviceError::NoKernel { .. })));
+        let error = kernel(4, 1).unwrap_err().to_string();
+        assert!(error.contains("has 4 such devices"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use bitnet_kernels::Calls;
 use crate::schedule::{
     Capacity, End, Event, Finish, Request, RequestId, Scheduler, Timings, Token, Usage,
 };
-use crate::{Engine, Error, WeightsRead};
+use crate::{Engine, Error, PerformanceStats, WeightsRead};
 
 /// A text being continued: a [`Scheduler`] with one request.
 #[derive(Debug)]
@@ -129,6 +129,12 @@ impl<'a> Generation<'a> {
         let prompt = self.prompt_read.unwrap_or(all);
         let (linear, head) = (all.linear - prompt.linear, all.head - prompt.head);
         [prompt, WeightsRead { linear, head }]
+    }
+
+    /// What a GPU did so far, and what it took; nothing where none computes.
+    #[must_use]
+    pub fn performance_stats(&self) -> Option<PerformanceStats> {
+        self.scheduler.performance_stats()
     }
 
     /// All logits after the last token that was run; nothing if the prompt was not run to its end.

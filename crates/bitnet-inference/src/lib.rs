@@ -30,6 +30,7 @@ mod kv;
 mod linear;
 pub mod machine;
 mod matrix;
+mod performance;
 mod perplexity;
 pub mod receipt;
 mod sample;
@@ -54,6 +55,7 @@ pub use generate::Generation;
 #[cfg(feature = "cuda")]
 pub use gpu::{AccuracyResult, GpuValidator, MemoryResults, PerformanceResult, ValidationResults};
 pub use linear::QuantizedLinear;
+pub use performance::PerformanceStats;
 pub use perplexity::{Base, Divergence, Estimate, Perplexity, Score, Windows, quantile};
 pub use sample::{Dry, LogProbabilities, Sampler, Sampling, Stage};
 pub use schedule::{

@@ -14,7 +14,7 @@ use crate::foreign::Foreign;
 use crate::gpu::{Lent, Passes};
 use crate::kv::KvCache;
 use crate::state::{Buffers, Floats, Quantized, Scratch};
-use crate::{Engine, Error};
+use crate::{Engine, Error, PerformanceStats};
 
 /// Rows of a forward pass at most: enough to use each weight often, few enough to stop between.
 pub const CHUNK: usize = 128;
@@ -113,6 +113,12 @@ impl Session {
     #[must_use]
     pub fn read(&self) -> WeightsRead {
         self.gpu.as_ref().map_or(self.backend.read, Passes::read)
+    }
+
+    /// What a GPU did so far, and what it took; nothing where none computes.
+    #[must_use]
+    pub fn performance_stats(&self) -> Option<PerformanceStats> {
+        self.gpu.as_ref().map(Passes::performance_stats)
     }
 
     /// Passes that a library of another engine has computed, and what it is called in receipts.

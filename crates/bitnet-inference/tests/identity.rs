@@ -9,9 +9,10 @@ mod models;
 #[path = "common/tiny.rs"]
 mod tiny;
 
+use bitnet_inference::device_features::{select_gpu_kernel, supports_device};
 use bitnet_inference::{CHUNK, Engine, Error, Input, KvType, Layout, Logits, Options, Wanted};
 use bitnet_kernels::manager::KernelBackend;
-use bitnet_kernels::{Cpu, Isa};
+use bitnet_kernels::{Cpu, Device, Isa};
 use common::{DEMO, load, logits};
 use exact::exact;
 use sha2::{Digest, Sha256};
@@ -127,11 +128,13 @@ fn a_model_tells_what_it_can_compute_with() {
     for &isa in cpu.isas() {
         let found = engine(isa, 1).kernel_capabilities();
         assert_eq!(found.simd_level, isa);
-        assert!(found.max_context_length > 0 && !found.cuda_available);
+        assert!(found.max_context_length > 0);
+        assert_eq!(found.cuda_available, supports_device(Device::Cuda(0)));
         assert!(found.is_capable_of(KernelBackend::I2sScalar));
         assert_eq!(found.is_capable_of(KernelBackend::I2sAvx2), Isa::Avx2.within(isa));
         assert_eq!(found.is_capable_of(KernelBackend::I2sNeon), Isa::Neon.within(isa));
-        assert!(!found.is_capable_of(KernelBackend::I2sCuda));
+        let gpu = select_gpu_kernel(0, 1).is_ok();
+        assert_eq!(found.is_capable_of(KernelBackend::I2sCuda), gpu);
     }
 }
 

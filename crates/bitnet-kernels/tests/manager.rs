@@ -52,8 +52,8 @@ fn test_cuda_kernel_availability() {
     assert_eq!(error.reasons, [(None, Reason::NotCompiled { device: Device::Cuda(0) })]);
     assert_eq!(
         error.to_string(),
-        "no gemm kernel for i2s weights on cuda:0: not compiled: this version has no kernels for \
-         cuda:0, only for cpu"
+        "no gemm kernel for i2s weights on cuda:0: these are the kernels of cpu: cuda:0 has its own, \
+         which whole models are loaded for"
     );
 }
 
@@ -278,7 +278,7 @@ fn preferences_are_tried_in_order() {
     manager.set_backend_preference(&choices(&wanted)).unwrap();
     let used = [id("gemv_i2s_r32_q8_scalar")];
     let without = manager.without_effect(&choices(&wanted), &used);
-    assert_eq!(without[0], (choices(&wanted)[0], Reason::Absent));
+    assert_eq!(without[0], (choices(&wanted)[0], Reason::OnGpu));
     assert_eq!(without.len(), 1 + usize::from(missing(Isa::Avx2)));
     // Products in any layout are one subject; other operations are, with weights of a format.
     let others = ["gemm_tl2_r32_q8_scalar", "norm_f32_scalar", "attend_f16_scalar"];
@@ -302,6 +302,7 @@ fn preferences_that_cannot_be_are_refused_and_change_nothing() {
         error
     };
     let error = refused(&["I2S_QK256_CUDA", "Llama_CPU", "norm_f32_scalar"]);
+    assert_eq!([&error.refused[0].1, &error.refused[1].1], [&Reason::OnGpu, &Reason::Absent]);
     assert_eq!(error.refused.len(), 2);
     assert!(error.available.contains(&id("gemv_i2s_r32_q8_scalar")));
     assert!(error.available.iter().all(|id| id.operation.is_product() && !missing(id.isa)));

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use bitnet_inference::device_features::{gpu_compiled, gpu_kernels};
 use bitnet_kernels::{Cpu, Format, KERNELS, Line};
 use serde_json::{Value, json};
 
@@ -21,7 +22,21 @@ fn kernel<'a>(report: &'a Value, id: &str) -> &'a Value {
 fn every_kernel_is_listed_and_runs_or_says_why_not() {
     let report = object(&["kernels", "--json"]);
     let kernels = report["kernels"].as_array().unwrap();
-    assert_eq!(kernels.len(), KERNELS.iter().flat_map(Line::ids).count());
+    let here = KERNELS.iter().flat_map(Line::ids).count();
+    let gpus = gpu_kernels();
+    assert_eq!(kernels.len(), here + gpus.len());
+    for (kernel, gpu) in kernels[here..].iter().zip(&gpus) {
+        assert_eq!(
+            (&kernel["id"], &kernel["operation"]),
+            (&json!(gpu.id.name()), &json!(gpu.id.operation()))
+        );
+        assert_eq!(kernel["compute_capability"], gpu.id.needs().to_string());
+        assert_eq!(kernel["runs"], gpu.devices.is_ok(), "{kernel}");
+        if !gpu_compiled() {
+            assert!(kernel["reason"].as_str().unwrap().contains("build with --features cuda"));
+            assert_eq!(kernel["devices"], json!([]));
+        }
+    }
     let cpu = Cpu::detect();
     for (kernel, id) in kernels.iter().zip(KERNELS.iter().flat_map(Line::ids)) {
         assert_eq!(kernel["id"], id.to_string());
@@ -41,7 +56,7 @@ fn every_kernel_is_listed_and_runs_or_says_why_not() {
 fn the_table_says_the_same() {
     let output = bitnet().args(["kernels"]).unwrap();
     let lines = stdout(&output).lines().skip(2).count();
-    assert_eq!(lines, KERNELS.iter().flat_map(Line::ids).count());
+    assert_eq!(lines, KERNELS.iter().flat_map(Line::ids).count() + gpu_kernels().len());
     let foreign = if cfg!(target_arch = "aarch64") { "x86_64" } else { "aarch64" };
     let why = format!("no: not compiled: it is for {foreign}");
     assert!(stdout(&output).contains(&why), "{}", stdout(&output));
@@ -70,7 +85,7 @@ fn switches_narrow_what_is_used() {
     }
     let args = ["run", "Once", "-n", "1", "--kernel", "I2S_QK256_CUDA, I2S_QK256_Scalar"];
     let said = bitnet().args(args).unwrap();
-    let note = "note: --kernel I2S_QK256_CUDA has no effect: not compiled";
+    let note = "note: --kernel I2S_QK256_CUDA has no effect: not of this processor";
     assert!(stderr(&said).contains(note), "{}", stderr(&said));
     assert_eq!(stderr(&said).matches("note: ").count(), 1, "{}", stderr(&said));
 }
@@ -120,7 +135,7 @@ fn kernels_that_cannot_run_are_refused_with_those_that_can() {
     let cases: [(&[&str], &str); 6] = [
         (&["--kernel", "gemv_i3_q8_scalar"], "this processor runs gemv_i2s_r32_q8_scalar"),
         (&["--kernel", &foreign], "those that can run are add_f32_scalar"),
-        (&["--kernel", "I2S_QK256_CUDA"], "not compiled"),
+        (&["--kernel", "I2S_QK256_CUDA"], "take --device cuda"),
         (&["--kernel", "gemv_tl2_r32_q8_scalar", "--layout", "i2s_r32"], "--layout i2s_r32"),
         (&["--device", "cuda:1"], "cuda:1 is not available: not compiled"),
         (&["--device", "tpu"], "known are cpu"),

@@ -70,6 +70,42 @@ fn devices_are_listed_with_what_would_run_there() {
     assert!(stdout(&text).contains("reaches the memory of cuda:1"), "{}", stdout(&text));
 }
 
+#[test]
+fn kernels_are_listed_with_the_gpus_that_run_them() {
+    let list = |library, config| -> Vec<Value> {
+        let output = bitnet(library, config, &["kernels", "--json"]);
+        let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let kernels: Vec<Value> = serde_json::from_value(report["kernels"].take()).unwrap();
+        kernels.into_iter().filter(|kernel| !kernel["devices"].is_null()).collect()
+    };
+    let found = list(Library::Fake, "devices=2 cc=8.6");
+    let of = |id: &str| found.iter().find(|kernel| kernel["id"] == id).unwrap();
+    let product = of("i2s_gpu_gemv_mma_u8s8");
+    assert_eq!((&product["runs"], &product["reason"]), (&json!(true), &Value::Null));
+    assert_eq!(product["devices"], json!(["cuda:0", "cuda:1"]));
+    assert_eq!(product["target"], "NVIDIA GPUs of compute capability 8.0 or later");
+    let other = of("gemm_i2s_wgmma_s8");
+    assert_eq!((&other["runs"], &other["devices"]), (&json!(false), &json!([])));
+    let why = other["reason"].as_str().unwrap();
+    assert!(why.ends_with("needs compute capability 9.0 and no other: it has 8.6"), "{why}");
+
+    for (library, config, why) in [
+        (Library::Fake, "cc=5.2", "it has 5.2"),
+        (Library::Fake, "driver=12020", "too old"),
+        (Library::Nothing, "", "no NVIDIA driver"),
+    ] {
+        let kernels = list(library, config);
+        assert_eq!(kernels.len(), found.len());
+        for kernel in kernels {
+            let reason = kernel["reason"].as_str().unwrap();
+            assert!(kernel["runs"] == json!(false) && reason.contains(why), "{kernel}");
+        }
+    }
+    let text = bitnet(Library::Fake, "", &["kernels"]);
+    let line = stdout(&text).lines().find(|line| line.starts_with("gemm_i2s_wgmma_s8 ")).unwrap();
+    assert!(line.ends_with("  runs on cuda:0"), "{line}");
+}
+
 /// What is asked for is used, or it is an error.
 #[test]
 fn a_gpu_that_cannot_be_used_is_an_error() {
@@ -139,7 +175,8 @@ fn a_gpu_is_held_to_the_processor() {
     let check = |config: &str| {
         bitnet(Library::Fake, config, &["check", "--device", "cuda", "--no-speed", "--json"])
     };
-    for config in ["", "cc=7.5"] {
+    // Of devices with tensor cores also passes as a kernel.
+    for (config, models) in [("", 4), ("cc=7.5", 3)] {
         let output = check(config);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -149,6 +186,15 @@ fn a_gpu_is_held_to_the_processor() {
         for result in results {
             let compared = result["compared"].as_u64().unwrap();
             assert!(result["different"] == json!(0) && compared > 0, "{result}");
+        }
+        // A prompt and a token are recorded, three tokens more are as the one.
+        let stats = found["performance_stats"].as_array().unwrap();
+        assert_eq!(stats.len(), models);
+        for stats in stats {
+            assert_eq!((&stats["cache_misses"], &stats["cache_hits"]), (&json!(2), &json!(3)));
+            let each = stats["kernel_launches"].as_object().unwrap().values();
+            let all: u64 = each.map(|launches| launches.as_u64().unwrap()).sum();
+            assert!(all > 0 && stats["total_kernel_launches"] == all, "{stats}");
         }
         let memory = &found["memory_results"];
         assert_eq!((&memory["wrong_bytes"], &memory["leaked_bytes"]), (&json!(0), &json!(0)));

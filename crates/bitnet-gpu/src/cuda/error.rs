@@ -1,6 +1,7 @@
 //! What can go wrong with a GPU.
 
 use super::probe::Probe;
+use crate::CudaComputeCapability;
 
 /// An error of a GPU, or of its driver.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -18,14 +19,14 @@ pub enum Error {
         count: usize,
     },
     /// The device is too old for any of the kernels.
-    #[error("{name} has compute capability {}.{}; {}.{} is the least that there are kernels for", .has.0, .has.1, .needs.0, .needs.1)]
+    #[error("{name} has compute capability {has}; {needs} is the least that there are kernels for")]
     TooOld {
         /// What the device is called.
         name: String,
         /// Its compute capability.
-        has: (i32, i32),
+        has: CudaComputeCapability,
         /// The least.
-        needs: (i32, i32),
+        needs: CudaComputeCapability,
     },
     /// A call of the driver failed.
     #[error("{call} failed: {name} ({code})")]

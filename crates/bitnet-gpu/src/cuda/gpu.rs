@@ -11,6 +11,7 @@ use super::known;
 use super::memory::{MemoryTracker, MemoryUse};
 use super::probe::{CudaDeviceInfo, Probe};
 use super::sys::{self, Allocation, Function, Module, Region};
+use crate::CudaComputeCapability;
 use crate::kernels::{KernelId, TARGETS, target_of};
 
 /// The text of the kernels for each of the [targets](TARGETS).
@@ -141,7 +142,7 @@ impl Gpu {
 
     /// The devices that its kernels were compiled for, as `sm_80`, and the compute capability of these.
     #[must_use]
-    pub fn target(&self) -> (&'static str, (i32, i32)) {
+    pub fn target(&self) -> (&'static str, CudaComputeCapability) {
         TARGETS[self.target]
     }
 

@@ -89,9 +89,10 @@ fn tiles_of_warp(kernel: KernelId) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CudaComputeCapability;
 
     /// Name, compute capability, multiprocessors, bytes of shared memory that a block can have: as NVIDIA's tables have them.
-    const DEVICES: [(&str, (i32, i32), i32, usize); 14] = [
+    const DEVICES: [(&str, (u32, u32), i32, usize); 14] = [
         ("GeForce GTX 1060 6GB", (6, 1), 10, 48 << 10),
         ("GeForce GTX 1080 Ti", (6, 1), 28, 48 << 10),
         ("Tesla V100", (7, 0), 80, 96 << 10),
@@ -109,8 +110,9 @@ mod tests {
     ];
 
     fn info(
-        (name, capability, multiprocessors, shared): (&str, (i32, i32), i32, usize),
+        (name, (major, minor), multiprocessors, shared): (&str, (u32, u32), i32, usize),
     ) -> CudaDeviceInfo {
+        let capability = CudaComputeCapability::new(major, minor);
         CudaDeviceInfo {
             device_id: 0,
             name: name.to_owned(),
@@ -124,7 +126,7 @@ mod tests {
             max_shared_memory_per_block: shared,
             cooperative_launch: true,
             supports_fp16: true,
-            supports_bf16: capability >= (8, 0),
+            supports_bf16: major >= 8,
             peers: Vec::new(),
         }
     }
@@ -163,7 +165,7 @@ mod tests {
             let info = info(device);
             let of = |m: usize| info.calculate_optimal_launch_params(m, 2560);
             let (few, many) = (of(63).kernel, of(64));
-            let expected = match info.compute_capability {
+            let expected = match (info.compute_capability.major, info.compute_capability.minor) {
                 (..=7, _) => [KernelId::GemvDp4a; 2],
                 (9, 0) => [KernelId::Gemm64, KernelId::GemmWgmma],
                 _ => [KernelId::Gemm64; 2],

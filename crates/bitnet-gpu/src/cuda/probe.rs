@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use super::sys;
+use crate::CudaComputeCapability;
 
 /// The oldest version of CUDA whose drivers take the kernels: 12.4, of March 2024.
 pub const DRIVER: i32 = 12_040;
@@ -52,8 +53,8 @@ pub struct CudaDeviceInfo {
     pub name: String,
     /// What its driver knows it by, wherever it is plugged in: 16 bytes, in hexadecimal digits.
     pub uuid: String,
-    /// Its generation: (9, 0) is Hopper.
-    pub compute_capability: (i32, i32),
+    /// Its generation: 9.0 is Hopper.
+    pub compute_capability: CudaComputeCapability,
     /// Bytes of memory.
     pub total_memory: usize,
     /// Bytes of the cache that all multiprocessors share.
@@ -68,9 +69,9 @@ pub struct CudaDeviceInfo {
     pub max_shared_memory_per_block: usize,
     /// Whether kernels may wait for all of their blocks.
     pub cooperative_launch: bool,
-    /// Whether it computes in half precision: from (6, 1) on.
+    /// Whether it computes in half precision: from 6.1 on.
     pub supports_fp16: bool,
-    /// Whether it computes with bfloat16: from (8, 0) on.
+    /// Whether it computes with bfloat16: from 8.0 on.
     pub supports_bf16: bool,
     /// Devices whose memory it can reach by itself.
     pub peers: Vec<usize>,

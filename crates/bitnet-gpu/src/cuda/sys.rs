@@ -12,6 +12,7 @@ use super::args::Args;
 use super::error::Error;
 use super::memory::MemoryTracker;
 use super::probe::CudaDeviceInfo;
+use crate::CudaComputeCapability;
 
 /// An error by number and name.
 pub(crate) type Code = (i32, String);
@@ -141,9 +142,9 @@ fn device(number: c_int, count: c_int) -> Result<CudaDeviceInfo, Code> {
     let uuid: cu::CUuuid = given(|uuid| unsafe { cu::cuDeviceGetUuid(uuid, handle) })?;
     // SAFETY: there is room for the number.
     let total_memory: usize = given(|bytes| unsafe { cu::cuDeviceTotalMem_v2(bytes, handle) })?;
-    let capability = (
-        attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-        attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    let capability = CudaComputeCapability::new(
+        attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?.max(0) as u32,
+        attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?.max(0) as u32,
     );
     let clock = attribute(A::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?.max(0) as u64;
     let bus = attribute(A::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?.max(0) as u64;
@@ -170,8 +171,8 @@ fn device(number: c_int, count: c_int) -> Result<CudaDeviceInfo, Code> {
         .max(attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK)?)
         .max(0) as usize,
         cooperative_launch: attribute(A::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
-        supports_fp16: capability >= (6, 1),
-        supports_bf16: capability >= (8, 0),
+        supports_fp16: capability >= CudaComputeCapability::new(6, 1),
+        supports_bf16: capability >= CudaComputeCapability::new(8, 0),
         peers: (0..count).filter(reaches).map(|other| other as usize).collect(),
     })
 }

@@ -1,5 +1,6 @@
 //! What is found of drivers and devices.
 
+use bitnet_gpu::CudaComputeCapability;
 use bitnet_gpu::cuda::{Error, Gpu, Probe};
 
 use fake_cuda::cases::{Case, Library};
@@ -36,7 +37,10 @@ pub(crate) const CASES: &[Case] = &[
         let second = &devices[1];
         assert_eq!((second.device_id, second.name.as_str()), (1, "Fake GPU 1"));
         assert_eq!(second.uuid, "face0000000000000000000000000001");
-        assert_eq!((second.compute_capability, second.total_memory), ((8, 6), 123_456_789));
+        assert_eq!(
+            (second.compute_capability, second.total_memory),
+            (CudaComputeCapability::new(8, 6), 123_456_789)
+        );
         assert_eq!((second.supports_fp16, second.supports_bf16), (true, true));
         assert_eq!((devices[0].peers.as_slice(), second.peers.as_slice()), (&[1][..], &[0][..]));
         // As an H200 would say.
@@ -59,12 +63,12 @@ pub(crate) const CASES: &[Case] = &[
     }),
     ("one_generation_has_kernels_that_no_other_has", Library::Fake, "cc=9.0", || {
         let gpu = Gpu::open(0).unwrap();
-        assert_eq!(gpu.target(), ("sm_90a", (9, 0)));
+        assert_eq!(gpu.target(), ("sm_90a", CudaComputeCapability::new(9, 0)));
         assert!(gpu.has(bitnet_gpu::kernels::KernelId::GemmWgmma));
     }),
     ("later_generations_have_those_of_all", Library::Fake, "cc=10.0", || {
         let gpu = Gpu::open(0).unwrap();
-        assert_eq!(gpu.target(), ("sm_80", (8, 0)));
+        assert_eq!(gpu.target(), ("sm_80", CudaComputeCapability::new(8, 0)));
         assert!(!gpu.has(bitnet_gpu::kernels::KernelId::GemmWgmma));
     }),
     ("kernels_that_the_driver_refuses", Library::Fake, "fail=cuModuleLoadDataEx:1:218", || {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bitnet_gpu::CudaComputeCapability;
 use bitnet_gpu::kernels::{KernelId, TARGETS};
 
 /// By target.
@@ -20,7 +21,7 @@ pub(crate) fn is_as_before(target: &str, id: KernelId) -> bool {
     needs(target) == here && id.needs() <= before
 }
 
-fn needs(target: &str) -> (i32, i32) {
+fn needs(target: &str) -> CudaComputeCapability {
     TARGETS.iter().find(|(name, _)| *name == target).unwrap().1
 }
 

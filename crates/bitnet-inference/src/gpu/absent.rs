@@ -3,6 +3,7 @@
 use std::iter::Empty;
 use std::sync::Arc;
 
+use bitnet_gpu::CudaComputeCapability;
 use bitnet_kernels::format::{Encoding, FormatError};
 use bitnet_kernels::shortlist::Candidate;
 use bitnet_kernels::{Device, Format};
@@ -11,7 +12,7 @@ use crate::arch::Model;
 use crate::backend::Row;
 use crate::kv::KvCache;
 use crate::receipt::GpuUsed;
-use crate::{Best, Config, Error, Notice, Options, WeightsRead};
+use crate::{Best, Config, Error, Notice, Options, PerformanceStats, WeightsRead};
 
 /// Why there is no GPU to compute with.
 pub(crate) fn missing() -> Option<String> {
@@ -19,8 +20,8 @@ pub(crate) fn missing() -> Option<String> {
 }
 
 /// GPUs to compute with.
-pub(crate) fn count() -> usize {
-    0
+pub(crate) fn found() -> Vec<(CudaComputeCapability, bool)> {
+    Vec::new()
 }
 
 /// Who sees the residual stream behind each layer.
@@ -166,6 +167,10 @@ impl Passes {
     }
 
     pub(crate) fn dropped(&self) -> u64 {
+        match *self {}
+    }
+
+    pub(crate) fn performance_stats(&self) -> PerformanceStats {
         match *self {}
     }
 

@@ -11,7 +11,7 @@ use std::{ptr, thread};
 
 use bitnet_gpu::cuda::{self, Gpu, Table, Vector};
 use bitnet_gpu::kernels::{GpuPasses, KernelId};
-use bitnet_gpu::tiles;
+use bitnet_gpu::{CudaComputeCapability, tiles};
 use bitnet_kernels::format::{self, Encoding, FormatError};
 use bitnet_kernels::{Device, Format, packed};
 
@@ -39,9 +39,10 @@ pub(crate) fn missing() -> Option<String> {
     probe.devices().is_empty().then(|| probe.to_string())
 }
 
-/// GPUs that there are.
-pub(crate) fn count() -> usize {
-    cuda::Probe::get().devices().len()
+/// GPUs that there are: their generations, and whether they take cooperative launches.
+pub(crate) fn found() -> Vec<(CudaComputeCapability, bool)> {
+    let devices = cuda::Probe::get().devices().iter();
+    devices.map(|info| (info.compute_capability, info.cooperative_launch)).collect()
 }
 
 /// A linear layer whose weights are on devices.
@@ -330,11 +331,10 @@ impl OnGpu {
     /// What receipts say of the device.
     pub(crate) fn used(&self) -> GpuUsed {
         let (info, (target, _)) = (self.gpu.info(), self.gpu.target());
-        let (major, minor) = info.compute_capability;
         GpuUsed {
             name: info.name.clone(),
             uuid: info.uuid.clone(),
-            compute_capability: format!("{major}.{minor}"),
+            compute_capability: info.compute_capability.to_string(),
             driver: cuda::version(self.gpu.driver()),
             target: target.to_owned(),
             ptx_sha256: sha256(self.gpu.ptx()),

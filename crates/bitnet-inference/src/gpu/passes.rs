@@ -1,6 +1,8 @@
 //! Forward passes on a device: each is recorded when one of its size comes for the first time, and enqueued as a whole
 //! from then on.
 
+mod work;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::matrix::FloatMatrix;
 use crate::session::CHUNK;
 use crate::state::Buffers;
 use crate::{Best, Config, Error, WeightsRead};
+use work::Work;
 
 /// What tells recorded passes apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +68,7 @@ pub(crate) struct Passes {
     found: Vec<Vec<Candidate>>,
     recorded: HashMap<(Size, usize), Recorded>,
     launches: Launches,
+    work: Work,
     read: WeightsRead,
     /// Bytes of the linear layers, which every pass reads.
     pass_bytes: u64,
@@ -129,6 +133,7 @@ impl Passes {
             found: Vec::new(),
             recorded: HashMap::new(),
             launches: Launches::default(),
+            work: Work::default(),
             read: WeightsRead::default(),
             pass_bytes: model.linears().map(|linear| linear.bytes() as u64).sum(),
             last: Vec::new(),
@@ -157,6 +162,14 @@ impl Passes {
 
     /// Runs rows whose blocks are reserved, up to the logits of those with outputs; or has them run already.
     pub(crate) fn run(
+        &mut self,
+        of: (&[Row], &[usize]),
+        see: Option<See<'_>>,
+    ) -> Result<(), Error> {
+        self.timed(|passes| passes.enqueue(of, see))
+    }
+
+    fn enqueue(
         &mut self,
         (rows, outputs): (&[Row], &[usize]),
         see: Option<See<'_>>,
@@ -243,6 +256,9 @@ impl Passes {
         if !self.recorded.contains_key(&pass) {
             let recorded = self.record(pass)?;
             self.recorded.insert(pass, recorded);
+            self.work.recorded += 1;
+        } else {
+            self.work.repeated += 1;
         }
         if let Some(recorded) = self.recorded.get_mut(&pass) {
             recorded.replay(&self.on.gpu, launches)?;
@@ -304,13 +320,19 @@ impl Passes {
 
     /// The logits of the last pass: `[outputs, vocabulary]`.
     pub(crate) fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), Error> {
-        *out = self.scratch.read(&self.on.gpu, &self.logits[self.which], self.outputs)?;
+        *out = self.timed(|passes| {
+            passes.scratch.read(&passes.on.gpu, &passes.logits[passes.which], passes.outputs)
+        })?;
         Ok(())
     }
 
     /// Finds what is wanted of the logits of the last pass, and says whether it could. Where it is likely what comes next, the
     /// device goes on with that.
     pub(crate) fn best(&mut self, wanted: &[Best<'_>]) -> Result<bool, Error> {
+        self.timed(|passes| passes.find(wanted))
+    }
+
+    fn find(&mut self, wanted: &[Best<'_>]) -> Result<bool, Error> {
         // The tokens in `also` may be among the greatest.
         let pick = |best: &Best<'_>| best.count + best.also.len();
         let picks: Vec<Pick<'_>> = wanted
@@ -347,7 +369,9 @@ impl Passes {
     /// The hidden state behind the last norm of an output: `[hidden]`.
     pub(crate) fn state(&mut self, output: usize) -> Result<Vec<f32>, Error> {
         let hidden = self.model.config.hidden;
-        let all = self.scratch.read(&self.on.gpu, &self.buffers.last, output + 1)?;
+        let all = self.timed(|passes| {
+            passes.scratch.read(&passes.on.gpu, &passes.buffers.last, output + 1)
+        })?;
         Ok(all[output * hidden..].to_vec())
     }
 

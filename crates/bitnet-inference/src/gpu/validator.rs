@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::session::{CHUNK, Input};
 use crate::source::Checkpoint;
-use crate::{Engine, Error, KvType, Options, QuantizedLinear};
+use crate::{Engine, Error, KvType, Options, PerformanceStats, QuantizedLinear};
 
 /// Looks at a GPU from all sides.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct ValidationResults {
     pub target: &'static str,
     /// What was computed, and how it compares to the processor.
     pub accuracy_results: Vec<AccuracyResult>,
+    /// What the device did for each comparison of a model, in order.
+    pub performance_stats: Vec<PerformanceStats>,
     /// How fast, where it was measured.
     pub performance_results: Vec<PerformanceResult>,
     /// Bytes that memory gives and takes in a second by copies, where it was measured.
@@ -118,11 +120,16 @@ impl GpuValidator {
         performance: bool,
     ) -> Result<ValidationResults, Error> {
         let mut accuracy_results = self.products()?;
+        let mut performance_stats = Vec::new();
         for kv in [KvType::F32, KvType::F16, KvType::Q8_0] {
-            accuracy_results.push(self.model(&model, kv, GpuPasses::Graph)?);
+            let (result, stats) = self.model(&model, (kv, GpuPasses::Graph))?;
+            accuracy_results.push(result);
+            performance_stats.extend(stats);
         }
         if self.gpu.has(KernelId::MegaDecode) && self.gpu.info().cooperative_launch {
-            accuracy_results.push(self.model(&model, KvType::F16, GpuPasses::Kernel)?);
+            let (result, stats) = self.model(&model, (KvType::F16, GpuPasses::Kernel))?;
+            accuracy_results.push(result);
+            performance_stats.extend(stats);
         }
         let memory = self.gpu.check_memory_health()?;
         let (copies, performance_results) = match performance {
@@ -141,6 +148,7 @@ impl GpuValidator {
             driver: cuda::version(self.gpu.driver()),
             target: self.gpu.target().0,
             accuracy_results,
+            performance_stats,
             performance_results,
             copy_bytes_per_second: copies,
             memory_results: Some(MemoryResults {
@@ -199,18 +207,13 @@ impl GpuValidator {
         Ok(results)
     }
 
-    /// The logits of a prompt and of some tokens after it.
+    /// The logits of a prompt and of some tokens after it, and what the device did for them.
     fn model(
         &self,
         model: impl Fn() -> Result<Checkpoint, Error>,
-        kv: KvType,
-        gpu_passes: GpuPasses,
-    ) -> Result<AccuracyResult, Error> {
-        let logits = |device| -> Result<Vec<f32>, Error> {
-            let gpu_passes = match device {
-                Device::Cpu => GpuPasses::Graph,
-                _ => gpu_passes,
-            };
+        (kv, gpu_passes): (KvType, GpuPasses),
+    ) -> Result<(AccuracyResult, Option<PerformanceStats>), Error> {
+        let logits = |device, gpu_passes| -> Result<_, Error> {
             let options =
                 Options { device, kv, context: Some(128), gpu_passes, ..Options::default() };
             let engine = Engine::of(model()?, &options)?;
@@ -222,14 +225,15 @@ impl GpuValidator {
             for i in PROMPT..PROMPT + AFTER {
                 logits.extend_from_slice(session.run(&[input(i)])?);
             }
-            Ok(logits)
+            Ok((logits, session.performance_stats()))
         };
-        let [found, expected] = [Device::Cuda(self.number), Device::Cpu].map(logits);
+        let (found, stats) = logits(Device::Cuda(self.number), gpu_passes)?;
+        let (expected, _) = logits(Device::Cpu, GpuPasses::Graph)?;
         let what = match gpu_passes {
             GpuPasses::Graph => format!("logits of a model, keys and values in {kv}"),
             GpuPasses::Kernel => "logits of a model, passes as a kernel".to_owned(),
         };
-        Ok(compared(what, &found?, &expected?))
+        Ok((compared(what, &found, &expected), stats))
     }
 
     /// Products as in decoding, with weights that are in no cache.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bitnet_gpu::kernels::{KernelId, TARGETS, bucket, target_of};
-use bitnet_gpu::tiles;
+use bitnet_gpu::{CudaComputeCapability, tiles};
 use bitnet_kernels::Operation;
 
 use super::passes::Run;
@@ -16,21 +16,20 @@ use crate::session::CHUNK;
 const FAKE: &str = "face0000";
 
 /// The compute capability of the devices that the kernels of a run were for.
-fn target(gpu: &GpuUsed) -> Result<(i32, i32), String> {
+fn target(gpu: &GpuUsed) -> Result<CudaComputeCapability, String> {
     let target = TARGETS.iter().find(|(name, _)| *name == gpu.target);
     target.map(|(_, from)| *from).ok_or_else(|| format!("there are no kernels for {}", gpu.target))
 }
 
 /// Whether a device can be what it is said to be.
 pub(super) fn device(gpu: &GpuUsed) -> Result<(), String> {
-    let number = |text: &str| -> Option<(i32, i32)> {
-        let (major, minor) = text.split_once('.')?;
-        Some((major.parse().ok()?, minor.parse().ok()?))
-    };
-    let takes = number(&gpu.compute_capability).and_then(target_of).map(|target| TARGETS[target]);
+    let capability = gpu.compute_capability.parse::<CudaComputeCapability>().ok();
+    let takes = capability.and_then(target_of).map(|target| TARGETS[target]);
+    let is_version = gpu.driver.split_once('.').is_some_and(|(major, minor)| {
+        [major, minor].iter().all(|number| number.parse::<u32>().is_ok())
+    });
     let sound = is_hex(&gpu.uuid, 32) && is_hex(&gpu.ptx_sha256, 64) && !gpu.name.is_empty();
-    if !sound || number(&gpu.driver).is_none() || takes.map(|(_, from)| from) != Some(target(gpu)?)
-    {
+    if !sound || !is_version || takes.map(|(_, from)| from) != Some(target(gpu)?) {
         return Err(format!("{gpu:?} is no GPU that kernels could run on"));
     }
     match gpu.uuid.starts_with(FAKE) {
@@ -163,7 +162,7 @@ impl Run {
 
 /// Launches of products in all passes, of so many rows each and so many passes, over so many layers.
 fn products_on(
-    target: (i32, i32),
+    target: CudaComputeCapability,
     sizes: &[(usize, u64)],
     (layers, products): (u64, &[Products]),
 ) -> BTreeMap<KernelId, u64> {

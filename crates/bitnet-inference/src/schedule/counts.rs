@@ -3,7 +3,7 @@
 use bitnet_kernels::Calls;
 
 use super::Scheduler;
-use crate::{Error, WeightsRead};
+use crate::{Error, PerformanceStats, WeightsRead};
 
 impl Scheduler<'_> {
     /// Kernels called by all forward passes so far.
@@ -16,6 +16,12 @@ impl Scheduler<'_> {
     #[must_use]
     pub fn read(&self) -> WeightsRead {
         self.session.read()
+    }
+
+    /// What a GPU did so far, and what it took; nothing where none computes.
+    #[must_use]
+    pub fn performance_stats(&self) -> Option<PerformanceStats> {
+        self.session.performance_stats()
     }
 
     /// Passes that a library of another engine has computed, and what it is called in receipts.

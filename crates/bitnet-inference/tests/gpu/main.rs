@@ -6,6 +6,7 @@ mod common;
 mod failures;
 #[path = "../common/reference.rs"]
 mod models;
+mod performance;
 mod receipts;
 mod replicas;
 mod requests;
@@ -34,7 +35,15 @@ const CASES: &[Case] = &[
 
 fn main() -> ExitCode {
     cases::main(
-        &[CASES, requests::CASES, receipts::CASES, replicas::CASES, failures::CASES].concat(),
+        &[
+            CASES,
+            requests::CASES,
+            receipts::CASES,
+            performance::CASES,
+            replicas::CASES,
+            failures::CASES,
+        ]
+        .concat(),
     )
 }
 

@@ -39,7 +39,7 @@ pub enum KernelBackend {
     Iq2sCpu,
     /// `IQ2S_GGML_CUDA`.
     Iq2sCuda,
-    /// `I2S_QK256_CUDA`.
+    /// `I2S_QK256_CUDA`: on NVIDIA GPUs, of which the crate `bitnet-gpu` has the kernels.
     I2sCuda,
     /// `Llama_CUDA`: llama.cpp on a GPU.
     LlamaCuda,
@@ -90,7 +90,7 @@ impl KernelBackend {
         }
     }
 
-    /// Its kernels, the best first; none where this version has none.
+    /// Its kernels on the processor, the best first; none where this version has none.
     #[must_use]
     pub fn kernels(self) -> Vec<KernelId> {
         let (operations, format, isas) = match self {
@@ -237,7 +237,10 @@ impl Choice {
             self.kernels().into_iter().map(|id| manager.availability(id)).collect();
         match answers.iter().any(Result::is_ok) {
             true => Ok(()),
-            false => answers.into_iter().next().unwrap_or(Err(Reason::Absent)),
+            false => answers.into_iter().next().unwrap_or(Err(match self {
+                Choice::Backend(KernelBackend::I2sCuda) => Reason::OnGpu,
+                _ => Reason::Absent,
+            })),
         }
     }
 }

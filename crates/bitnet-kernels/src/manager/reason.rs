@@ -12,13 +12,15 @@ use crate::registry::KernelId;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// This build has no kernels for a device.
+    /// There are no kernels for a device in this crate.
     NotCompiled {
         /// The device.
         device: Device,
     },
     /// This version has no kernels of this kind.
     Absent,
+    /// They are for GPUs, where nobody chooses between kernels.
+    OnGpu,
     /// A matrix is packed once, in a layout that gemv and gemm must both read.
     Layouts,
     /// The operation does not take such weights.
@@ -67,10 +69,16 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Reason::NotCompiled { device: device @ Device::Cuda(_) } => {
+                write!(f, "these are the kernels of cpu: {device} has its own, which whole models are loaded for")
+            }
             Reason::NotCompiled { device } => {
                 write!(f, "not compiled: this version has no kernels for {device}, only for cpu")
             }
             Reason::Absent => f.write_str("not compiled: this version has no such kernels"),
+            Reason::OnGpu => f.write_str(
+                "not of this processor: NVIDIA GPUs take their kernels by themselves; leave it out, and take --device cuda",
+            ),
             Reason::Layouts => {
                 f.write_str("gemv and gemm read the same weights: name kernels of one layout")
             }
