@@ -30,7 +30,15 @@ VLLM = {
     "accepted_tokens": "spec_decode_num_accepted_tokens",
 }
 # What only one of the two has.
-OURS = {"counter": {"bitnet_http_responses"}}
+OURS = {
+    "gauge": {
+        *["bitnet_device_requests_running", "bitnet_device_requests_waiting"],
+        *["bitnet_device_kv_cache_usage_ratio", "bitnet_device_failed"],
+    },
+    "counter": {
+        *["bitnet_http_responses", "bitnet_device_generation_tokens", "bitnet_device_copied_tokens"],
+    },
+}
 THEIRS = {"gauge": {"vllm:lora_requests_info"}}
 
 
