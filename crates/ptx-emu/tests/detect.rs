@@ -357,6 +357,21 @@ fn descriptors_that_mean_nothing() {
     }
 }
 
+/// Runs a kernel in two blocks of 32 threads, on zeros.
+fn two(body: &str, cooperative: bool) -> Result<Report, Error> {
+    let mut memory = Memory::new();
+    let address = memory.copy_of(&[0; 1024]);
+    let launch = Launch {
+        grid: [2, 1, 1],
+        block: [32, 1, 1],
+        dynamic_shared: 0,
+        args: &address.to_le_bytes(),
+        cooperative,
+        limit: 100_000,
+    };
+    kernel(body).launch("k", &launch, &mut memory)
+}
+
 /// Two blocks of 32 threads that are there at once: the first writes words, counts, and the second waits for the count and reads them. Each of the
 /// steps is a part of what they do.
 fn two_blocks(publish: &str, wait: &str) -> Result<Report, Error> {
@@ -365,17 +380,7 @@ fn two_blocks(publish: &str, wait: &str) -> Result<Report, Error> {
          \tst.global.u32 \t[%rd3+256], %r1;\n\tbar.sync \t0;\n{publish}\tret;\nSECOND:\n\
          {wait}\tbar.sync \t0;\n\tld.global.u32 \t%r8, [%rd3+256];\n\tst.global.u32 \t[%rd3+512], %r8;"
     );
-    let mut memory = Memory::new();
-    let address = memory.copy_of(&[0; 1024]);
-    let launch = Launch {
-        grid: [2, 1, 1],
-        block: [32, 1, 1],
-        dynamic_shared: 0,
-        args: &address.to_le_bytes(),
-        cooperative: true,
-        limit: 100_000,
-    };
-    kernel(&body).launch("k", &launch, &mut memory)
+    two(&body, true)
 }
 
 #[test]
@@ -412,19 +417,9 @@ fn blocks_that_write_what_others_read() {
     let body = "\tmov.u32 \t%r6, %ctaid.x;\n\tsetp.eq.u32 \t%p1, %r6, 1;\n\
                 \t@!%p1 st.global.u32 \t[%rd3], %r1;\n\
                 \t@!%p1 ld.global.u32 \t%r7, [%rd3];\n\t@%p1 st.global.u32 \t[%rd3], %r1;";
-    let mut memory = Memory::new();
-    let address = memory.allocate(128);
-    let launch = Launch {
-        grid: [2, 1, 1],
-        block: [32, 1, 1],
-        dynamic_shared: 0,
-        args: &address.to_le_bytes(),
-        cooperative: true,
-        limit: 100_000,
-    };
-    let found = kernel(body).launch("k", &launch, &mut memory);
-    let Err(Error::RaceOfBlocks { other: 0, .. }) = found else { panic!("{found:?}") };
     // Also where they have run one after another.
-    let found = kernel(body).launch("k", &Launch { cooperative: false, ..launch }, &mut memory);
-    let Err(Error::RaceOfBlocks { other: 0, .. }) = found else { panic!("{found:?}") };
+    for at_once in [true, false] {
+        let found = two(body, at_once);
+        let Err(Error::RaceOfBlocks { other: 0, .. }) = found else { panic!("{found:?}") };
+    }
 }
