@@ -81,6 +81,20 @@ kernels! {
     GemmHeadF32 = "gemm_head_f32" from 61 does "head",
     GemmHeadF16 = "gemm_head_f16" from 61 does "head",
     GemmHeadBf16 = "gemm_head_bf16" from 61 does "head",
+    CondenseF32 = "head_condense_f32" from 61 does "condense",
+    CondenseF16 = "head_condense_f16" from 61 does "condense",
+    CondenseBf16 = "head_condense_bf16" from 61 does "condense",
+    HeadQuantize = "head_quant_i8x2" from 61 does "quantize",
+    GemvHeadDp4a = "gemv_head_i8_dp4a" from 61 does "scan",
+    GemvHeadMma = "gemv_head_i8_mma" from 80 does "scan",
+    GemmHeadMma = "gemm_head_i8_mma" from 80 does "scan",
+    HeadFloor = "head_floor" from 61 does "floor",
+    RerankF32 = "head_rerank_f32" from 61 does "head",
+    RerankF16 = "head_rerank_f16" from 61 does "head",
+    RerankBf16 = "head_rerank_bf16" from 61 does "head",
+    RerankAtF32 = "head_rerank_at_f32" from 61 does "head",
+    RerankAtF16 = "head_rerank_at_f16" from 61 does "head",
+    RerankAtBf16 = "head_rerank_at_bf16" from 61 does "head",
     TopK = "sample_topk" from 61 does "select",
     Argmax = "sample_argmax" from 61 does "select",
     Advance = "step_advance" from 61 does "advance",
@@ -161,6 +175,16 @@ impl KernelId {
         match self.tokens() {
             Some(_) => usize::MAX,
             None => VECTORS,
+        }
+    }
+
+    /// The kernel that multiplies so many hidden states by the copy of an output layer, of those that are compiled for `target`.
+    #[must_use]
+    pub fn scan(target: CudaComputeCapability, rows: usize) -> KernelId {
+        match rows {
+            _ if target < KernelId::GemvHeadMma.needs() => KernelId::GemvHeadDp4a,
+            0..=VECTORS => KernelId::GemvHeadMma,
+            _ => KernelId::GemmHeadMma,
         }
     }
 
@@ -324,9 +348,12 @@ mod tests {
             Operation::Join,
             Operation::Add,
             Operation::Head,
+            Operation::Condense,
+            Operation::Scan,
         ]
         .map(Operation::name);
-        let own = ["gate", "embed", "select", "advance", "gather", "pass", "matmul", "convert"];
+        let own =
+            ["gate", "embed", "select", "advance", "gather", "floor", "pass", "matmul", "convert"];
         for id in KernelId::ALL {
             for name in id.operation().split(", ") {
                 assert!(theirs.contains(&name) || own.contains(&name), "{}: {name}", id.name());

@@ -160,6 +160,11 @@ pub(crate) fn function(parts: &[&str], ty: Type) -> Option<Function> {
         (["clz"], Bits, _) => {
             one!(|ty, a| u64::from((a & ty.mask()).leading_zeros()) + u64::from(ty.bits) - 64)
         }
+        // Of nothing there is no first bit.
+        (["bfind", "shiftamt"], Unsigned, 32) => one!(|ty, a| match a & ty.mask() {
+            0 => ty.mask(),
+            a => u64::from(a.leading_zeros()) - 32,
+        }),
         (["brev"], Bits, _) => one!(|ty, a| a.reverse_bits() >> (64 - ty.bits)),
         (["bfe"], Unsigned, _) => three!(|ty, a, at, length| {
             right(ty, a, at & 255) & !left(ty, u64::MAX, length & 255)

@@ -104,15 +104,44 @@ parameter! {
     Attend { q: u64, out: u64, parts: u64, counters: u64, scale: f32, group: i32 }
     /// `Matmul` of `mixed.cu`.
     Matmul { a: u64, b: u64, c: u64, m: i32, n: i32, k: i32 }
-    /// `Select` of `head.cu`.
+    /// `Listed` of `select.cu`.
+    Listed { token: u64, count: u64, most: i32 }
+    /// `Select` of `select.cu`.
     Select {
         logits: u64,
+        listed: Listed,
         only: u64,
         count: u64,
         found: u64,
         token: u64,
         logit: u64,
         vocabulary: i32,
+        most: i32,
+    }
+    /// `Scan` of `condensed.cu`.
+    Scan {
+        codes: u64,
+        rows_of: u64,
+        x: u64,
+        tokens_of: u64,
+        only: u64,
+        most: u64,
+        least: u64,
+        rows: i32,
+        cols: i32,
+        tokens: i32,
+    }
+    /// `Rerank` of `condensed.cu`.
+    Rerank {
+        table: u64,
+        x: u64,
+        logits: u64,
+        floor: u64,
+        only: u64,
+        listed: u64,
+        token: u64,
+        rows: i32,
+        cols: i32,
         most: i32,
     }
 }

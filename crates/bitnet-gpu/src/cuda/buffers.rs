@@ -238,8 +238,12 @@ impl Loader {
         Ok(Vector { data: self.put(&bytes_of(numbers))?, len: numbers.len() })
     }
 
+    pub(super) fn take(&mut self, bytes: usize) -> Region {
+        self.arena.take(bytes)
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<Region, Error> {
-        let region = self.arena.take(bytes.len());
+        let region = self.take(bytes.len());
         sys::upload(self.gpu.copy(), &region, bytes)?;
         self.gpu.traffic.up(bytes.len());
         Ok(region)

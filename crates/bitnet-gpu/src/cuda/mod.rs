@@ -2,6 +2,7 @@
 
 mod args;
 mod buffers;
+mod condensed;
 mod error;
 mod gpu;
 mod health;
@@ -19,6 +20,7 @@ mod sys;
 mod together;
 
 pub use buffers::{Floats, Loader, Matrix, Plan, Quantized, Scratch, Table, Transfers, Vector};
+pub use condensed::{Condensed, Output, Shortlist};
 pub use error::Error;
 pub use gpu::{Gpu, Launches};
 pub use health::MemoryResult;

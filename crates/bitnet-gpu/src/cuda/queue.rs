@@ -311,11 +311,12 @@ impl<'g> Queue<'g> {
     pub(crate) fn select(
         &mut self,
         picks: &Picks,
-        logits: &Floats,
+        (logits, listed): (&Floats, args::Listed),
         rows: usize,
     ) -> Result<(), Error> {
         let args = Args::new(&args::Select {
             logits: self.at(logits),
+            listed,
             only: picks.only.as_ref().map_or(0, Region::address),
             count: picks.ask.count.address(),
             found: picks.answer.found.address(),
@@ -330,11 +331,12 @@ impl<'g> Queue<'g> {
     /// The token of the greatest logit of each of the first rows.
     pub(crate) fn argmax(
         &mut self,
-        logits: &Floats,
+        (logits, listed): (&Floats, args::Listed),
         rows: usize,
         to: &Region,
     ) -> Result<(), Error> {
-        let args = Args::new(&self.at(logits)).with(&int(logits.cols)).with(&to.address());
+        let args = Args::new(&self.at(logits)).with(&listed).with(&int(logits.cols));
+        let args = args.with(&to.address());
         self.launch(KernelId::Argmax, one_each(rows, 1024, 0), &args)
     }
 
@@ -414,7 +416,7 @@ impl<'g> Queue<'g> {
 }
 
 /// A block of threads for each.
-fn one_each(blocks: usize, threads: u32, shared: usize) -> Shape {
+pub(super) fn one_each(blocks: usize, threads: u32, shared: usize) -> Shape {
     Shape { grid: [blocks as u32, 1, 1], threads, shared }
 }
 

@@ -1,7 +1,9 @@
 //! The greatest logits, found on the device: of a large vocabulary only few need to come over. What is found waits in memory of the
 //! host, so that the device can go on with the next pass.
 
+use super::args;
 use super::buffers::{Floats, Scratch};
+use super::condensed::Output;
 use super::error::Error;
 use super::gpu::{Gpu, Launches};
 use super::memory::{Arena, piece};
@@ -63,11 +65,13 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 struct Slot {
     ask: Pinned,
-    /// In the order of [`Answer`], then the next tokens.
-    answer: [Pinned; 5],
+    /// In the order of [`Answer`], then how many logits are listed, and the next tokens.
+    answer: [Pinned; 6],
     done: Event,
     /// Of each row the tokens that are wanted besides.
     also: Vec<Vec<u32>>,
+    /// Whether logits are listed.
+    listed: bool,
 }
 
 /// Tokens and their logits.
@@ -93,9 +97,11 @@ impl Picks {
         let [token, logit, others] = std::array::from_fn(|_| arena.take(many));
         let slot = || -> Result<Slot, Error> {
             let room = |bytes| Pinned::new(&gpu.context(), bytes);
-            let answer = [room(one)?, room(many)?, room(many)?, room(many)?, room(one)?];
+            let answer =
+                [room(one)?, room(many)?, room(many)?, room(many)?, room(one)?, room(one)?];
             let ask = room(piece(one) + many)?;
-            Ok(Slot { ask, answer, done: Event::new(&gpu.context())?, also: Vec::new() })
+            let done = Event::new(&gpu.context())?;
+            Ok(Slot { ask, answer, done, also: Vec::new(), listed: false })
         };
         let slots = [slot()?, slot()?];
         let answer = Answer { found, token, logit, others };
@@ -111,8 +117,9 @@ impl Picks {
         })
     }
 
-    /// Enqueues that what is wanted of each of the first rows of `logits` is found, and comes to slot 0 or 1. Gives false where
-    /// that is more than there is room for: then nothing is enqueued. What was in the slot must have been collected.
+    /// Enqueues that what is wanted of the logits of each of the first rows of `output` is found, and comes to slot 0 or 1: of
+    /// all, or of those that may be wanted, as there is a copy of the output layer or none. Gives false where that is more than there
+    /// is room for: then nothing is enqueued. What was in the slot must have been collected.
     ///
     /// # Errors
     ///
@@ -124,7 +131,7 @@ impl Picks {
     pub fn enqueue(
         &mut self,
         (gpu, scratch): (&Gpu, &Scratch),
-        (logits, wanted): (&Floats, &[Pick<'_>]),
+        (output, wanted): (&Output<'_>, &[Pick<'_>]),
         slot: usize,
         launches: &mut Launches,
     ) -> Result<bool, Error> {
@@ -134,16 +141,24 @@ impl Picks {
         if !fits || places > self.rows * Picks::MOST {
             return Ok(false);
         }
-        self.set_masks(gpu, logits.cols, wanted)?;
-        self.send(gpu, (logits, wanted, places), slot)?;
+        let (vocabulary, rows) = (output.table.rows, wanted.len());
+        self.set_masks(gpu, vocabulary, wanted)?;
+        self.send(gpu, (vocabulary, wanted, places), slot)?;
         let mut queue = Queue::new(gpu, scratch);
-        queue.select(self, logits, wanted.len())?;
+        match output.condensed {
+            Some(condensed) => queue.shortlist(output, condensed, (self, rows))?,
+            None => queue.head(output.table, (output.x, rows), output.logits)?,
+        }
+        queue.select(self, output.listed(), rows)?;
         if places > 0 {
-            let at = self.ask.places.part(0, 4 * places);
-            queue.gather(logits, (&at, places), &self.answer.others)?;
+            let (at, to) = (self.ask.places.part(0, 4 * places), &self.answer.others);
+            match output.condensed {
+                Some(_) => queue.rerank_at(output, (&at, places), to)?,
+                None => queue.gather(output.logits, (&at, places), to)?,
+            }
         }
         launches.add_all(queue.launches());
-        self.receive(gpu, (wanted.len(), places), slot)?;
+        self.receive(gpu, output, (rows, places), slot)?;
         Ok(true)
     }
 
@@ -151,7 +166,7 @@ impl Picks {
     fn send(
         &mut self,
         gpu: &Gpu,
-        (logits, wanted, places): (&Floats, &[Pick<'_>], usize),
+        (vocabulary, wanted, places): (usize, &[Pick<'_>], usize),
         slot: usize,
     ) -> Result<(), Error> {
         let at = piece(4 * self.rows);
@@ -162,7 +177,7 @@ impl Picks {
         put(bytes, wanted.iter().map(|pick| pick.count as u32));
         let tokens = wanted.iter().enumerate();
         let tokens = tokens.flat_map(|(row, pick)| pick.also.iter().map(move |id| (row, id)));
-        put(&mut bytes[at..], tokens.map(|(row, id)| (row * logits.cols) as u32 + id));
+        put(&mut bytes[at..], tokens.map(|(row, id)| (row * vocabulary) as u32 + id));
         let bytes = if places > 0 { at + 4 * places } else { 4 * wanted.len() };
         sys::enqueue_upload(gpu.compute(), &self.ask.all, ask, bytes)?;
         gpu.traffic.up(bytes);
@@ -173,11 +188,14 @@ impl Picks {
     fn receive(
         &mut self,
         gpu: &Gpu,
+        output: &Output<'_>,
         (rows, places): (usize, usize),
         slot: usize,
     ) -> Result<(), Error> {
         let Answer { found, token, logit, others } = &self.answer;
-        let [to_found, to_token, to_logit, to_others, _] = &mut self.slots[slot].answer;
+        let list = output.condensed.map(|(_, list)| &list.count);
+        self.slots[slot].listed = list.is_some();
+        let [to_found, to_token, to_logit, to_others, to_list, _] = &mut self.slots[slot].answer;
         let many = 4 * rows * Picks::MOST;
         self.ready.record(gpu.compute())?;
         self.ready.holds_up(gpu.copy())?;
@@ -186,6 +204,7 @@ impl Picks {
             (token, to_token, many),
             (logit, to_logit, many),
             (others, to_others, 4 * places),
+            (list.unwrap_or(found), to_list, if list.is_some() { 4 * rows } else { 0 }),
         ] {
             if bytes > 0 {
                 sys::enqueue_download(gpu.copy(), from, to, bytes)?;
@@ -204,10 +223,10 @@ impl Picks {
     pub fn enqueue_next(
         &mut self,
         queue: &mut Queue<'_>,
-        (logits, rows, step): (&Floats, usize, &Step),
+        (output, rows, step): (&Output<'_>, usize, &Step),
         slot: usize,
     ) -> Result<(), Error> {
-        queue.argmax(logits, rows, &self.next)?;
+        queue.argmax(output.listed(), rows, &self.next)?;
         queue.advance(step, rows, &self.next)?;
         let (gpu, Slot { answer: [.., next], done, .. }) = (queue.gpu(), &mut self.slots[slot]);
         self.ready.record(gpu.compute())?;
@@ -224,7 +243,7 @@ impl Picks {
     ///
     /// [`Error::Driver`], of a kernel too.
     pub fn collect(&mut self, slot: usize) -> Result<Option<Vec<Found>>, Error> {
-        let Slot { answer: [found, token, logit, others, _], done, also, .. } =
+        let Slot { answer: [found, token, logit, others, ..], done, also, .. } =
             &mut self.slots[slot];
         done.wait()?;
         let (tokens, logits) = (token.words(), logit.words());
@@ -250,6 +269,15 @@ impl Picks {
             all.push(here);
         }
         Ok(Some(all))
+    }
+
+    /// Logits of the first rows that were multiplied exactly besides those that were asked for by their tokens, as they came to a slot
+    /// that has been collected. None where all were.
+    #[must_use]
+    pub fn listed(&self, rows: usize, slot: usize) -> Option<u64> {
+        let Slot { answer: [.., list, _], listed, .. } = &self.slots[slot];
+        let count = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+        listed.then(|| list.words()[..rows].iter().map(count).sum())
     }
 
     /// The tokens that rows go on with, as they came to a slot that has been collected.
@@ -287,6 +315,14 @@ impl Picks {
         gpu.traffic.up(all.len());
         self.only = Some(region);
         Ok(())
+    }
+}
+
+impl<'a> Output<'a> {
+    /// The logits, and which of them are listed.
+    fn listed(&self) -> (&'a Floats, args::Listed) {
+        let none = args::Listed::default();
+        (self.logits, self.condensed.map_or(none, |(_, list)| list.listed()))
     }
 }
 

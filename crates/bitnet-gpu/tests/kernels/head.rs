@@ -8,12 +8,12 @@ use bitnet_kernels::{Format, format};
 
 use crate::gpu::{Args, Gpu, Random, bits, reference};
 
-const FORMATS: [(Format, &str); 3] =
+pub(crate) const FORMATS: [(Format, &str); 3] =
     [(Format::F32, "f32"), (Format::F16, "f16"), (Format::Bf16, "bf16")];
 const SIZES: [(usize, usize); 6] =
     [(300, 64), (128, 256), (1, 512), (70, 2560), (40, 48), (33, 560)];
 
-fn table(format: Format, rows: usize, cols: usize) -> Vec<u8> {
+pub(crate) fn table(format: Format, rows: usize, cols: usize) -> Vec<u8> {
     format::narrow(format, &Random::new(rows as u64).floats(rows * cols), cols).unwrap()
 }
 
@@ -82,20 +82,25 @@ fn logits_are_those_of_the_processor() {
     }
 }
 
+/// No logits are listed: `Listed` of `select.cu`.
+fn none() -> Args {
+    Args::default().with(0_u64).with(0_u64).with(0_i32).end()
+}
+
 /// Tokens with the greatest logits, and which of them count.
-struct Case {
-    logits: Vec<f32>,
-    only: Option<Vec<u32>>,
-    count: usize,
+pub(crate) struct Case {
+    pub(crate) logits: Vec<f32>,
+    pub(crate) only: Option<Vec<u32>>,
+    pub(crate) count: usize,
 }
 
 impl Case {
-    fn allowed(&self, token: usize) -> bool {
+    pub(crate) fn allowed(&self, token: usize) -> bool {
         self.only.as_ref().is_none_or(|only| only[token / 32] >> (token % 32) & 1 == 1)
     }
 
     /// All that are not less than the last one wanted.
-    fn expected(&self) -> BTreeSet<(u32, u32)> {
+    pub(crate) fn expected(&self) -> BTreeSet<(u32, u32)> {
         let mut all: Vec<f32> =
             (0..self.logits.len()).filter(|&i| self.allowed(i)).map(|i| self.logits[i]).collect();
         all.sort_by(|a, b| b.total_cmp(a));
@@ -131,7 +136,8 @@ fn the_greatest_logits_are_found() {
             let (tokens, values) = (gpu.room::<u32>(most), gpu.room::<f32>(most));
             let only = case.only.as_ref().map_or(0, |only| gpu.upload(only));
             let args =
-                Args::default().with(gpu.upload(&case.logits)).with(only).with(count).with(found);
+                Args::default().with(gpu.upload(&case.logits)).and(none()).with(only).with(count);
+            let args = args.with(found);
             let args =
                 args.with(tokens).with(values).with(vocabulary as i32).with(most as i32).end();
             gpu.launch("sample_topk", ([1, 1, 1], 1024, 0), &args);
@@ -151,7 +157,8 @@ fn the_first_of_the_greatest_is_taken() {
     for target in ["sm_61", "sm_80"] {
         let mut gpu = Gpu::new(target);
         let tokens = gpu.room::<i32>(2);
-        let args = Args::default().with(gpu.upload(&logits)).with(6500_i32).with(tokens);
+        let args = Args::default().with(gpu.upload(&logits)).and(none()).with(6500_i32);
+        let args = args.with(tokens);
         gpu.launch("sample_argmax", ([2, 1, 1], 1024, 0), &args);
         assert_eq!(gpu.download::<i32>(tokens, 2), [700, 6400], "{target}");
     }

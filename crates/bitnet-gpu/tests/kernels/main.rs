@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure is the result of a test")]
 
 mod attend;
+mod condensed;
 mod gpu;
 mod head;
 mod linear;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::{ptr, thread};
 
-use bitnet_gpu::cuda::{self, Gpu, Table, Vector};
+use bitnet_gpu::cuda::{self, Condensed, Gpu, Table, Vector};
 use bitnet_gpu::kernels::{GpuPasses, KernelId};
 use bitnet_gpu::{CudaComputeCapability, tiles};
 use bitnet_kernels::format::{self, Encoding, FormatError};
@@ -114,6 +114,8 @@ pub(crate) struct OnGpu {
     replica: usize,
     /// By where they are in the model, which stays there as long as this.
     tables: HashMap<usize, Table>,
+    /// The copy of the output layer, if that is large.
+    condensed: Option<Condensed>,
     vectors: HashMap<usize, Vector>,
     /// Cosines and sines of all positions, by their frequencies.
     angles: HashMap<usize, [Vector; 2]>,
@@ -238,16 +240,26 @@ impl OnGpu {
     ) -> Result<OnGpu, Error> {
         let mut bytes = 0;
         survey(model, |part| bytes += part.bytes(context));
+        let head = model.output();
+        let condense = Condensed::suits(head.rows, head.cols);
+        if condense {
+            bytes += cuda::Loader::condensed_bytes(head.rows, head.cols);
+        }
         let mut loader = cuda::Loader::new(&gpu, bytes)?;
         let (tables, vectors, angles) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut on = OnGpu { gpu, replica, tables, vectors, angles, context, passes };
+        let mut on =
+            OnGpu { gpu, replica, tables, condensed: None, vectors, angles, context, passes };
         let mut put = Ok(());
         survey(model, |part| {
             if put.is_ok() {
                 put = on.put(&part, &mut loader);
             }
         });
-        put.map(|()| on)
+        put?;
+        if condense {
+            on.condensed = Some(loader.condense(&on.tables[&key(head)])?);
+        }
+        Ok(on)
     }
 
     /// The device.

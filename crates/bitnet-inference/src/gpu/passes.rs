@@ -1,6 +1,7 @@
 //! Forward passes on a device: each is recorded when one of its size comes for the first time, and enqueued as a whole
 //! from then on.
 
+mod head;
 mod pass;
 mod work;
 
@@ -14,13 +15,14 @@ use bitnet_gpu::kernels::bucket;
 use bitnet_kernels::Format;
 use bitnet_kernels::shortlist::Candidate;
 
-use super::{OnGpu, See, key, row};
+use super::{OnGpu, See, row};
 use crate::arch::Model;
 use crate::backend::Row;
 use crate::kv::KvCache;
 use crate::session::CHUNK;
 use crate::state::Buffers;
 use crate::{Best, Config, Error, WeightsRead};
+use head::Head;
 use pass::{Activations, Pass, Size};
 use work::Work;
 
@@ -38,10 +40,7 @@ pub(crate) struct Passes {
     step: Step,
     scratch: cuda::Scratch,
     buffers: Buffers<Floats, Activations>,
-    /// Of the last two passes: the host may want those of one while the device computes the other.
-    logits: [Floats; 2],
-    /// Which of them are those of the last pass.
-    which: usize,
+    head: Head,
     picks: Picks,
     found: Vec<Vec<Candidate>>,
     recorded: HashMap<(Size, usize), Recorded>,
@@ -51,7 +50,7 @@ pub(crate) struct Passes {
     /// Bytes of the linear layers, which every pass reads.
     pass_bytes: u64,
     /// Rows of the last pass, if all of them have outputs.
-    last: Vec<cuda::Row>,
+    rows: Vec<cuda::Row>,
     /// Rows of the last pass that have outputs.
     outputs: usize,
     /// The pass that was enqueued before its tokens were known.
@@ -88,7 +87,7 @@ impl Passes {
             |cols| Ok(plan.floats(CHUNK, cols)),
             |cols| Ok(Activations { bytes: plan.quantized(CHUNK, cols), of: None }),
         )?;
-        let logits = [0; 2].map(|_| plan.floats(CHUNK, model.output().rows));
+        let head = Head::new(&on, &model, &plan, buffers.last)?;
         let shape = CacheShape {
             blocks: cache.used().1,
             block_bytes: cache.block_bytes(),
@@ -106,15 +105,14 @@ impl Passes {
             picks: Picks::new(gpu, CHUNK)?,
             known: vec![Vec::new(); sequences],
             buffers,
-            logits,
-            which: 0,
+            head,
             found: Vec::new(),
             recorded: HashMap::new(),
             launches: Launches::default(),
             work: Work::default(),
             read: WeightsRead::default(),
             pass_bytes: model.linears().map(|linear| linear.bytes() as u64).sum(),
-            last: Vec::new(),
+            rows: Vec::new(),
             outputs: 0,
             ahead: None,
             dropped: 0,
@@ -138,7 +136,7 @@ impl Passes {
         &self.cache
     }
 
-    /// Runs rows whose blocks are reserved, up to the logits of those with outputs; or has them run already.
+    /// Runs rows whose blocks are reserved, up to the hidden states of those with outputs; or has them run already.
     pub(crate) fn run(
         &mut self,
         of: (&[Row], &[usize]),
@@ -152,16 +150,16 @@ impl Passes {
         (rows, outputs): (&[Row], &[usize]),
         see: Option<See<'_>>,
     ) -> Result<(), Error> {
-        self.outputs = outputs.len();
+        (self.outputs, self.head.whole) = (outputs.len(), false);
         let all: Vec<cuda::Row> = rows.iter().map(row).collect();
-        self.last.clear();
+        self.rows.clear();
         if outputs.len() == rows.len() {
-            self.last.extend(&all);
+            self.rows.extend(&all);
         }
         match self.ahead.take() {
-            Some(ahead) if see.is_none() && ahead.rows == self.last => {
+            Some(ahead) if see.is_none() && ahead.rows == self.rows => {
                 self.launches.add_all(&ahead.launches);
-                self.which = 1 - self.which;
+                self.head.which = 1 - self.head.which;
             }
             ahead => {
                 self.dropped += u64::from(ahead.is_some());
@@ -179,23 +177,20 @@ impl Passes {
                     }
                     None => {
                         let mut launches = Launches::default();
-                        self.replay((size, self.which), &mut launches)?;
+                        self.replay((size, self.head.which), &mut launches)?;
                         self.launches.add_all(&launches);
                     }
                 }
             }
         }
         self.read.linear += self.pass_bytes;
-        if !outputs.is_empty() {
-            self.read.head += self.on.tables[&key(self.model.output())].bytes() as u64;
-        }
         Ok(())
     }
 
     /// Enqueues the next pass of the same rows, each of which goes on with the token of its greatest logit, if there is room for
     /// it. `slot` is that of the picks.
     fn run_ahead(&mut self, slot: usize) -> Result<(), Error> {
-        let mut rows = self.last.clone();
+        let mut rows = self.rows.clone();
         for row in &mut rows {
             row.position += 1;
             let room = row.position < self.on.context;
@@ -205,11 +200,12 @@ impl Passes {
         }
         let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
         self.tell_blocks(&sequences)?;
-        let mut queue = Queue::new(&self.on.gpu, &self.scratch);
-        let logits = &self.logits[self.which];
-        self.picks.enqueue_next(&mut queue, (logits, rows.len(), &self.step), slot)?;
+        let Passes { on, model, scratch, head, picks, step, .. } = &mut *self;
+        let mut queue = Queue::new(&on.gpu, scratch);
+        let output = head.output(on, model);
+        picks.enqueue_next(&mut queue, (&output, rows.len(), step), slot)?;
         let mut launches = queue.launches().clone();
-        self.replay((size_of(&rows, rows.len()), 1 - self.which), &mut launches)?;
+        self.replay((size_of(&rows, rows.len()), 1 - self.head.which), &mut launches)?;
         self.ahead = Some(Ahead { rows, launches });
         Ok(())
     }
@@ -229,7 +225,7 @@ impl Passes {
         Ok(())
     }
 
-    /// Enqueues a pass, whose logits are of this number.
+    /// Enqueues a pass, whose hidden states are of this number.
     fn replay(&mut self, pass: (Size, usize), launches: &mut Launches) -> Result<(), Error> {
         if !self.recorded.contains_key(&pass) {
             let recorded = self.record(pass)?;
@@ -245,7 +241,8 @@ impl Passes {
     }
 
     fn record(&mut self, (size, which): (Size, usize)) -> Result<Recorded, Error> {
-        let Passes { on, model, there, parts, step, scratch, buffers, logits, .. } = self;
+        let Passes { on, model, there, parts, step, scratch, buffers, head, .. } = self;
+        buffers.last = *head.hidden(which);
         let mut failed = None;
         let cols = columns(&model.config);
         let way = on.passes.of(on.gpu.target().1, (size.rows, size.apart), &cols);
@@ -262,7 +259,7 @@ impl Passes {
                 turned: Vec::new(),
                 failed: None,
             };
-            pass.all(buffers, &logits[which], |_, _| {});
+            pass.all(buffers, |_, _| {});
             failed = pass.failed.take();
             Ok(())
         })?;
@@ -271,8 +268,8 @@ impl Passes {
 
     /// The same without a record, and shows the residual stream behind each layer.
     fn observed(&mut self, size: Size, see: See<'_>) -> Result<(), Error> {
-        let Passes { on, model, there, parts, step, scratch, buffers, launches, .. } = self;
-        let logits = &self.logits[self.which];
+        let Passes { on, model, there, parts, step, scratch, buffers, launches, head, .. } = self;
+        buffers.last = *head.hidden(head.which);
         let mut queue = Queue::new(&on.gpu, scratch);
         let mut pass = Pass {
             queue: &mut queue,
@@ -287,7 +284,7 @@ impl Passes {
             failed: None,
         };
         let mut read = Ok(());
-        pass.all(buffers, logits, |layer, x| match scratch.read(&on.gpu, x, size.rows) {
+        pass.all(buffers, |layer, x| match scratch.read(&on.gpu, x, size.rows) {
             Ok(numbers) => see(layer, &numbers),
             Err(error) => read = Err(error.into()),
         });
@@ -298,10 +295,21 @@ impl Passes {
 
     /// The logits of the last pass: `[outputs, vocabulary]`.
     pub(crate) fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), Error> {
-        *out = self.timed(|passes| {
-            passes.scratch.read(&passes.on.gpu, &passes.logits[passes.which], passes.outputs)
-        })?;
+        *out = self.timed(Passes::all_logits)?;
         Ok(())
+    }
+
+    fn all_logits(&mut self) -> Result<Vec<f32>, Error> {
+        let Passes { on, model, scratch, head, launches, read, outputs, .. } = self;
+        if !head.whole && *outputs > 0 {
+            let mut queue = Queue::new(&on.gpu, scratch);
+            let hidden = head.hidden(head.which);
+            queue.head(on.table(model), (hidden, *outputs), &head.logits)?;
+            launches.add_all(queue.launches());
+            read.head += on.read_of_head(model, None);
+        }
+        head.whole = true;
+        Ok(scratch.read(&on.gpu, &head.logits, *outputs)?)
     }
 
     /// Finds what is wanted of the logits of the last pass, and says whether it could. Where it is likely what comes next, the
@@ -317,17 +325,23 @@ impl Passes {
             .iter()
             .map(|best| Pick { count: pick(best), also: best.also, only: best.only })
             .collect();
-        let (on, logits, slot) = (&self.on.gpu, &self.logits[self.which], self.which);
-        let launches = &mut self.launches;
-        if !self.picks.enqueue((on, &self.scratch), (logits, &picks), slot, launches)? {
+        let slot = self.head.which;
+        let Passes { on, model, scratch, launches, head, picks: there, .. } = &mut *self;
+        let output = head.output(on, model);
+        if !there.enqueue((&on.gpu, scratch), (&output, &picks), slot, launches)? {
             return Ok(false);
         }
+        head.whole = output.condensed.is_none();
         let greedy =
             |best: &Best<'_>| best.count == 1 && best.only.is_none() && best.also.len() <= FEW;
-        if !self.last.is_empty() && self.last.len() == wanted.len() && wanted.iter().all(greedy) {
+        if !self.rows.is_empty() && self.rows.len() == wanted.len() && wanted.iter().all(greedy) {
             self.run_ahead(slot)?;
         }
-        let Some(found) = self.picks.collect(slot)? else { return Ok(false) };
+        let found = self.picks.collect(slot)?;
+        let exact = self.picks.listed(wanted.len(), slot);
+        let others: usize = wanted.iter().map(|best| best.also.len()).sum();
+        self.read.head += self.on.read_of_head(&self.model, exact.map(|rows| rows + others as u64));
+        let Some(found) = found else { return Ok(false) };
         if let Some(ahead) = &mut self.ahead {
             let tokens = self.picks.next(ahead.rows.len(), slot);
             ahead.rows.iter_mut().zip(tokens).for_each(|(row, token)| row.token = token);
@@ -348,13 +362,14 @@ impl Passes {
     pub(crate) fn state(&mut self, output: usize) -> Result<Vec<f32>, Error> {
         let hidden = self.model.config.hidden;
         let all = self.timed(|passes| {
-            passes.scratch.read(&passes.on.gpu, &passes.buffers.last, output + 1)
+            let hidden = passes.head.hidden(passes.head.which);
+            passes.scratch.read(&passes.on.gpu, hidden, output + 1)
         })?;
         Ok(all[output * hidden..].to_vec())
     }
 
-    /// Bytes of weights that were read: those of the linear layers once for all rows, as there is no knowing what of
-    /// the rest comes from the cache of the device.
+    /// Bytes of weights that were read: those of linear layers, and of the output layer or its copy, once for all rows, as there
+    /// is no knowing what of the rest comes from the cache of the device.
     pub(crate) fn read(&self) -> WeightsRead {
         self.read
     }

@@ -10,5 +10,7 @@
 #include "wgmma.cu"
 #include "attend.cu"
 #include "head.cu"
+#include "select.cu"
+#include "condensed.cu"
 #include "mixed.cu"
 #include "mega.cu"

@@ -100,7 +100,8 @@ DEVICE float warp_max(float x) {
     return x;
 }
 
-DEVICE int warp_sum(int x) {
+template <class T>
+DEVICE T warp_sum(T x) {
 #pragma unroll
     for (int half = WARP / 2; half; half /= 2) {
         x += __shfl_xor_sync(ALL, x, half);
@@ -125,8 +126,8 @@ DEVICE float block_max(float x, float *buffer) {
     return x;
 }
 
-template <int THREADS>
-DEVICE int block_sum(int x, int *buffer) {
+template <int THREADS, class T>
+DEVICE T block_sum(T x, T *buffer) {
     x = warp_sum(x);
     if (lane_id() == 0) {
         buffer[warp_id()] = x;

@@ -1,4 +1,4 @@
-// Embeddings, the output layer, and which logits are the greatest.
+// Embeddings, the output layer, and what is done number by number.
 
 #define EMBED_THREADS 256
 #define HEAD_THREADS 256
@@ -6,15 +6,17 @@
 #define HEAD_ROWS (HEAD_THREADS / 2)
 // Columns of hidden states that are in shared memory at a time.
 #define HEAD_COLS 512
-#define SELECT_THREADS 1024
 
-// Eight numbers of a row, from a column that is a multiple of eight on.
+// Eight numbers of a row, from a column that is a multiple of eight on; or one.
 struct RowF32 {
     enum { BYTES = 4 };
     DEVICE_MEMBER void load(const u8 *at, float (&x)[8]) {
         const float4 a = __ldcs((const float4 *)at), b = __ldcs((const float4 *)at + 1);
         x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;
         x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+    }
+    DEVICE_MEMBER float one(const u8 *at) {
+        return __ldcs((const float *)at);
     }
 };
 
@@ -28,6 +30,9 @@ struct RowF16 {
             x[i] = half_to_float((u16)(w[i / 2] >> (16 * (i % 2))));
         }
     }
+    DEVICE_MEMBER float one(const u8 *at) {
+        return half_to_float(__ldcs((const u16 *)at));
+    }
 };
 
 struct RowBF16 {
@@ -39,6 +44,9 @@ struct RowBF16 {
         for (int i = 0; i < 8; i++) {
             x[i] = bfloat_to_float((u16)(w[i / 2] >> (16 * (i % 2))));
         }
+    }
+    DEVICE_MEMBER float one(const u8 *at) {
+        return bfloat_to_float(__ldcs((const u16 *)at));
     }
 };
 
@@ -130,105 +138,6 @@ DEVICE void head(const u8 *table, const float *x, float *logits, int rows, int c
 HEAD_KERNELS(f32, RowF32)
 HEAD_KERNELS(f16, RowF16)
 HEAD_KERNELS(bf16, RowBF16)
-
-// Numbers in the order of these: NaN is the greatest.
-DEVICE u32 key_of(float x) {
-    const u32 bits = __float_as_int(x);
-    return x != x ? ALL : (int)bits < 0 ? ~bits : bits | 0x80000000u;
-}
-
-// What is wanted of the logits of a row.
-struct Select {
-    const float *logits;  // [rows, vocabulary]
-    const u32 *only;      // bits of the tokens that count, [rows, (vocabulary + 31) / 32], or null: all
-    const int *count;     // [rows]: so many of the greatest
-    int *found;           // [rows]: as many as there are; more than `most` are not listed
-    u32 *token;           // [rows, most]
-    float *logit;         // [rows, most]
-    int vocabulary;
-    int most;
-};
-
-DEVICE bool counts(const u32 *only, int token) {
-    return !only || (only[token / 32] >> (token % 32) & 1);
-}
-
-// The tokens with the greatest logits of a row, in no order: all that are not less than the last one wanted. That one is found byte by byte.
-KERNEL(SELECT_THREADS) sample_topk(Select s) {
-    __shared__ int histogram[256];
-    __shared__ u32 prefix;
-    __shared__ int left;
-    const int row = blockIdx.x;
-    const float *logits = s.logits + (u64)row * s.vocabulary;
-    const u32 *only = s.only ? s.only + (u64)row * ((s.vocabulary + 31) / 32) : 0;
-    if (threadIdx.x == 0) {
-        prefix = 0;
-        left = s.count[row];
-        s.found[row] = 0;
-    }
-    for (int shift = 24; shift >= 0; shift -= 8) {
-        for (int i = threadIdx.x; i < 256; i += SELECT_THREADS) {
-            histogram[i] = 0;
-        }
-        __syncthreads();
-        const u32 known = prefix;
-        for (int i = threadIdx.x; i < s.vocabulary; i += SELECT_THREADS) {
-            const u32 key = key_of(logits[i]);
-            // All bits above this byte; a shift by 32 would be none.
-            if (counts(only, i) && (key >> shift) / 256 == (known >> shift) / 256) {
-                atomicAdd(histogram + (key >> shift & 255), 1);
-            }
-        }
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            int byte = 255, wanted = left;
-            while (byte > 0 && histogram[byte] < wanted) {
-                wanted -= histogram[byte];
-                byte--;
-            }
-            left = wanted;
-            prefix = known | (u32)byte << shift;
-        }
-        __syncthreads();
-    }
-    const u32 least = prefix;
-    for (int i = threadIdx.x; i < s.vocabulary; i += SELECT_THREADS) {
-        if (counts(only, i) && key_of(logits[i]) >= least) {
-            const int at = atomicAdd(s.found + row, 1);
-            if (at < s.most) {
-                s.token[(u64)row * s.most + at] = i;
-                s.logit[(u64)row * s.most + at] = logits[i];
-            }
-        }
-    }
-}
-
-// The token with the greatest logit of each row, the first of equals, is what the next pass takes.
-KERNEL(SELECT_THREADS) sample_argmax(const float *logits, int vocabulary, int *token) {
-    __shared__ u64 best[SELECT_THREADS / WARP];
-    const int row = blockIdx.x;
-    logits += (u64)row * vocabulary;
-    u64 most = 0;
-    for (int i = threadIdx.x; i < vocabulary; i += SELECT_THREADS) {
-        const u64 key = (u64)key_of(logits[i]) << 32 | (u32)~i;
-        most = key > most ? key : most;
-    }
-#pragma unroll
-    for (int half = WARP / 2; half; half /= 2) {
-        const u64 other = __shfl_xor_sync(ALL, most, half);
-        most = other > most ? other : most;
-    }
-    if (lane_id() == 0) {
-        best[warp_id()] = most;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int warp = 1; warp < SELECT_THREADS / WARP; warp++) {
-            most = best[warp] > most ? best[warp] : most;
-        }
-        token[row] = (int)~(u32)most;
-    }
-}
 
 // Rows that are there go on by one position, with these tokens.
 KERNEL(EMBED_THREADS) step_advance(int *token, int *position, const int *next, int rows) {

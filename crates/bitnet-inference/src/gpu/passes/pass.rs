@@ -69,11 +69,10 @@ pub(super) struct Pass<'p, 'q> {
 }
 
 impl Pass<'_, '_> {
-    /// All of a pass of so many rows, and the logits of so many outputs.
+    /// All of a pass of so many rows, up to the hidden states of so many outputs.
     pub(super) fn all(
         &mut self,
         buffers: &mut Buffers<Floats, Activations>,
-        logits: &Floats,
         see: impl FnMut(usize, &Floats),
     ) {
         let Size { rows, outputs, .. } = self.size;
@@ -82,14 +81,6 @@ impl Pass<'_, '_> {
         let which = vec![0; outputs];
         let model = self.model;
         forward(self, model, buffers, (&nobody, &which), see);
-        if outputs > 0 {
-            self.head(model.output(), &buffers.last, outputs, logits);
-        }
-    }
-
-    fn head(&mut self, table: &FloatMatrix, x: &Floats, rows: usize, logits: &Floats) {
-        let table = &self.on.tables[&key(table)];
-        self.enqueue(|queue, _| queue.head(table, (x, rows), logits));
     }
 
     /// Enqueues something, if nothing has failed before.
