@@ -1,6 +1,7 @@
 //! The kernels by name, and which of them a forward pass takes: also for those who have no GPU.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use crate::{CudaComputeCapability, tiles};
@@ -72,6 +73,9 @@ kernels! {
     AttendF32 = "attn_gqa_f32" from 61 does "attend, join",
     AttendF16 = "attn_gqa_f16" from 61 does "attend, join",
     AttendQ8 = "attn_gqa_q8_0" from 61 does "attend, join",
+    PrefillF32 = "attn_prefill_f32" from 61 does "attend, join",
+    PrefillF16 = "attn_prefill_f16" from 61 does "attend, join",
+    PrefillQ8 = "attn_prefill_q8_0" from 61 does "attend, join",
     EmbedF32 = "embed_f32" from 61 does "embed",
     EmbedF16 = "embed_f16" from 61 does "embed",
     EmbedBf16 = "embed_bf16" from 61 does "embed",
@@ -302,6 +306,35 @@ fn is_alone(target: &str) -> bool {
     target.ends_with('a')
 }
 
+/// Queries that attention takes together.
+const QUERIES: usize = 32;
+/// The greatest head that it does this with.
+const PREFILL_HEAD: usize = 128;
+
+/// Rows of a sequence that attention takes together, where so many queries of a row share keys and values, in heads of so many numbers;
+/// fewer than two if it does not.
+#[must_use]
+pub fn rows_together(group: usize, size: usize) -> usize {
+    let fits = size <= PREFILL_HEAD && size.is_multiple_of(4);
+    if fits { QUERIES.checked_div(group).unwrap_or(0) } else { 0 }
+}
+
+/// The rows of a pass that attention takes together, by the sequences of all: pieces of those of one sequence, which stand next to
+/// each other, of up to `most` rows and two at least.
+pub fn row_tiles(sequences: &[usize], most: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut next = 0;
+    let runs = sequences.chunk_by(|a, b| a == b).map(move |run| {
+        let first = next;
+        next += run.len();
+        first..next
+    });
+    let pieces = runs.flat_map(move |run| {
+        let end = run.end;
+        run.step_by(most.max(1)).map(move |first| first..end.min(first + most))
+    });
+    pieces.filter(|tile| tile.len() > 1)
+}
+
 /// Rows of recorded passes: as many as there are, or more that are not there.
 #[must_use]
 pub fn bucket(rows: usize) -> usize {
@@ -332,6 +365,20 @@ mod tests {
         assert_eq!(said(KernelId::Add), "compute capability 6.1 or later");
         assert_eq!(said(KernelId::GemmWgmma), "compute capability 9.0 and no other");
         assert!(said(KernelId::MegaDecode).ends_with("8.0 or later, and cooperative launches"));
+    }
+
+    #[test]
+    fn rows_of_a_sequence_are_taken_together() {
+        let tiles = |sequences: &[usize], most| row_tiles(sequences, most).collect::<Vec<_>>();
+        assert_eq!(tiles(&[3; 5], 2), [0..2, 2..4]);
+        assert_eq!(tiles(&[0, 0, 0, 1, 2, 2], 8), [0..3, 4..6]);
+        assert_eq!(tiles(&[7; 9], 4), [0..4, 4..8]);
+        assert_eq!((tiles(&[], 4), tiles(&[1, 1], 1), tiles(&[1, 1], 0)), (vec![], vec![], vec![]));
+        assert_eq!(
+            [(4, 128), (3, 64), (32, 80), (4, 130), (4, 256), (0, 64)]
+                .map(|(g, s)| { rows_together(g, s) }),
+            [8, 10, 1, 0, 0, 0]
+        );
     }
 
     /// Names are those of the processor's operations, where it has the same.

@@ -20,6 +20,10 @@ use crate::tiles;
 pub const KV_BLOCK: usize = 16;
 /// Positions that a block of threads attends to.
 pub const SPAN: usize = 512;
+/// Numbers of each of a head that attention of several rows has in shared memory: of queries, with what fills them up, and of positions
+/// (`QUERY_STRIDE` and `GLANCE` of `prefill.cu`).
+const PREFILL_QUERIES: usize = 36;
+const PREFILL_POSITIONS: usize = 32;
 
 /// The gate of a feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,19 +296,48 @@ impl<'g> Queue<'g> {
             _ => KernelId::AttendQ8,
         };
         let (size, group) = (cache.size, q.cols / cache.size / cache.kv_heads);
-        let attend = args::Attend {
-            q: self.at(q),
-            out: self.at(out),
-            parts: parts.parts.address(),
-            counters: parts.counters.address(),
-            scale: 1.0 / (size as f32).sqrt(),
-            group: int(group),
-        };
+        let attend = self.attention(q, out, cache, parts);
         let rope = heads.map_or_else(args::Rope::default, |heads| self.rope(heads, cache));
         let args = Args::new(&attend).with(&rope).with(&rows.args()).with(&cache.args(layer));
         let grid = [cache.kv_heads as u32, count as u32, spans as u32];
         let shared = 4 * group * (size + SPAN + SPAN / KV_BLOCK + 2);
         self.launch(kernel, Shape { grid, threads: 256, shared }, &args)
+    }
+
+    /// Attention of the rows of a step that are taken together, which are in up to `tiles` pieces: what [`Queue::attend`] does without
+    /// `heads`, and keys and values are read once for all rows of a piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::embed`].
+    pub fn attend_together(
+        &mut self,
+        (step, tiles): (&Step, usize),
+        (q, out): (&Floats, &Floats),
+        (cache, layer): (&Cache, usize),
+        (parts, spans): (&Parts, usize),
+    ) -> Result<(), Error> {
+        let kernel = match cache.format {
+            Format::F32 => KernelId::PrefillF32,
+            Format::F16 => KernelId::PrefillF16,
+            _ => KernelId::PrefillQ8,
+        };
+        let args = Args::new(&self.attention(q, out, cache, parts)).with(&step.rows().args());
+        let args = args.with(&cache.args(layer)).with(&step.tiles().address());
+        let grid = [cache.kv_heads as u32, tiles as u32, spans as u32];
+        let shared = 4 * cache.size * (PREFILL_QUERIES + PREFILL_POSITIONS);
+        self.launch(kernel, Shape { grid, threads: 128, shared }, &args)
+    }
+
+    fn attention(&self, q: &Floats, out: &Floats, cache: &Cache, parts: &Parts) -> args::Attend {
+        args::Attend {
+            q: self.at(q),
+            out: self.at(out),
+            parts: parts.parts.address(),
+            counters: parts.counters.address(),
+            scale: 1.0 / (cache.size as f32).sqrt(),
+            group: int(q.cols / cache.size / cache.kv_heads),
+        }
     }
 
     /// The greatest of the logits of the first rows, as `picks` asks for them.

@@ -9,7 +9,9 @@ use super::memory::{Arena, piece};
 use super::queue::{Cache, KV_BLOCK, Parts, Queue, Rows, SPAN};
 use super::sys::{self, Graph, Pinned, Region};
 use super::together::List;
-use crate::kernels::{GpuPasses, bucket};
+#[cfg(doc)]
+use crate::kernels::rows_together;
+use crate::kernels::{GpuPasses, bucket, row_tiles};
 
 /// A row that is not there.
 const NOBODY: i32 = -1;
@@ -33,32 +35,49 @@ pub struct Step {
     region: Region,
     rows: Rows,
     outputs: Region,
+    /// Positions of the rows that attention takes one by one.
+    alone: Region,
+    /// First and number of rows that it takes together.
+    tiles: Region,
     capacity: usize,
+    /// So many of them at most.
+    together: usize,
 }
 
-/// Lists of the table: tokens, sequences, positions, outputs.
-const LISTS: usize = 4;
+/// Lists of the table: tokens, sequences, positions, outputs, rows that attention takes one by one, and together.
+const LISTS: usize = 6;
 
 impl Step {
-    /// Room for so many rows.
+    /// Room for so many rows, of which attention takes up to so many [together](rows_together).
     ///
     /// # Errors
     ///
     /// [`Error::OutOfMemory`].
-    pub fn new(gpu: &Gpu, capacity: usize) -> Result<Step, Error> {
+    pub fn new(gpu: &Gpu, capacity: usize, together: usize) -> Result<Step, Error> {
         let each = piece(4 * capacity);
         let region = gpu.allocate("the table of tokens", LISTS * each, "take --device cpu")?;
         let list = |index: usize| region.part(index * each, 4 * capacity);
         let rows = Rows { token: list(0), sequence: list(1), position: list(2) };
-        let outputs = list(3);
+        let [outputs, alone, tiles] = [3, 4, 5].map(list);
         let staging = Pinned::new(&gpu.context(), LISTS * each)?;
-        Ok(Step { staging, region, rows, outputs, capacity })
+        Ok(Step { staging, region, rows, outputs, alone, tiles, capacity, together })
     }
 
     /// The rows.
     #[must_use]
     pub fn rows(&self) -> &Rows {
         &self.rows
+    }
+
+    /// The same rows, but those that attention takes together are not there.
+    #[must_use]
+    pub fn alone(&self) -> Rows {
+        Rows { position: self.alone.clone(), ..self.rows.clone() }
+    }
+
+    /// Rows that attention takes together.
+    pub(crate) fn tiles(&self) -> &Region {
+        &self.tiles
     }
 
     /// The rows that have outputs, by number.
@@ -85,7 +104,16 @@ impl Step {
         put(0, &mut rows.iter().map(|row| row.token.cast_signed()).chain(fill.clone()));
         put(1, &mut rows.iter().map(|row| int(row.sequence)).chain(fill.clone()));
         put(2, &mut rows.iter().map(|row| int(row.position)).chain(std::iter::repeat(NOBODY)));
-        put(3, &mut outputs.iter().map(|&row| int(row)).chain(fill));
+        put(3, &mut outputs.iter().map(|&row| int(row)).chain(fill.clone()));
+        let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
+        let mut alone: Vec<_> = rows.iter().map(|row| int(row.position)).collect();
+        let mut tiles = Vec::new();
+        for tile in row_tiles(&sequences, self.together) {
+            tiles.extend([int(tile.start), int(tile.len())]);
+            alone[tile].fill(NOBODY);
+        }
+        put(4, &mut alone.into_iter().chain(std::iter::repeat(NOBODY)));
+        put(5, &mut tiles.into_iter().chain(fill));
     }
 
     /// Enqueues that the device gets what was [set](Step::set).

@@ -196,7 +196,7 @@ fn attention() {
     let blocks: Vec<u32> = (0..shape.blocks as u32).collect();
     cache.set_table(&gpu, 0, 0, &blocks).unwrap();
     let parts = Parts::new(&gpu, LAST + 1, 1, &shape).unwrap();
-    let mut step = Step::new(&gpu, LAST + 1).unwrap();
+    let mut step = Step::new(&gpu, LAST + 1, 0).unwrap();
     // The others are not there.
     let row = |i| Row {
         token: 0,

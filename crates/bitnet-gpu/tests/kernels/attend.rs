@@ -1,5 +1,6 @@
 //! Positions, keys and values, and attention.
 
+use bitnet_gpu::kernels::rows_together;
 use bitnet_kernels::op::{
     AttendArgs, AttendFn, JoinArgs, JoinFn, KV_BLOCK, Keys, Place, RopeArgs, RopeFn, SPAN,
     StoreArgs, StoreFn, part,
@@ -293,6 +294,47 @@ fn turn(
     }
 }
 
+/// Rows that follow one another, at the ends of blocks and spans, up to as many as go together.
+#[test]
+fn rows_together_see_what_each_sees_alone() {
+    for target in ["sm_61", "sm_80"] {
+        for shape in SHAPES {
+            let most = rows_together(shape.group(), shape.size) as i32;
+            if most < 2 {
+                assert_eq!(shape.size, 256);
+                continue;
+            }
+            let Shape { heads, kv_heads, size, .. } = shape;
+            // The last of them goes over the end of a span, but is the only one there.
+            let longest = SPAN as i32 + 1;
+            let first: Vec<Row> = (longest - most..longest).map(|at| (1, at)).collect();
+            let second = [(0, 15), (0, 16), (0, 17)];
+            let rows = [&first[..], &second].concat();
+            let tiles = [[0, most], [0, 0], [most, 3]];
+            let mut random = Random::new(11);
+            let mut cache = Cache::new(shape, longest as usize);
+            for (sequence, most) in [(0, 18), (1, longest)] {
+                for position in 0..most {
+                    let [mut k, mut v] = [0; 2].map(|_| random.floats(kv_heads * size));
+                    // What the last row alone sees of one is no number, and the last of the others is infinite.
+                    match (sequence, position) {
+                        (0, 17) => v[1] = f32::NAN,
+                        (1, 512) => k[3] = f32::INFINITY,
+                        _ => {}
+                    }
+                    cache.store((sequence, position), &k, &v);
+                }
+            }
+            let q = random.floats(rows.len() * heads * size);
+            let mut pass = Pass::new(target, &cache, &rows, &q);
+            for _ in 0..2 {
+                pass.launch_together(&cache, &rows, &tiles);
+                pass.compare(&cache, &rows, &q);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_not_finite_stays_so() {
     for value in [f32::NAN, f32::INFINITY] {
@@ -350,18 +392,34 @@ impl Pass {
         Pass { gpu, q: q_at, blocks, out, parts, counters, spans }
     }
 
+    fn attention(&self, shape: Shape) -> Args {
+        let args = Args::default().with(self.q).with(self.out).with(self.parts);
+        let args = args.with(self.counters).with(1.0 / (shape.size as f32).sqrt());
+        args.with(shape.group() as i32).end()
+    }
+
     fn launch(&mut self, cache: &Cache, rope: Args, rows: &[Row]) {
         let shape = cache.shape;
         let (group, size) = (shape.group(), shape.size);
-        let args = Args::default().with(self.q).with(self.out).with(self.parts);
-        let args = args.with(self.counters).with(1.0 / (size as f32).sqrt());
-        let args = args.with(group as i32).end().and(rope);
+        let args = self.attention(shape).and(rope);
         let args = rows_args(&mut self.gpu, rows, args);
         let args = cache.args(&mut self.gpu, self.blocks, args);
         let kernel = format!("attn_gqa_{}", shape.suffix());
         let grid = [shape.kv_heads as u32, rows.len() as u32, self.spans as u32];
         let memory = 4 * (group * size + group * SPAN + group * (SPAN / KV_BLOCK) + 2 * group);
         self.gpu.launch(&kernel, (grid, 256, memory), &args);
+    }
+
+    /// The rows of each tile, which has the first of these and how many they are, together.
+    fn launch_together(&mut self, cache: &Cache, rows: &[Row], tiles: &[[i32; 2]]) {
+        let shape = cache.shape;
+        let args = self.attention(shape);
+        let args = rows_args(&mut self.gpu, rows, args);
+        let args = cache.args(&mut self.gpu, self.blocks, args);
+        let args = args.with(self.gpu.upload(&tiles.concat()));
+        let kernel = format!("attn_prefill_{}", shape.suffix());
+        let grid = [shape.kv_heads as u32, tiles.len() as u32, self.spans as u32];
+        self.gpu.launch(&kernel, (grid, 128, 4 * shape.size * (36 + 32)), &args);
     }
 
     /// With what the processor makes of queries that are turned.

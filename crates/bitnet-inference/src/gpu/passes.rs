@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitnet_gpu::cuda::{
     self, CacheShape, Floats, Launches, Parts, Pick, Picks, Plan, Queue, Recorded, SPAN, Step,
 };
-use bitnet_gpu::kernels::bucket;
+use bitnet_gpu::kernels::{bucket, row_tiles, rows_together};
 use bitnet_kernels::Format;
 use bitnet_kernels::shortlist::Candidate;
 
@@ -100,7 +100,7 @@ impl Passes {
         Ok(Passes {
             there: cuda::Cache::new(gpu, shape)?,
             parts: Parts::new(gpu, CHUNK, c.heads, &shape)?,
-            step: Step::new(gpu, CHUNK)?,
+            step: Step::new(gpu, CHUNK, rows_together(c.heads / c.kv_heads, c.head_size))?,
             scratch: cuda::Scratch::new(gpu, &plan)?,
             picks: Picks::new(gpu, CHUNK)?,
             known: vec![Vec::new(); sequences],
@@ -169,7 +169,7 @@ impl Passes {
                 self.tell_blocks(&blocks)?;
                 self.step.set(&all, outputs);
                 self.step.send(&self.on.gpu)?;
-                let size = size_of(&all, outputs.len());
+                let size = self.size_of(&all, outputs.len());
                 match see {
                     Some(see) => {
                         let size = Size { rows: all.len(), outputs: outputs.len(), ..size };
@@ -205,9 +205,27 @@ impl Passes {
         let output = head.output(on, model);
         picks.enqueue_next(&mut queue, (&output, rows.len(), step), slot)?;
         let mut launches = queue.launches().clone();
-        self.replay((size_of(&rows, rows.len()), 1 - self.head.which), &mut launches)?;
+        self.replay((self.size_of(&rows, rows.len()), 1 - self.head.which), &mut launches)?;
         self.ahead = Some(Ahead { rows, launches });
         Ok(())
+    }
+
+    /// What is recorded for some rows: as many as there are, or more that are not there.
+    fn size_of(&self, rows: &[cuda::Row], outputs: usize) -> Size {
+        let c = &self.model.config;
+        let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
+        let in_order: Vec<_> = rows.iter().map(|row| row.sequence).collect();
+        let some = |n: usize| if n == 0 { 0 } else { bucket(n) };
+        let tiles = row_tiles(&in_order, rows_together(c.heads / c.kv_heads, c.head_size));
+        let (tiles, together) = tiles.fold((0, 0), |(n, rows), tile| (n + 1, rows + tile.len()));
+        Size {
+            rows: bucket(rows.len()),
+            outputs: some(outputs),
+            spans: bucket(spans),
+            apart: are_apart(rows),
+            tiles: some(tiles),
+            alone: together < rows.len(),
+        }
     }
 
     /// Tells the device where keys and values of the rows' sequences lie.
@@ -334,7 +352,9 @@ impl Passes {
         head.whole = output.condensed.is_none();
         let greedy =
             |best: &Best<'_>| best.count == 1 && best.only.is_none() && best.also.len() <= FEW;
-        if !self.rows.is_empty() && self.rows.len() == wanted.len() && wanted.iter().all(greedy) {
+        // Of two rows of a sequence one is not the last of it.
+        let goes_on = !self.rows.is_empty() && are_apart(&self.rows);
+        if goes_on && self.rows.len() == wanted.len() && wanted.iter().all(greedy) {
             self.run_ahead(slot)?;
         }
         let found = self.picks.collect(slot)?;
@@ -401,22 +421,16 @@ impl Passes {
     }
 }
 
+/// Whether no two rows are of one sequence.
+fn are_apart(rows: &[cuda::Row]) -> bool {
+    let mut sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
+    sequences.sort_unstable();
+    sequences.windows(2).all(|two| two[0] != two[1])
+}
+
 /// What linear layers of a model multiply is so long.
 fn columns(config: &Config) -> [usize; 3] {
     [config.hidden, config.q_size(), config.ffn]
-}
-
-/// What is recorded for some rows: as many as there are, or more that are not there.
-fn size_of(rows: &[cuda::Row], outputs: usize) -> Size {
-    let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
-    let mut sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
-    sequences.sort_unstable();
-    Size {
-        rows: bucket(rows.len()),
-        outputs: if outputs == 0 { 0 } else { bucket(outputs) },
-        spans: bucket(spans),
-        apart: sequences.windows(2).all(|two| two[0] != two[1]),
-    }
 }
 
 impl Drop for Passes {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use bitnet_gpu::kernels::{KernelId, TARGETS, bucket, target_of};
+use bitnet_gpu::kernels::{KernelId, TARGETS, bucket, row_tiles, rows_together, target_of};
 use bitnet_gpu::{CudaComputeCapability, tiles};
 use bitnet_kernels::Operation;
 
 use super::passes::Run;
 use super::verify::{is_hex, same};
-use super::{GpuUsed, MatrixUsed, Receipt};
+use super::{GpuUsed, MatrixUsed, Model, Receipt};
 use crate::arch::{self, Calls};
 use crate::session::CHUNK;
 
@@ -112,18 +112,20 @@ impl Run {
         let passes_of_many: u64 =
             sizes.iter().filter(|(rows, _)| *rows > 1).map(|(_, passes)| passes).sum();
         let apart = if form.fused { 0 } else { blocks };
-        let (rope, attend) = match receipt.request.kv.as_str() {
-            "f32" => (KernelId::RopeAppendF32, KernelId::AttendF32),
-            "f16" => (KernelId::RopeAppendF16, KernelId::AttendF16),
-            _ => (KernelId::RopeAppendQ8, KernelId::AttendQ8),
+        let [rope, attend, prefill] = match receipt.request.kv.as_str() {
+            "f32" => [KernelId::RopeAppendF32, KernelId::AttendF32, KernelId::PrefillF32],
+            "f16" => [KernelId::RopeAppendF16, KernelId::AttendF16, KernelId::PrefillF16],
+            _ => [KernelId::RopeAppendQ8, KernelId::AttendQ8, KernelId::PrefillQ8],
         };
+        let (together, alone) = attended(&sizes, most_together(&receipt.model));
         let embeddings = [KernelId::EmbedF32, KernelId::EmbedF16, KernelId::EmbedBf16];
         let exact = [
             ("embeddings", take(&embeddings), passes),
             ("norms", norms, form.norm * blocks + self.outputs().saturating_sub(whole)),
             ("rows that became bytes", quantized, form.quantize * blocks),
             (rope.name(), take(&[rope]), layers * passes_of_many),
-            (attend.name(), take(&[attend]), blocks),
+            (attend.name(), take(&[attend]), layers * alone),
+            (prefill.name(), take(&[prefill]), layers * together),
             (KernelId::Add.name(), take(&[KernelId::Add]), 2 * apart),
             (KernelId::Gate.name(), take(&[KernelId::Gate]), apart),
         ];
@@ -180,6 +182,26 @@ impl Run {
             )),
         }
     }
+}
+
+/// Rows that attention takes together.
+fn most_together(model: &Model) -> usize {
+    let rows = |matrix: usize| model.matrices.get(matrix).map_or(0, |matrix| matrix.rows);
+    let size = rows(0).checked_div(model.heads).unwrap_or(0);
+    let group = model.heads.checked_div(rows(1).checked_div(size).unwrap_or(0)).unwrap_or(0);
+    match (usize::try_from(group), usize::try_from(size)) {
+        (Ok(group), Ok(size)) => rows_together(group, size),
+        _ => 0,
+    }
+}
+
+/// Passes with rows that attention takes together, and passes with rows that it takes one by one.
+fn attended(sizes: &[(usize, u64)], most: usize) -> (u64, u64) {
+    sizes.iter().fold((0, 0), |(together, alone), &(rows, passes)| {
+        let taken: usize = row_tiles(&vec![0; rows], most).map(|tile| tile.len()).sum();
+        let either = |is_so: bool| if is_so { passes } else { 0 };
+        (together + either(taken > 0), alone + either(taken < rows))
+    })
 }
 
 /// Launches of products in all passes, of so many rows each and so many passes, over so many layers.

@@ -198,9 +198,10 @@ DEVICE void weigh_values(
 }
 
 // The result of some spans: a part counts e^(its greatest - greatest of all) times as much as it says.
+template <int THREADS>
 DEVICE void join(const Attend &a, int size, const float *parts, int spans, float *out) {
     const int width = size + 2, stride = a.group * width;
-    for (int i = threadIdx.x; i < a.group * size; i += ATTEND_THREADS) {
+    for (int i = threadIdx.x; i < a.group * size; i += THREADS) {
         const int g = i / size, dim = i % size;
         const float *part = parts + g * width;
         float greatest = -INFINITE;
@@ -276,7 +277,7 @@ DEVICE void attend(const Attend &a, const Rope &rope, const Rows &rows, const Ca
     __syncthreads();
     if (last) {
         __threadfence();
-        join(a, size, parts, spans, a.out + at);
+        join<ATTEND_THREADS>(a, size, parts, spans, a.out + at);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "gemm.cu"
 #include "wgmma.cu"
 #include "attend.cu"
+#include "prefill.cu"
 #include "head.cu"
 #include "select.cu"
 #include "condensed.cu"

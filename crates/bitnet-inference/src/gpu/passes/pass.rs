@@ -20,6 +20,10 @@ pub(super) struct Size {
     pub(super) spans: usize,
     /// Whether no two rows are of one sequence.
     pub(super) apart: bool,
+    /// Pieces of rows that attention takes together.
+    pub(super) tiles: usize,
+    /// Whether there are others.
+    pub(super) alone: bool,
 }
 
 /// Rows that are to be 8-bit activations: what multiplies by them makes them.
@@ -216,9 +220,17 @@ impl Backend for Pass<'_, '_> {
     }
 
     fn attend(&mut self, layer: usize, rows: &[Row], _: Heads, q: &Floats, out: &mut Floats) {
-        let rows = (self.step.rows(), rows.len());
         let (there, parts) = ((self.there, layer), (self.parts, self.size.spans));
         let placed = self.placed.take();
+        let (step, tiles, mut which) = (self.step, self.size.tiles, self.step.rows().clone());
+        if tiles > 0 {
+            self.enqueue(|queue, _| queue.attend_together((step, tiles), (q, out), there, parts));
+            which = step.alone();
+        }
+        if !self.size.alone {
+            return;
+        }
+        let rows = (&which, rows.len());
         self.enqueue(|queue, on| {
             let heads = placed.as_ref().map(|([q, k, v], frequencies)| {
                 let [cos, sin] = &on.angles[frequencies];
