@@ -96,6 +96,13 @@ fn changes(line: &str) -> Vec<String> {
     changes
 }
 
+/// Whether an instruction finds out if a number is negative, or what to add to it then before it is divided by a power of two: no
+/// number there is.
+fn rounds_sign(before: &str, code: &str) -> bool {
+    let signs = |code: &str| code.contains("shr.s32") && code.ends_with(", 31;");
+    signs(code) || signs(before) && code.contains("shr.u32")
+}
+
 /// Notes lines that a launch has run, in a process that is to tell.
 pub(crate) fn note(target: &str, lines: &BTreeSet<usize>) {
     static FILES: AtomicUsize = AtomicUsize::new(0);
@@ -131,7 +138,7 @@ fn all() -> (Vec<Mutant>, f64) {
     let executed = executed();
     let (mut mutants, mut instructions) = (Vec::new(), 0);
     for (target, text) in TEXTS {
-        let mut kernel = None;
+        let (mut kernel, mut before) = (None, "");
         let tested = KernelId::ALL.iter().filter(|id| !texts::is_as_before(target, **id));
         for (line, code) in text.lines().enumerate() {
             if let Some((_, name)) = code.split_once(".entry ") {
@@ -141,7 +148,8 @@ fn all() -> (Vec<Mutant>, f64) {
             let Some(kernel) = kernel else { continue };
             let is_one = code.starts_with(['\t', ' ', '@']) && code.trim_end().ends_with(';');
             instructions += usize::from(is_one && !code.trim_start().starts_with('.'));
-            if !executed.contains(&(target, line + 1)) {
+            let before = std::mem::replace(&mut before, code);
+            if !executed.contains(&(target, line + 1)) || rounds_sign(before, code) {
                 continue;
             }
             let changes = changes(code).into_iter();

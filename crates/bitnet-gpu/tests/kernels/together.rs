@@ -8,10 +8,7 @@ use crate::norm::EPS;
 
 const ROWS: usize = 2;
 const HIDDEN: usize = 256;
-const HEADS: usize = 4;
-const KV_HEADS: usize = 2;
 const SIZE: usize = 32;
-const FFN: usize = 400;
 const KV_BLOCK: usize = 16;
 const SPAN: usize = 512;
 
@@ -39,40 +36,50 @@ struct Op {
     args: Args,
 }
 
+/// What passes differ by.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    embeddings: &'static str,
+    attention: &'static str,
+    heads: usize,
+    kv_heads: usize,
+    ffn: usize,
+    activation: i32,
+}
+
 /// A layer, and what is before and behind it, in the memory of a device.
 struct Pass {
+    kind: Kind,
     gpu: Gpu,
     ops: Vec<Op>,
     /// What is computed: where, and how many numbers.
     results: Vec<(u64, usize)>,
 }
 
-/// The formats of embeddings, and of keys and values.
-type Formats = (&'static str, &'static str);
-
 impl Pass {
-    fn new((embeddings, kv): Formats) -> Pass {
-        let mut pass = Pass { gpu: Gpu::new("sm_80"), ops: Vec::new(), results: Vec::new() };
+    fn new(kind: Kind) -> Pass {
+        let Kind { embeddings, attention, heads, kv_heads, ffn, activation } = kind;
+        let mut pass = Pass { kind, gpu: Gpu::new("sm_80"), ops: Vec::new(), results: Vec::new() };
         let x = pass.floats(HIDDEN);
         let rows = pass.rows();
         pass.embed(embeddings, &rows, x);
-        let q = HEADS * SIZE;
-        let qkv = pass.multiply((x, HIDDEN, true), &[q, KV_HEADS * SIZE, KV_HEADS * SIZE], None);
-        let attended = pass.attend(kv, &rows, &qkv);
+        let (q, kv) = (heads * SIZE, kv_heads * SIZE);
+        let qkv = pass.multiply((x, HIDDEN, true), &[q, kv, kv], None);
+        let attended = pass.attend(attention, &rows, &qkv);
         pass.multiply((attended, q, false), &[HIDDEN], Some(x));
         let gated = pass.gate(x);
-        pass.multiply((gated, FFN, true), &[HIDDEN], Some(x));
+        pass.multiply((gated, ffn, true), &[HIDDEN], Some(x));
         // As architectures have it whose parts are apart.
         let [gate, up] = [7, 8].map(|seed| {
-            let numbers = Random::new(seed).floats(ROWS * FFN);
+            let numbers = Random::new(seed).floats(ROWS * ffn);
             pass.gpu.upload(&numbers)
         });
-        let n = (ROWS * FFN) as i32;
-        let args = Args::default().with(gate).with(up).with(1_i32).with(n).end();
+        let n = (ROWS * ffn) as i32;
+        let args = Args::default().with(gate).with(up).with(activation).with(n).end();
         pass.push("gate_f32", [blocks_of(n), 1, 1], 0, args);
         let args = Args::default().with(up).with(gate).with(n);
         pass.push("add_f32", [blocks_of(n), 1, 1], 0, args);
-        pass.results.extend([(gate, ROWS * FFN), (up, ROWS * FFN)]);
+        pass.results.extend([(gate, ROWS * ffn), (up, ROWS * ffn)]);
         pass.norm(x);
         pass
     }
@@ -132,7 +139,7 @@ impl Pass {
     }
 
     fn gate(&mut self, x: u64) -> u64 {
-        let matrices = [Matrix::new(FFN, HIDDEN, 4), Matrix::new(FFN, HIDDEN, 5)];
+        let matrices = [4, 5].map(|seed| Matrix::new(self.kind.ffn, HIDDEN, seed));
         let tiles = tiles_of(&matrices[..1]);
         self.product((KINDS[8], tiles), (x, HIDDEN, true), (&matrices, None))[0]
     }
@@ -154,40 +161,41 @@ impl Pass {
         };
         let width = tiles::width(cols);
         let args = args.with(0_u64).with(0_u64).with(0_u64).with(ROWS as i32).with(width as i32);
-        let args = args.with(i32::from(add.is_some())).with(0_i32).end();
+        let args = args.with(i32::from(add.is_some())).with(self.kind.activation).end();
         self.push(kernel, [tiles, 1, 1], ROWS * (4 * cols + width + 16), args);
         self.results.extend(&results);
         results.into_iter().map(|(y, _)| y).collect()
     }
 
     fn attend(&mut self, kernel: &'static str, rows: &[u64; 3], qkv: &[u64]) -> u64 {
-        let (spans, group, positions) = (2, HEADS / KV_HEADS, SPAN + 32);
+        let Kind { heads, kv_heads, .. } = self.kind;
+        let (spans, group, positions) = (2, heads / kv_heads, SPAN + 32);
         let head = match kernel {
             "attn_gqa_f32" => 4 * SIZE,
             "attn_gqa_f16" => 2 * SIZE,
             _ => 34,
         };
-        let block_bytes = 2 * KV_HEADS * KV_BLOCK * head;
+        let block_bytes = 2 * kv_heads * KV_BLOCK * head;
         let table = positions / KV_BLOCK;
         // All that is in the cache is a small number, whatever the format.
         let cache = self.gpu.upload(&vec![0x11_u8; 2 * table * block_bytes]);
         self.results.push((cache, 2 * table * block_bytes / 4));
         let tables: Vec<u32> = (0..2 * table as u32).rev().collect();
         let tables = self.gpu.upload(&tables);
-        let out = self.floats(HEADS * SIZE);
-        let parts = self.gpu.room::<f32>(ROWS * spans * HEADS * (SIZE + 2));
-        let counters = self.gpu.upload(&[0_u32; ROWS * KV_HEADS]);
+        let out = self.floats(heads * SIZE);
+        let parts = self.gpu.room::<f32>(ROWS * spans * heads * (SIZE + 2));
+        let counters = self.gpu.upload(&vec![0_u32; ROWS * kv_heads]);
         let args = Args::default().with(qkv[0]).with(out).with(parts).with(counters);
         let args = args.with(0.25_f32).with(group as i32).end();
         let angles = Random::new(3).floats(positions * SIZE / 2);
         let angles = self.gpu.upload(&angles);
         let args = qkv.iter().fold(args, |args, x| args.with(*x));
-        let args = args.with(angles).with(angles).with(HEADS as i32).end();
+        let args = args.with(angles).with(angles).with(heads as i32).end();
         let args = rows.iter().fold(args, |args, list| args.with(*list));
         let args = args.with(cache).with(tables).with(block_bytes as u64).with(table as i32);
-        let args = args.with(0_i32).with(KV_HEADS as i32).with(SIZE as i32).end();
+        let args = args.with(0_i32).with(kv_heads as i32).with(SIZE as i32).end();
         let shared = 4 * group * (SIZE + SPAN + SPAN / KV_BLOCK + 2);
-        self.push(kernel, [KV_HEADS as u32, ROWS as u32, spans as u32], shared, args);
+        self.push(kernel, [kv_heads as u32, ROWS as u32, spans as u32], shared, args);
         out
     }
 
@@ -228,18 +236,24 @@ fn blocks_of(n: i32) -> u32 {
 
 #[test]
 fn a_pass_in_one_launch_is_the_same() {
-    let formats = [
-        ("embed_f32", "attn_gqa_f32"),
-        ("embed_f16", "attn_gqa_f16"),
-        ("embed_bf16", "attn_gqa_q8_0"),
-    ];
-    for formats in formats {
-        let expected = Pass::new(formats).one_by_one();
+    // With feed-forward networks of more columns than the threads of a block ask for at the beginning, too.
+    let kind = |embeddings, attention, (heads, kv_heads), ffn, activation| Kind {
+        embeddings,
+        attention,
+        heads,
+        kv_heads,
+        ffn,
+        activation,
+    };
+    for kind in [
+        kind("embed_f32", "attn_gqa_f32", (4, 2), 400, 0),
+        kind("embed_f16", "attn_gqa_f16", (5, 1), 400, 2),
+        kind("embed_bf16", "attn_gqa_q8_0", (3, 1), 4352, 1),
+    ] {
+        let expected = Pass::new(kind).one_by_one();
         for blocks in [1, 3, 40] {
-            assert!(
-                Pass::new(formats).together(blocks) == expected,
-                "{formats:?}, {blocks} blocks"
-            );
+            let there = Pass::new(kind).together(blocks);
+            assert!(there == expected, "{kind:?}, {blocks} blocks");
         }
     }
 }
