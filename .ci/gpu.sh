@@ -28,4 +28,6 @@ mkdir -p "$target/driver"
 ln -sf "$target/debug/deps/libfake_cuda.so" "$target/driver/libcuda.so.1"
 LD_LIBRARY_PATH=$target/driver "$target/debug/xtask" gpu-check --bitnet "$target/debug/bitnet" --model demo --no-speed \
     --n-prompt 4 --n-gen 2 --n-parallel 1,2 --repetitions 1 --out "$target/gpu-check.json"
+# It takes a GPU and PyTorch to run.
+python3 -c "import ast; ast.parse(open('xtask/rival.py').read())"
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps -p bitnet-gpu --features cuda

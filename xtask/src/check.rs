@@ -40,7 +40,23 @@ pub(crate) struct Check {
     /// compute-sanitizer, of NVIDIA's toolkit: runs a text under it, if given.
     #[arg(long, value_name = "PROGRAM")]
     sanitizer: Option<PathBuf>,
+    /// A Python that has PyTorch: measures it on the same shape in bfloat16, if given.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "model")]
+    rival: Option<PathBuf>,
 }
+
+/// What measures PyTorch.
+const RIVAL: &str = include_str!("../rival.py");
+/// The shape of BitNet 2B-4T, as it takes it.
+const SHAPE: [&str; 7] = [
+    "--hidden=2560",
+    "--layers=30",
+    "--heads=20",
+    "--kv-heads=5",
+    "--head-size=128",
+    "--ffn=6912",
+    "--vocabulary=128256",
+];
 
 /// Tools of compute-sanitizer.
 const SANITIZERS: [&str; 4] = ["memcheck", "racecheck", "synccheck", "initcheck"];
@@ -92,16 +108,32 @@ pub(crate) fn run(args: &Check) -> Result<()> {
     }
 
     let model = args.model(&bitnet, folder.path())?;
+    let [n_prompt, n_gen, repetitions] =
+        [args.n_prompt, args.n_gen, args.repetitions].map(|n| n.to_string());
+    let rivals = match &args.rival {
+        Some(python) => {
+            let script = folder.path().join("rival.py");
+            fs::write(&script, RIVAL)?;
+            let mut rival = Command::new(python);
+            rival.arg(script).args(SHAPE).args(device).args(["--n-parallel", &args.n_parallel]);
+            rival.args(["--n-prompt", &n_prompt, "--n-gen", &n_gen, "--repetitions", &repetitions]);
+            let said = report.say("speed of PyTorch", &mut rival)?;
+            let said: Value = serde_json::from_str(&said).unwrap_or_default();
+            report.put("pytorch", said.clone());
+            said["tests"].as_array().cloned().unwrap_or_default()
+        }
+        None => Vec::new(),
+    };
     for way in WAYS {
         let mut bench = Command::new(&bitnet);
         bench.args(["bench", "-o", "json", "--gpu-passes", way]).args(device);
-        bench.args(["-p", &args.n_prompt.to_string(), "-n", &args.n_gen.to_string()]);
-        bench.args(["--n-parallel", &args.n_parallel, "-r", &args.repetitions.to_string()]);
+        bench.args(["-p", &n_prompt, "-n", &n_gen, "-r", &repetitions]);
+        bench.args(["--n-parallel", &args.n_parallel]);
         if let Some(model) = &model {
             bench.arg("-m").arg(model);
         }
         let bench = report.say(&format!("speed, passes as a {way}"), &mut bench)?;
-        report.speeds(way, &bench);
+        report.speeds(way, &bench, &rivals);
     }
 
     fs::write(&args.out, serde_json::to_string_pretty(&report.results)? + "\n")?;
@@ -180,14 +212,19 @@ impl Report {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Prints a line for each test, and keeps all that was said.
-    fn speeds(&mut self, way: &str, said: &str) {
+    /// Prints a line for each test, with how many times as fast it is as that of the rival, and keeps all that was said.
+    fn speeds(&mut self, way: &str, said: &str, rivals: &[Value]) {
         let tests: Vec<Value> = serde_json::from_str(said).unwrap_or_default();
         self.must(!tests.is_empty(), &format!("no speed was measured with passes as a {way}"));
         for test in &tests {
             let speed = test["median_ts"].as_f64().unwrap_or_default();
             let (name, texts) = (test["test"].as_str().unwrap_or_default(), &test["n_parallel"]);
-            println!("{name} of {texts}, passes as a {way}: {speed:.1} tokens/s");
+            let same = |rival: &&Value| rival["test"] == name && rival["n_parallel"] == *texts;
+            let rival = rivals.iter().find(same).and_then(|rival| rival["median_ts"].as_f64());
+            let times = rival.map_or(String::new(), |rival| {
+                format!(", {:.2} times the {rival:.1} of PyTorch", speed / rival)
+            });
+            println!("{name} of {texts}, passes as a {way}: {speed:.1} tokens/s{times}");
         }
         self.put(&format!("bench_{way}"), json!(tests));
     }
