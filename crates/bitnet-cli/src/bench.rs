@@ -278,7 +278,7 @@ impl Args {
 }
 
 /// What sampling with the defaults asks for.
-const WANTED: Wanted<'_> = Wanted::Best(Best { count: 40, also: &[], only: None });
+const WANTED: Wanted<'_> = Wanted::Best(Best { count: 40, also: &[], only: None, draw: None });
 
 /// Sequences to run tests on.
 struct Bench {

@@ -100,7 +100,7 @@ kernels! {
     RerankAtF16 = "head_rerank_at_f16" from 61 does "head",
     RerankAtBf16 = "head_rerank_at_bf16" from 61 does "head",
     TopK = "sample_topk" from 61 does "select",
-    Argmax = "sample_argmax" from 61 does "select",
+    Draw = "sample_draw" from 61 does "draw",
     Advance = "step_advance" from 61 does "advance",
     Gather = "gather_f32" from 61 does "gather",
     Add = "add_f32" from 61 does "add",
@@ -399,8 +399,10 @@ mod tests {
             Operation::Scan,
         ]
         .map(Operation::name);
-        let own =
-            ["gate", "embed", "select", "advance", "gather", "floor", "pass", "matmul", "convert"];
+        let own = [
+            "gate", "embed", "select", "draw", "advance", "gather", "floor", "pass", "matmul",
+            "convert",
+        ];
         for id in KernelId::ALL {
             for name in id.operation().split(", ") {
                 assert!(theirs.contains(&name) || own.contains(&name), "{}: {name}", id.name());

@@ -39,7 +39,7 @@ const HISTORY: usize = 2048;
 /// Tokens to guess at most.
 const DRAFT: usize = 16;
 /// What sampling with the defaults asks for.
-const DEFAULT: Wanted<'_> = Wanted::Best(Best { count: 40, also: &[], only: None });
+const DEFAULT: Wanted<'_> = Wanted::Best(Best { count: 40, also: &[], only: None, draw: None });
 
 type Result<T> = std::result::Result<T, bitnet_inference::Error>;
 

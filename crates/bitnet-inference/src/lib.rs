@@ -46,6 +46,7 @@ pub mod tokenizer;
 pub mod tuning;
 
 pub use backend::cpu::WeightsRead;
+pub use bitnet_gpu::{Cut, Draw};
 pub use config::{Activation, Config};
 pub use constraint::{Compiled, Constraint};
 pub use difference::{Difference, Kind as DifferenceKind, TensorDifference};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bitnet_gpu::Draw;
 use bitnet_kernels::Calls;
 use bitnet_kernels::shortlist::Candidate;
 
@@ -488,7 +489,7 @@ impl Session {
 }
 
 /// Which logits are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wanted<'a> {
     /// Those of all tokens.
     All,
@@ -497,7 +498,7 @@ pub enum Wanted<'a> {
 }
 
 /// The greatest logits, and some others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Best<'a> {
     /// So many of the greatest, the tokens in `also` not counted.
     pub count: usize,
@@ -505,6 +506,8 @@ pub struct Best<'a> {
     pub also: &'a [u32],
     /// Of these tokens only: token `i` where bit `i % 32` of word `i / 32` is set.
     pub only: Option<&'a [u32]>,
+    /// How the next token will be drawn of them, if that is known: a device goes on with it by itself, before it is asked to.
+    pub draw: Option<Draw>,
 }
 
 /// Logits after a token. They are the same bits in either form.

@@ -9,7 +9,7 @@ use super::args::{self, Args, int};
 use super::buffers::{Floats, Quantized, Scratch, Table, Vector};
 use super::error::Error;
 use super::gpu::{Gpu, Launches};
-use super::select::Picks;
+use super::select::{Answer, Picks};
 use super::step::Step;
 use super::sys::{Region, Shape};
 use super::together::Enqueued;
@@ -361,16 +361,12 @@ impl<'g> Queue<'g> {
         self.launch(KernelId::TopK, one_each(rows, 1024, 0), &args)
     }
 
-    /// The token of the greatest logit of each of the first rows.
-    pub(crate) fn argmax(
-        &mut self,
-        (logits, listed): (&Floats, args::Listed),
-        rows: usize,
-        to: &Region,
-    ) -> Result<(), Error> {
-        let args = Args::new(&self.at(logits)).with(&listed).with(&int(logits.cols));
-        let args = args.with(&to.address());
-        self.launch(KernelId::Argmax, one_each(rows, 1024, 0), &args)
+    /// The token that each of the first rows goes on with, drawn of those that were [found](Queue::select) as `picks` says.
+    pub(crate) fn draw(&mut self, picks: &Picks, rows: usize) -> Result<(), Error> {
+        let Answer { found, token, logit, .. } = &picks.answer;
+        let args = Args::new(&found.address()).with(&token.address()).with(&logit.address());
+        let args = args.with(&int(Picks::MOST)).with(&picks.ask.draws.address());
+        self.launch(KernelId::Draw, one_each(rows, 256, 0), &args.with(&picks.next.address()))
     }
 
     /// Each of the first rows of a step goes on by one position, with these tokens.

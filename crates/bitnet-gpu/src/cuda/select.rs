@@ -10,9 +10,11 @@ use super::memory::{Arena, piece};
 use super::queue::Queue;
 use super::step::Step;
 use super::sys::{self, Event, Pinned, Region};
+use crate::Draw;
+use crate::draw::WORDS;
 
 /// What is wanted of the logits of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pick<'a> {
     /// So many of the greatest.
     pub count: usize,
@@ -20,6 +22,8 @@ pub struct Pick<'a> {
     pub also: &'a [u32],
     /// Of these tokens only: token `i` where bit `i % 32` of word `i / 32` is set.
     pub only: Option<&'a [u32]>,
+    /// How the next token is drawn of them, if that is known.
+    pub draw: Option<Draw>,
 }
 
 /// Room for what is asked and what is found.
@@ -46,6 +50,8 @@ pub(crate) struct Ask {
     all: Region,
     /// How many of the greatest of each row.
     pub(crate) count: Region,
+    /// How a token of each row is drawn: `[rows, WORDS]`.
+    pub(crate) draws: Region,
     /// Places among all logits.
     places: Region,
 }
@@ -88,18 +94,20 @@ impl Picks {
     /// [`Error::OutOfMemory`].
     pub fn new(gpu: &Gpu, rows: usize) -> Result<Picks, Error> {
         let (one, many) = (4 * rows, 4 * rows * Picks::MOST);
-        let bytes = 3 * piece(one) + 4 * piece(many);
+        let draws = 4 * rows * WORDS;
+        let bytes = 3 * piece(one) + piece(draws) + 4 * piece(many);
         let region = gpu.allocate("the greatest logits", bytes, "take --device cpu")?;
-        let all = region.part(0, piece(one) + piece(many));
+        let all = region.part(0, piece(one) + piece(draws) + piece(many));
         let mut arena = Arena::new(region);
-        let ask = Ask { all, count: arena.take(one), places: arena.take(many) };
+        let [count, how, places] = [one, draws, many].map(|bytes| arena.take(bytes));
+        let ask = Ask { all, count, draws: how, places };
         let (found, next) = (arena.take(one), arena.take(one));
         let [token, logit, others] = std::array::from_fn(|_| arena.take(many));
         let slot = || -> Result<Slot, Error> {
             let room = |bytes| Pinned::new(&gpu.context(), bytes);
             let answer =
                 [room(one)?, room(many)?, room(many)?, room(many)?, room(one)?, room(one)?];
-            let ask = room(piece(one) + many)?;
+            let ask = room(piece(one) + piece(draws) + many)?;
             let done = Event::new(&gpu.context())?;
             Ok(Slot { ask, answer, done, also: Vec::new(), listed: false })
         };
@@ -169,16 +177,24 @@ impl Picks {
         (vocabulary, wanted, places): (usize, &[Pick<'_>], usize),
         slot: usize,
     ) -> Result<(), Error> {
-        let at = piece(4 * self.rows);
+        let draws = piece(4 * self.rows);
+        let at = draws + piece(4 * self.rows * WORDS);
         let Slot { ask, also, .. } = &mut self.slots[slot];
         also.clear();
         also.extend(wanted.iter().map(|pick| pick.also.to_vec()));
         let bytes = ask.bytes_mut();
         put(bytes, wanted.iter().map(|pick| pick.count as u32));
+        let how = wanted.iter().flat_map(|pick| pick.draw.unwrap_or_else(Draw::greedy).words());
+        put(&mut bytes[draws..], how);
         let tokens = wanted.iter().enumerate();
         let tokens = tokens.flat_map(|(row, pick)| pick.also.iter().map(move |id| (row, id)));
         put(&mut bytes[at..], tokens.map(|(row, id)| (row * vocabulary) as u32 + id));
-        let bytes = if places > 0 { at + 4 * places } else { 4 * wanted.len() };
+        let drawn = wanted.iter().any(|pick| pick.draw.is_some());
+        let bytes = match (places, drawn) {
+            (0, false) => 4 * wanted.len(),
+            (0, true) => draws + 4 * wanted.len() * WORDS,
+            _ => at + 4 * places,
+        };
         sys::enqueue_upload(gpu.compute(), &self.ask.all, ask, bytes)?;
         gpu.traffic.up(bytes);
         Ok(())
@@ -214,8 +230,8 @@ impl Picks {
         self.slots[slot].done.record(gpu.copy())
     }
 
-    /// Enqueues that each of the first rows goes on with the token of its greatest logit: `step` becomes that of the next pass,
-    /// and slot 0 or 1 gets the tokens.
+    /// Enqueues that each of the first rows goes on with a token that is drawn of those that were [found](Picks::enqueue) last: `step`
+    /// becomes that of the next pass, and slot 0 or 1 gets the tokens.
     ///
     /// # Errors
     ///
@@ -223,10 +239,10 @@ impl Picks {
     pub fn enqueue_next(
         &mut self,
         queue: &mut Queue<'_>,
-        (output, rows, step): (&Output<'_>, usize, &Step),
+        (rows, step): (usize, &Step),
         slot: usize,
     ) -> Result<(), Error> {
-        queue.argmax(output.listed(), rows, &self.next)?;
+        queue.draw(self, rows)?;
         queue.advance(step, rows, &self.next)?;
         let (gpu, Slot { answer: [.., next], done, .. }) = (queue.gpu(), &mut self.slots[slot]);
         self.ready.record(gpu.compute())?;

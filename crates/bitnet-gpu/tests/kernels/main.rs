@@ -3,6 +3,7 @@
 
 mod attend;
 mod condensed;
+mod draw;
 mod gpu;
 mod head;
 mod linear;

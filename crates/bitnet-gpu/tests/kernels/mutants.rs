@@ -168,6 +168,7 @@ fn tests(kernel: &str) -> &'static str {
         _ if begins(&["i2s_gpu_gemv_mma_u8s8_norm", "i2s_gpu_gemv_mma_u8s8_quant"]) => "prepare::",
         _ if begins(&["i2s_gpu", "gemm_i2s"]) => "linear::",
         _ if begins(&["rope", "attn"]) => "attend::",
+        "sample_draw" => "draw::",
         "add_f32" | "gate_f32" | "gather_f32" | "step_advance" => "rows::",
         _ if begins(&["head_", "gemv_head_i8", "gemm_head_i8"]) => "condensed::",
         _ if begins(&["bitnet_matmul", "wmma", "convert"]) => "mixed::",

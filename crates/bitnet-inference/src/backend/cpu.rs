@@ -237,7 +237,8 @@ impl CpuBackend {
         let weights = head.weights(0..head.rows);
         let layer = Layer { weights, head: &head.head };
         let work = (&*self.pool, &mut self.search, &mut self.calls);
-        let query = |(row, &Best { count: k, also, only })| Query { x: x.row(row), k, also, only };
+        let query =
+            |(row, &Best { count: k, also, only, .. })| Query { x: x.row(row), k, also, only };
         let queries: Vec<_> = wanted.iter().enumerate().map(query).collect();
         let found = shortlist.best(layer, &queries, work);
         if found {

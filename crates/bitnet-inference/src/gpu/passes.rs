@@ -59,15 +59,12 @@ pub(crate) struct Passes {
     dropped: u64,
 }
 
-/// A pass whose tokens the device has chosen: each the greatest logit of the pass before.
+/// A pass whose tokens the device has drawn. Its sampler draws them again: if others, the pass is dropped.
 #[derive(Debug)]
 struct Ahead {
     rows: Vec<cuda::Row>,
     launches: Launches,
 }
-
-/// Tokens that a row may want besides the greatest for it to be likely that it goes on with that.
-const FEW: usize = 8;
 
 impl Passes {
     pub(super) fn new(
@@ -187,8 +184,8 @@ impl Passes {
         Ok(())
     }
 
-    /// Enqueues the next pass of the same rows, each of which goes on with the token of its greatest logit, if there is room for
-    /// it. `slot` is that of the picks.
+    /// Enqueues the next pass of the same rows, each of which goes on with a token that the device draws as its sampler will, if
+    /// there is room for it. `slot` is that of the picks.
     fn run_ahead(&mut self, slot: usize) -> Result<(), Error> {
         let mut rows = self.rows.clone();
         for row in &mut rows {
@@ -200,10 +197,9 @@ impl Passes {
         }
         let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
         self.tell_blocks(&sequences)?;
-        let Passes { on, model, scratch, head, picks, step, .. } = &mut *self;
+        let Passes { on, scratch, picks, step, .. } = &mut *self;
         let mut queue = Queue::new(&on.gpu, scratch);
-        let output = head.output(on, model);
-        picks.enqueue_next(&mut queue, (&output, rows.len(), step), slot)?;
+        picks.enqueue_next(&mut queue, (rows.len(), step), slot)?;
         let mut launches = queue.launches().clone();
         self.replay((self.size_of(&rows, rows.len()), 1 - self.head.which), &mut launches)?;
         self.ahead = Some(Ahead { rows, launches });
@@ -341,7 +337,12 @@ impl Passes {
         let pick = |best: &Best<'_>| best.count + best.also.len();
         let picks: Vec<Pick<'_>> = wanted
             .iter()
-            .map(|best| Pick { count: pick(best), also: best.also, only: best.only })
+            .map(|best| Pick {
+                count: pick(best),
+                also: best.also,
+                only: best.only,
+                draw: best.draw,
+            })
             .collect();
         let slot = self.head.which;
         let Passes { on, model, scratch, launches, head, picks: there, .. } = &mut *self;
@@ -350,11 +351,12 @@ impl Passes {
             return Ok(false);
         }
         head.whole = output.condensed.is_none();
-        let greedy =
-            |best: &Best<'_>| best.count == 1 && best.only.is_none() && best.also.len() <= FEW;
         // Of two rows of a sequence one is not the last of it.
         let goes_on = !self.rows.is_empty() && are_apart(&self.rows);
-        if goes_on && self.rows.len() == wanted.len() && wanted.iter().all(greedy) {
+        if goes_on
+            && self.rows.len() == wanted.len()
+            && wanted.iter().all(|best| best.draw.is_some())
+        {
             self.run_ahead(slot)?;
         }
         let found = self.picks.collect(slot)?;

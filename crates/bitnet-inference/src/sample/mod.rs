@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bitnet_gpu::{Cut, Draw};
 use bitnet_kernels::{Calls, KernelManager};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -77,7 +78,10 @@ impl<'a> Sampler<'a> {
     pub fn wanted<'s>(&'s mut self, history: &[u32], less: usize) -> Wanted<'s> {
         self.note_changed(history, less);
         match self.settings.needed() {
-            Some(count) => Wanted::Best(Best { count, also: &self.changed, only: None }),
+            Some(count) => {
+                let draw = self.draw();
+                Wanted::Best(Best { count, also: &self.changed, only: None, draw })
+            }
             None => Wanted::All,
         }
     }
@@ -171,6 +175,29 @@ impl<'a> Sampler<'a> {
             true => self.candidates.likeliest(),
             false => self.candidates.draw(uniform(&mut self.random)),
         }
+    }
+
+    /// How the next token will be drawn, if nothing but the greatest logits is needed to tell. Tokens that are never drawn may come
+    /// out all the same.
+    fn draw(&self) -> Option<Draw> {
+        let settings = &self.settings;
+        if !settings.logit_bias.is_empty() {
+            return None;
+        }
+        if settings.is_greedy() {
+            return settings.stages().all(Stage::keeps_greatest).then(Draw::greedy);
+        }
+        let cut = |stage| match stage {
+            Stage::TopK => Some(Cut::TopK(u32::try_from(settings.top_k).unwrap_or(u32::MAX))),
+            Stage::TopP => Some(Cut::TopP(settings.top_p)),
+            Stage::MinP => Some(Cut::MinP(settings.min_p)),
+            Stage::Temperature if settings.dynatemp_range == 0.0 => {
+                Some(Cut::Temperature(settings.temperature))
+            }
+            _ => None,
+        };
+        let cuts = settings.stages().map(cut).collect::<Option<Vec<_>>>()?;
+        Draw::new(uniform(&mut self.random.clone()), cuts)
     }
 
     /// Kernels called so far.

@@ -110,6 +110,11 @@ impl Stage {
         Stage::Temperature,
     ];
 
+    /// Whether the greatest logit stays the greatest.
+    pub(super) fn keeps_greatest(self) -> bool {
+        !matches!(self, Stage::Penalties | Stage::Dry | Stage::TypP | Stage::Xtc)
+    }
+
     /// Its name in lists.
     #[must_use]
     pub const fn name(self) -> &'static str {

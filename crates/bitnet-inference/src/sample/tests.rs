@@ -27,6 +27,33 @@ fn zero_temperature_takes_the_first_of_the_likeliest() {
     assert_eq!(drawn(greedy, &[1.0, 5.0, 5.0, 2.0]), [1]);
 }
 
+/// What a device can draw by itself, and what it cannot.
+#[test]
+fn draws_are_told_where_the_greatest_logits_are_enough() {
+    let told = |settings: Sampling| match sampler(settings).wanted(&[1, 2], 0) {
+        Wanted::Best(best) => best.draw,
+        Wanted::All => None,
+    };
+    let usual = Sampling { seed: 9, ..Sampling::default() };
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(9);
+    let cuts = [Cut::TopK(40), Cut::TopP(0.95), Cut::MinP(0.05), Cut::Temperature(0.8)];
+    assert_eq!(told(usual.clone()), Draw::new(uniform(&mut random), cuts));
+    assert_eq!(told(Sampling::greedy()), Some(Draw::greedy()));
+    assert_eq!(Draw::new(0.5, [cuts, cuts].concat()), None);
+    for settings in [
+        Sampling { repeat_penalty: 1.1, ..usual.clone() },
+        Sampling { repeat_penalty: 1.1, ..Sampling::greedy() },
+        Sampling { typical_p: 0.5, ..usual.clone() },
+        Sampling { typical_p: 0.5, ..Sampling::greedy() },
+        Sampling { xtc_probability: 0.5, ..usual.clone() },
+        Sampling { dynatemp_range: 0.5, ..usual.clone() },
+        Sampling { logit_bias: [(3, 1.0)].into(), ..usual.clone() },
+        Sampling { top_k: 0, ..usual },
+    ] {
+        assert_eq!(told(settings.clone()), None, "{settings:?}");
+    }
+}
+
 #[test]
 fn filters_leave_what_they_say() {
     // Probabilities 0.6439, 0.2369, 0.0871, 0.0321.

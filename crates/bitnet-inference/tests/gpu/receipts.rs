@@ -86,17 +86,19 @@ fn in_one_kernel() {
     }
 }
 
-/// Greedy texts go on on the device, from the second token on. The last pass of one was begun before it was known to end.
+/// Texts go on on the device, from the second token on. The last pass of one was begun before it was known to end.
 fn chosen() {
     let engine = load(DEMO, &on_gpu());
-    let request = Request { ignore_end: true, ..Request::new(prompt(9), Sampling::greedy(), 6) };
-    let real = real(&receipt_of(&engine, request));
-    assert_eq!(real.kernels["sample_argmax"], 4);
-    assert_eq!(real.kernels["step_advance"], 4);
-    assert_eq!(real.machine.gpu.as_ref().unwrap().dropped_passes, 1);
-    let options = Options { threads: Some(1), ..real.options().unwrap() };
-    let verdict = verify(&real, Some(&load(DEMO, &options))).unwrap();
-    assert!(verdict.holds(), "{verdict}");
+    for sampling in [Sampling::greedy(), Sampling { seed: 3, ..Sampling::default() }] {
+        let request = Request { ignore_end: true, ..Request::new(prompt(9), sampling, 6) };
+        let real = real(&receipt_of(&engine, request));
+        assert_eq!(real.kernels["sample_draw"], 4);
+        assert_eq!(real.kernels["step_advance"], 4);
+        assert_eq!(real.machine.gpu.as_ref().unwrap().dropped_passes, 1);
+        let options = Options { threads: Some(1), ..real.options().unwrap() };
+        let verdict = verify(&real, Some(&load(DEMO, &options))).unwrap();
+        assert!(verdict.holds(), "{verdict}");
+    }
 }
 
 fn forged() {

@@ -128,30 +128,143 @@ KERNEL(SELECT_THREADS) sample_topk(Select s) {
     }
 }
 
-// The token with the greatest logit of each row, the first of equals, is what the next pass takes.
-KERNEL(SELECT_THREADS) sample_argmax(const float *all, Listed listed, int vocabulary, int *next) {
-    __shared__ u64 best[SELECT_THREADS / WARP];
-    const int row = blockIdx.x;
-    const Logits logits = logits_of(all, vocabulary, listed, row);
-    u64 most = 0;
-    for (int i = threadIdx.x; i < logits.count; i += SELECT_THREADS) {
-        const u32 token = logits.token(i);
-        const u64 key = (u64)key_of(logits.all[token]) << 32 | ~token;
-        most = key > most ? key : most;
-    }
-#pragma unroll
-    for (int half = WARP / 2; half; half /= 2) {
-        const u64 other = __shfl_xor_sync(ALL, most, half);
-        most = other > most ? other : most;
-    }
-    if (lane_id() == 0) {
-        best[warp_id()] = most;
+#define DRAW_THREADS 256
+#define DRAW_STEPS 4
+
+// What a sampler does to the tokens that are left, in this order.
+enum DrawStep { DRAW_NOTHING = 0, DRAW_TOP_K = 1, DRAW_TOP_P = 2, DRAW_MIN_P = 3, DRAW_TEMPERATURE = 4 };
+
+// How a token is drawn.
+struct Draw {
+    float uniform; // from 0 to 1
+    struct {
+        int kind;
+        u32 value; // a number of tokens, or the bits of a float
+    } steps[DRAW_STEPS];
+};
+
+// The tokens of a row, the likeliest first.
+struct Drawn {
+    u64 keys[DRAW_THREADS]; // in the low half the token
+    float logits[DRAW_THREADS];
+    float probabilities[DRAW_THREADS];
+};
+
+// Sorts by logit, the greatest first, and equal ones by token; `n` is a power of two.
+DEVICE void sort(u64 *keys, int n) {
+    for (int run = 2; run <= n; run *= 2) {
+        for (int by = run / 2; by; by /= 2) {
+            __syncthreads();
+            const int i = threadIdx.x, other = i ^ by;
+            if (other > i && i < n) {
+                const u64 a = keys[i], b = keys[other];
+                if ((a > b) == ((i & run) == 0)) {
+                    keys[i] = b;
+                    keys[other] = a;
+                }
+            }
+        }
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int warp = 1; warp < SELECT_THREADS / WARP; warp++) {
-            most = best[warp] > most ? best[warp] : most;
+}
+
+// The probabilities of the first tokens, by the threads of a warp: summed up as the processor does.
+DEVICE void soften(Drawn &d, int n) {
+    const float greatest = d.logits[0];
+    float sum = 0.0f;
+    // All are done with what was there.
+    __syncwarp();
+    for (int i = lane_id(); i < n; i += WARP) {
+        d.probabilities[i] = exp_of(fmaxf(d.logits[i] - greatest, -1e9f));
+    }
+    __syncwarp();
+    for (int i = lane_id(); i < n && lane_id() < LANES; i += LANES) {
+        sum = sum + d.probabilities[i];
+    }
+    const float factor = __frcp_rn(__shfl_sync(ALL, tree(sum), 0));
+    __syncwarp();
+    for (int i = lane_id(); i < n; i += WARP) {
+        d.probabilities[i] = d.probabilities[i] * factor;
+    }
+    __syncwarp();
+}
+
+// How many tokens a step leaves of `n`.
+DEVICE int step_of(Drawn &d, int kind, u32 value, int n) {
+    const float x = __int_as_float(value);
+    if (kind == DRAW_TOP_K) {
+        return min(n, (int)value);
+    }
+    if (kind == DRAW_TEMPERATURE) {
+        const float greatest = d.logits[0];
+        __syncwarp();
+        for (int i = lane_id(); i < n; i += WARP) {
+            d.logits[i] = fmaxf(__fdiv_rn(d.logits[i] - greatest, x), -1e9f);
         }
-        next[row] = (int)~(u32)most;
+        __syncwarp();
+        return n;
+    }
+    soften(d, n);
+    if (kind == DRAW_MIN_P) {
+        const float least = d.probabilities[0] * x;
+        int enough = 0;
+        for (int i = lane_id(); i < n; i += WARP) {
+            enough += d.probabilities[i] >= least;
+        }
+        return max(warp_sum(enough), 1);
+    }
+    float sum = 0.0f;
+    for (int i = 0; i < n; i++) {
+        sum = sum + d.probabilities[i];
+        if (sum >= x) {
+            return i + 1;
+        }
+    }
+    return n;
+}
+
+// Draws of the tokens that were found for a row the one that the next pass takes. Of a row with more than there is room for it is
+// token 0: who draws by himself finds out.
+KERNEL(DRAW_THREADS)
+sample_draw(const int *found, const u32 *token, const float *logit, int most, const Draw *draws, int *next) {
+    __shared__ Drawn d;
+    const int row = blockIdx.x, i = threadIdx.x;
+    const Draw &draw = draws[row];
+    int n = found[row];
+    if (n <= 0 || n > most || n > DRAW_THREADS) {
+        if (i == 0) {
+            next[row] = 0;
+        }
+        return;
+    }
+    token += (u64)row * most;
+    logit += (u64)row * most;
+    d.keys[i] = i < n ? (u64)~key_of(logit[i]) << 32 | token[i] : ~0ull;
+    int room = 1;
+    while (room < n) {
+        room *= 2;
+    }
+    sort(d.keys, room);
+    // Keys are in the order of logits, and give them back.
+    const u32 key = ~(u32)(d.keys[i] >> 32);
+    d.logits[i] = __int_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+    __syncthreads();
+    if (warp_id() != 0) {
+        return;
+    }
+#pragma unroll 1
+    for (int at = 0; at < DRAW_STEPS; at++) {
+        if (draw.steps[at].kind != DRAW_NOTHING) {
+            n = step_of(d, draw.steps[at].kind, draw.steps[at].value, n);
+        }
+    }
+    soften(d, n);
+    if (i == 0) {
+        float left = draw.uniform;
+        int drawn = 0;
+        while (drawn < n - 1 && (left = left - d.probabilities[drawn]) >= 0.0f) {
+            drawn++;
+        }
+        next[row] = (int)(u32)d.keys[drawn];
     }
 }
