@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bitnet_inference::{Best, CHUNK, Engine, Error, Input, Options, Session, Wanted};
+use bitnet_inference::{
+    Best, CHUNK, Cut, Draw, Engine, Error, Input, Logits, Options, Session, Wanted,
+};
 use bitnet_kernels::{Device, Devices, Pool, limits};
 
 use crate::exit::{self, End, Usage};
@@ -229,7 +231,7 @@ impl Args {
         let vocabulary = engine.vocabulary();
         let bench = |replica| {
             let session = engine.session_on(replica, sequences)?;
-            Ok(Bench { session, sequences, vocabulary })
+            Ok(Bench { session, sequences, vocabulary, next: vec![0; sequences] })
         };
         let mut benches =
             (0..engine.devices().len()).map(bench).collect::<Result<Vec<_>, Error>>()?;
@@ -277,19 +279,38 @@ impl Args {
     }
 }
 
-/// What sampling with the defaults asks for.
-const WANTED: Wanted<'_> = Wanted::Best(Best { count: 40, also: &[], only: None, draw: None });
+/// What sampling with the defaults asks for; of what it draws the likeliest.
+fn wanted() -> Wanted<'static> {
+    let cuts = [Cut::TopK(40), Cut::TopP(0.95), Cut::MinP(0.05), Cut::Temperature(0.8)];
+    Wanted::Best(Best { count: 40, also: &[], only: None, draw: Draw::new(0.0, cuts) })
+}
+
+/// The likeliest token.
+fn likeliest(logits: Logits<'_>) -> u32 {
+    let first = |a: (u32, f32), b: (u32, f32)| if (b.1, a.0) > (a.1, b.0) { b } else { a };
+    let none = (0, f32::NEG_INFINITY);
+    match logits {
+        Logits::All(logits) => (0..).zip(logits.iter().copied()).fold(none, first).0,
+        Logits::Best(best) => best.iter().map(|best| (best.id, best.logit)).fold(none, first).0,
+    }
+}
 
 /// Sequences to run tests on.
 struct Bench {
     session: Session,
     sequences: usize,
     vocabulary: usize,
+    /// The likeliest token after each sequence.
+    next: Vec<u32>,
 }
 
 impl Bench {
-    /// The token at a place of a sequence: a different one at each, the same in every run.
-    fn token(&self, sequence: usize, position: usize) -> u32 {
+    /// The token at a place of a sequence, the same in every run: of those that are generated, from the second on, the likeliest; of
+    /// others a different one at each place.
+    fn token(&self, test: Test, sequence: usize, position: usize) -> u32 {
+        if position > test.depth + test.prompt {
+            return self.next[sequence];
+        }
         let place = position.wrapping_mul(7919).wrapping_add(sequence.wrapping_mul(104_729));
         (place % self.vocabulary) as u32
     }
@@ -303,13 +324,16 @@ impl Bench {
             self.session.truncate(sequence, length);
             inputs.extend((self.session.len(sequence)..length).map(|position| Input {
                 sequence,
-                token: self.token(sequence, position),
+                token: self.token(test, sequence, position),
                 logits: position + 1 == length,
             }));
         }
         for pass in inputs.chunks(test.batch).flat_map(|batch| batch.chunks(test.ubatch)) {
-            let ends = pass.iter().filter(|input| input.logits).count();
-            self.session.step(pass, &vec![WANTED; ends])?;
+            let ends: Vec<_> = pass.iter().filter(|input| input.logits).collect();
+            self.session.step(pass, &vec![wanted(); ends.len()])?;
+            for (nth, input) in ends.into_iter().enumerate() {
+                self.next[input.sequence] = likeliest(self.session.found(nth));
+            }
         }
         Ok(())
     }
