@@ -1,6 +1,6 @@
 """The speed of PyTorch on a transformer in the shape of BitNet b1.58, with random weights in bfloat16.
 
-Decoding is one CUDA graph, replayed: no launch waits for the host. Prints what `bitnet bench -o json` has of each test.
+A token, and a prompt, is one CUDA graph, replayed: no launch waits for the host. Prints what `bitnet bench -o json` has of each test.
 """
 
 import argparse
@@ -95,12 +95,29 @@ def wait(device):
         torch.cuda.synchronize(device)
 
 
+def recorded(work, device):
+    """What does some work: a graph, where the device has such."""
+    work()
+    if device.type != "cuda":
+        return work
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
 def prompts(model, device):
     """Prepares a prompt; gives what runs it."""
     count = model.args.n_prompt
     tokens = torch.randint(model.args.vocabulary, (1, count), device=device)
     positions, cache = torch.arange(count, device=device), model.cache(1, count)
-    return lambda: model.forward(tokens, positions, cache, None)
+    return recorded(lambda: model.forward(tokens, positions, cache, None), device)
 
 
 def decoding(model, texts, device):
@@ -115,19 +132,7 @@ def decoding(model, texts, device):
         tokens.copy_(logits.argmax(-1, keepdim=True))
         position.copy_((position + 1) % count)
 
-    step()
-    once = step
-    if device.type == "cuda":
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        once = graph.replay
+    once = recorded(step, device)
 
     def all_of_them():
         position.zero_()

@@ -120,7 +120,9 @@ pub(crate) fn run(args: &Check) -> Result<()> {
             let said = report.say("speed of PyTorch", &mut rival)?;
             let said: Value = serde_json::from_str(&said).unwrap_or_default();
             report.put("pytorch", said.clone());
-            said["tests"].as_array().cloned().unwrap_or_default()
+            let tests = said["tests"].as_array().cloned().unwrap_or_default();
+            report.must(!tests.is_empty(), "no speed of PyTorch was measured");
+            tests
         }
         None => Vec::new(),
     };

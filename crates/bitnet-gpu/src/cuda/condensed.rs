@@ -23,7 +23,7 @@ const WARPS: usize = 8;
 const WARP: usize = 32;
 /// Threads that multiply a row.
 const LANES: usize = 16;
-/// Rows that products of their bytes with as many others fit into 32 bits for.
+/// Columns of which products of bytes add up to less than 32 bits hold.
 const MOST_COLS: usize = 1 << 16;
 /// Fewer rows cost as much as all that there is to do besides.
 const LEAST_ROWS: usize = 1024;

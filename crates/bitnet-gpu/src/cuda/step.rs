@@ -1,5 +1,7 @@
 //! What a forward pass works on: tokens, where they belong, and where keys and values lie.
 
+use std::ops::Range;
+
 use bitnet_kernels::Format;
 
 use super::buffers::{Plan, Scratch};
@@ -40,8 +42,10 @@ pub struct Step {
     /// First and number of rows that it takes together.
     tiles: Region,
     capacity: usize,
-    /// So many of them at most.
+    /// Rows that attention takes together at most.
     together: usize,
+    /// Those of the last pass that was set.
+    cut: Vec<Range<usize>>,
 }
 
 /// Lists of the table: tokens, sequences, positions, outputs, rows that attention takes one by one, and together.
@@ -60,7 +64,17 @@ impl Step {
         let rows = Rows { token: list(0), sequence: list(1), position: list(2) };
         let [outputs, alone, tiles] = [3, 4, 5].map(list);
         let staging = Pinned::new(&gpu.context(), LISTS * each)?;
-        Ok(Step { staging, region, rows, outputs, alone, tiles, capacity, together })
+        Ok(Step {
+            staging,
+            region,
+            rows,
+            outputs,
+            alone,
+            tiles,
+            capacity,
+            together,
+            cut: Vec::new(),
+        })
     }
 
     /// The rows.
@@ -86,12 +100,12 @@ impl Step {
     }
 
     /// Writes down the rows of the next pass, and which of them have outputs; behind them are rows that are not there,
-    /// and outputs of the first row. All of a pass before must be done.
+    /// and outputs of the first row. All of a pass before must be done. Gives the rows that attention takes together.
     ///
     /// # Panics
     ///
     /// If there are more rows than there is room for.
-    pub fn set(&mut self, rows: &[Row], outputs: &[usize]) {
+    pub fn set(&mut self, rows: &[Row], outputs: &[usize]) -> &[Range<usize>] {
         assert!(rows.len() <= self.capacity && outputs.len() <= self.capacity, "room for the rows");
         let each = piece(4 * self.capacity);
         let bytes = self.staging.bytes_mut();
@@ -107,13 +121,13 @@ impl Step {
         put(3, &mut outputs.iter().map(|&row| int(row)).chain(fill.clone()));
         let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
         let mut alone: Vec<_> = rows.iter().map(|row| int(row.position)).collect();
-        let mut tiles = Vec::new();
-        for tile in row_tiles(&sequences, self.together) {
-            tiles.extend([int(tile.start), int(tile.len())]);
-            alone[tile].fill(NOBODY);
-        }
+        self.cut.clear();
+        self.cut.extend(row_tiles(&sequences, self.together));
+        let tiles = self.cut.iter().flat_map(|tile| [int(tile.start), int(tile.len())]);
+        self.cut.iter().for_each(|tile| alone[tile.clone()].fill(NOBODY));
         put(4, &mut alone.into_iter().chain(std::iter::repeat(NOBODY)));
-        put(5, &mut tiles.into_iter().chain(fill));
+        put(5, &mut tiles.chain(fill));
+        &self.cut
     }
 
     /// Enqueues that the device gets what was [set](Step::set).

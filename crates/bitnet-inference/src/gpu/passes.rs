@@ -6,12 +6,13 @@ mod pass;
 mod work;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bitnet_gpu::cuda::{
     self, CacheShape, Floats, Launches, Parts, Pick, Picks, Plan, Queue, Recorded, SPAN, Step,
 };
-use bitnet_gpu::kernels::{bucket, row_tiles, rows_together};
+use bitnet_gpu::kernels::{bucket, rows_together};
 use bitnet_kernels::Format;
 use bitnet_kernels::shortlist::Candidate;
 
@@ -164,9 +165,9 @@ impl Passes {
                 self.on.gpu.synchronize()?;
                 let blocks = all.iter().map(|row| row.sequence).collect::<Vec<_>>();
                 self.tell_blocks(&blocks)?;
-                self.step.set(&all, outputs);
+                let tiles = self.step.set(&all, outputs);
+                let size = size_of(&all, outputs.len(), tiles);
                 self.step.send(&self.on.gpu)?;
-                let size = self.size_of(&all, outputs.len());
                 match see {
                     Some(see) => {
                         let size = Size { rows: all.len(), outputs: outputs.len(), ..size };
@@ -201,27 +202,9 @@ impl Passes {
         let mut queue = Queue::new(&on.gpu, scratch);
         picks.enqueue_next(&mut queue, (rows.len(), step), slot)?;
         let mut launches = queue.launches().clone();
-        self.replay((self.size_of(&rows, rows.len()), 1 - self.head.which), &mut launches)?;
+        self.replay((size_of(&rows, rows.len(), &[]), 1 - self.head.which), &mut launches)?;
         self.ahead = Some(Ahead { rows, launches });
         Ok(())
-    }
-
-    /// What is recorded for some rows: as many as there are, or more that are not there.
-    fn size_of(&self, rows: &[cuda::Row], outputs: usize) -> Size {
-        let c = &self.model.config;
-        let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
-        let in_order: Vec<_> = rows.iter().map(|row| row.sequence).collect();
-        let some = |n: usize| if n == 0 { 0 } else { bucket(n) };
-        let tiles = row_tiles(&in_order, rows_together(c.heads / c.kv_heads, c.head_size));
-        let (tiles, together) = tiles.fold((0, 0), |(n, rows), tile| (n + 1, rows + tile.len()));
-        Size {
-            rows: bucket(rows.len()),
-            outputs: some(outputs),
-            spans: bucket(spans),
-            apart: are_apart(rows),
-            tiles: some(tiles),
-            alone: together < rows.len(),
-        }
     }
 
     /// Tells the device where keys and values of the rows' sequences lie.
@@ -240,7 +223,12 @@ impl Passes {
     }
 
     /// Enqueues a pass, whose hidden states are of this number.
-    fn replay(&mut self, pass: (Size, usize), launches: &mut Launches) -> Result<(), Error> {
+    fn replay(
+        &mut self,
+        (size, which): (Size, usize),
+        launches: &mut Launches,
+    ) -> Result<(), Error> {
+        let pass = (size, if size.outputs == 0 { 0 } else { which });
         if !self.recorded.contains_key(&pass) {
             let recorded = self.record(pass)?;
             self.recorded.insert(pass, recorded);
@@ -363,7 +351,11 @@ impl Passes {
         let exact = self.picks.listed(wanted.len(), slot);
         let others: usize = wanted.iter().map(|best| best.also.len()).sum();
         self.read.head += self.on.read_of_head(&self.model, exact.map(|rows| rows + others as u64));
-        let Some(found) = found else { return Ok(false) };
+        let Some(found) = found else {
+            // What the device has gone on with is none of the tokens.
+            self.dropped += u64::from(self.ahead.take().is_some());
+            return Ok(false);
+        };
         if let Some(ahead) = &mut self.ahead {
             let tokens = self.picks.next(ahead.rows.len(), slot);
             ahead.rows.iter_mut().zip(tokens).for_each(|(row, token)| row.token = token);
@@ -420,6 +412,20 @@ impl Passes {
     /// Kernels that were launched for all others, by name.
     pub(crate) fn launches(&self) -> Vec<(&'static str, u64)> {
         self.launches.iter().map(|(kernel, n)| (kernel.name(), n)).collect()
+    }
+}
+
+/// What is recorded for some rows, of which attention takes some together: as many as there are, or more that are not there.
+fn size_of(rows: &[cuda::Row], outputs: usize, tiles: &[Range<usize>]) -> Size {
+    let spans = rows.iter().map(|row| row.position / SPAN + 1).max().unwrap_or(1);
+    let some = |n: usize| if n == 0 { 0 } else { bucket(n) };
+    Size {
+        rows: bucket(rows.len()),
+        outputs: some(outputs),
+        spans: bucket(spans),
+        apart: are_apart(rows),
+        tiles: some(tiles.len()),
+        alone: tiles.iter().map(Range::len).sum::<usize>() < rows.len(),
     }
 }
 

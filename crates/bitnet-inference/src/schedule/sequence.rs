@@ -143,11 +143,16 @@ impl<'a> Sequence<'a> {
         if is_open || self.logprobs.is_some() {
             return Wanted::All;
         }
-        let end = self.tokens.len();
+        let (end, left) = (self.tokens.len(), self.limit.saturating_sub(self.generated()));
         self.tokens.extend_from_slice(&self.drafts);
         // The tokens are as before when it returns; what is wanted is the sampler's.
         let wanted = self.sampler.wanted(&self.tokens, self.drafts.len());
         self.tokens.truncate(end);
+        let wanted = match wanted {
+            // Nothing goes on with the last token.
+            Wanted::Best(best) if left <= 1 => Wanted::Best(Best { draw: None, ..best }),
+            wanted => wanted,
+        };
         match (wanted, &mut self.constrained) {
             (Wanted::Best(best), Some(constrained)) => match constrained.allowed() {
                 Ok(allowed) => Wanted::Best(Best { only: Some(allowed.as_slice()), ..best }),

@@ -1,15 +1,20 @@
 //! Whole requests: drawn, constrained, guessed, with log-probabilities, many at once, and from files of keys and values.
 
+use bitnet_gguf::{Gguf, TensorType};
 use bitnet_inference::{
-    Capacity, Constraint, Engine, Event, Generation, Request, Sampling, Scheduler,
+    Best, Capacity, Constraint, Cut, Draw, Engine, Event, Generation, Input, Logits, Options,
+    Request, Sampling, Scheduler, Wanted,
 };
+use bitnet_kernels::Device;
 use fake_cuda::cases::{Case, Library};
 
+use crate::common::{DEMO, load};
 use crate::{both, on_cpu, prompt};
 
 pub(crate) const CASES: &[Case] = &[
     ("requests_give_the_same_tokens", Library::Fake, "", requests),
     ("texts_that_go_on_on_the_device_are_the_same", Library::Fake, "", ahead),
+    ("draws_that_are_wrong_change_nothing", Library::Fake, "", drawn_wrongly),
     ("others_have_another_past", Library::Fake, "", others),
     ("keys_and_values_are_those_of_the_processor", Library::Fake, "", stored),
 ];
@@ -100,8 +105,61 @@ fn others() {
     assert_eq!((here.0.len(), here.1.len()), (2, 4));
 }
 
+/// Tokens that are drawn on the device and are not those that the text goes on with: as it was told so, and as more of the greatest logits
+/// are equal than it has room for.
+fn drawn_wrongly() {
+    let last = Draw::new(0.999, [Cut::TopK(1), Cut::Temperature(9.0)]).unwrap();
+    let other = Draw::new(0.999, [Cut::Temperature(9.0)]).unwrap();
+    for (file, draw) in [(DEMO, last), (DEMO, other), (equal_rows(), Draw::greedy())] {
+        let [here, there] = [Device::Cpu, Device::Cuda(0)]
+            .map(|device| follow(&load(file, &Options { device, ..on_cpu() }), draw));
+        assert_eq!(there, here, "{draw:?}");
+    }
+}
+
+/// The likeliest tokens of a text, where draws are said to be made in some way; then the logits after them.
+fn follow(engine: &Engine, draw: Draw) -> (Vec<u32>, Vec<u32>) {
+    let mut session = engine.session(1).unwrap();
+    let (mut tokens, mut token) = (Vec::new(), 100);
+    for _ in 0..6 {
+        let wanted = Best { count: 8, also: &[], only: None, draw: Some(draw) };
+        let input = [Input { sequence: 0, token, logits: true }];
+        session.step(&input, &[Wanted::Best(wanted)]).unwrap();
+        let mut found: Vec<(u32, f32)> = match session.found(0) {
+            Logits::All(all) => (0..).zip(all.iter().copied()).collect(),
+            Logits::Best(best) => best.iter().map(|best| (best.id, best.logit)).collect(),
+        };
+        found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        token = found[0].0;
+        tokens.push(token);
+    }
+    let logits = session.run(&[Input { sequence: 0, token, logits: true }]).unwrap();
+    (tokens, logits.iter().map(|x| x.to_bits()).collect())
+}
+
+/// The demo model with zeros for the first hundred tokens, and for all others one row or its opposite.
+fn equal_rows() -> &'static [u8] {
+    let gguf = Gguf::from_static("model.gguf", DEMO).unwrap();
+    let tensor = gguf.tensor("token_embd.weight").unwrap();
+    assert!(matches!(gguf.tensor_type(tensor).unwrap(), TensorType::F16 | TensorType::Bf16));
+    let data = gguf.data(tensor).unwrap();
+    let start = data.as_ptr().addr() - DEMO.as_ptr().addr();
+    let mut bytes = DEMO.to_vec();
+    let row = 2 * tensor.row() as usize;
+    let of = data[100 * row..][..row].to_vec();
+    for (token, to) in bytes[start..][..data.len()].chunks_mut(row).enumerate() {
+        match token {
+            ..100 => to.fill(0),
+            100..1000 => to.copy_from_slice(&of),
+            // The sign is in every other byte.
+            _ => (0..row).for_each(|i| to[i] = of[i] ^ (i as u8 % 2 * 0x80)),
+        }
+    }
+    bytes.leak()
+}
+
 /// Several greedy texts: over the end of a block, with one that ends early, one that comes later, one that is cancelled, and one whose
-/// greatest logit is not what it goes on with.
+/// next token the device cannot draw.
 fn ahead() {
     let [here, there] = both(&on_cpu()).map(|engine| {
         let ids = engine.encode("Once upon a time there was a fox").unwrap();

@@ -13,7 +13,7 @@
 // always multiplied. With a hidden state of that kind all are.
 
 #define SCAN_THREADS 256
-#define SCAN_TILES (SCAN_THREADS / WARP)
+#define SCAN_WARPS (SCAN_THREADS / WARP)
 // Columns of hidden states in shared memory at a time, and such steps of columns as an instruction multiplies.
 #define SCAN_COLS 256
 #define SCAN_STEP 32
@@ -54,7 +54,7 @@ DEVICE u64 word_of(int row, int col, int steps) {
 // The copy of a table. A warp has a row; rows behind the last are zeros.
 template <class ROW>
 DEVICE void condense(const u8 *table, u32 *codes, Bounds *bounds, int rows, int cols) {
-    const int row = blockIdx.x * SCAN_TILES + warp_id();
+    const int row = blockIdx.x * SCAN_WARPS + warp_id();
     const bool there = row < rows;
     const u8 *weights = table + (u64)min(row, rows - 1) * cols * ROW::BYTES;
     float most = 0.0f, squares = 0.0f, lost = 0.0f;
@@ -260,7 +260,7 @@ template <class BY, int EIGHTS>
 DEVICE void scan(const Scan &s) {
     __shared__ u32 x[8 * EIGHTS][2][SCAN_WORDS];
     const int lane = lane_id(), tiles = (s.rows + TILE - 1) / TILE, steps = s.cols / SCAN_STEP;
-    const int tile = blockIdx.x * SCAN_TILES + warp_id(), first = blockIdx.y * 8 * EIGHTS;
+    const int tile = blockIdx.x * SCAN_WARPS + warp_id(), first = blockIdx.y * 8 * EIGHTS;
     // Warps behind the last tile multiply it too, and drop it.
     const uint4 *codes = s.codes + (u64)min(tile, tiles - 1) * steps * WARP + lane;
     typename BY::All sums[EIGHTS] = {};
@@ -353,7 +353,7 @@ struct Rerank {
 template <class ROW>
 DEVICE void rerank(const Rerank &r) {
     const int token = blockIdx.y, lane = lane_id();
-    const int first = (blockIdx.x * SCAN_TILES + warp_id()) * WARP, row = first + lane;
+    const int first = (blockIdx.x * SCAN_WARPS + warp_id()) * WARP, row = first + lane;
     float *logits = r.logits + (u64)token * r.rows;
     const bool there = row < r.rows && counts(bits_of(r.only, r.rows, token), row);
     const bool may = there && key_of(logits[row]) >= r.floor[token];

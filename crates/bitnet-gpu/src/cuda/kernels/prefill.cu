@@ -128,7 +128,7 @@ DEVICE void soften_together(Look &look, int query, int start) {
     }
 }
 
-// Values by the weights of four queries, added to the sums of a thread. `all` says that each query sees all positions.
+// Values by the weights of four queries, added to the sums of a thread. `WHOLE` says that each query sees all positions.
 template <bool WHOLE>
 DEVICE void weigh_together(
     const Look &look, const float *values, int size, int start, int here, const int (&seen)[FOUR], float (&sum)[PAIRS][FOUR][FOUR]) {

@@ -193,13 +193,13 @@ DEVICE void soften(Drawn &d, int n) {
 DEVICE int step_of(Drawn &d, int kind, u32 value, int n) {
     const float x = __int_as_float(value);
     if (kind == DRAW_TOP_K) {
-        return min(n, (int)value);
+        return (int)min((u32)n, value);
     }
     if (kind == DRAW_TEMPERATURE) {
-        const float greatest = d.logits[0];
+        const float greatest = d.logits[0], by = fmaxf(x, 1.17549435e-38f);
         __syncwarp();
         for (int i = lane_id(); i < n; i += WARP) {
-            d.logits[i] = fmaxf(__fdiv_rn(d.logits[i] - greatest, x), -1e9f);
+            d.logits[i] = fmaxf(__fdiv_rn(d.logits[i] - greatest, by), -1e9f);
         }
         __syncwarp();
         return n;
