@@ -113,7 +113,8 @@ fn drawn_wrongly() {
     for (file, draw) in [(DEMO, last), (DEMO, other), (equal_rows(), Draw::greedy())] {
         let [here, there] = [Device::Cpu, Device::Cuda(0)]
             .map(|device| follow(&load(file, &Options { device, ..on_cpu() }), draw));
-        assert_eq!(there, here, "{draw:?}");
+        assert_eq!(there.0, here.0, "{draw:?}");
+        assert!(there.1 == here.1, "other logits, {draw:?}");
     }
 }
 
