@@ -173,7 +173,7 @@ impl KernelId {
         .filter(|_| fits)
     }
 
-    /// Rows that it multiplies by ternary weights, in one launch: all, or a few.
+    /// Rows that it multiplies in one launch, by ternary weights: all, or a few.
     #[must_use]
     pub fn rows(self) -> usize {
         match self.tokens() {
@@ -192,7 +192,7 @@ impl KernelId {
         }
     }
 
-    /// Tokens of a block of one that multiplies many by ternary weights.
+    /// Tokens of a block of one that multiplies many, by ternary weights or by the copy of an output layer.
     pub(crate) fn tokens(self) -> Option<usize> {
         match self {
             KernelId::Gemm16 | KernelId::Gemm16Gate => Some(16),
@@ -200,7 +200,8 @@ impl KernelId {
             KernelId::Gemm64
             | KernelId::Gemm64Gate
             | KernelId::GemmWgmma
-            | KernelId::GemmWgmmaGate => Some(64),
+            | KernelId::GemmWgmmaGate
+            | KernelId::GemmHeadMma => Some(64),
             _ => None,
         }
     }

@@ -1,13 +1,11 @@
 //! The greatest logits from an output layer of which there is a copy in 8 bits: the others need not be computed.
 
-use bitnet_kernels::Format;
-
 use super::args::{self, Args, int};
 use super::buffers::{Floats, Loader, Table};
 use super::error::Error;
 use super::gpu::Gpu;
 use super::memory::{Arena, piece};
-use super::queue::{Queue, one_each};
+use super::queue::{Queue, of_format, one_each};
 use super::select::Picks;
 use super::sys::{self, Region, Shape};
 use crate::kernels::{KernelId, VECTORS};
@@ -99,11 +97,8 @@ impl Loader {
         let (rows, cols) = (table.rows, table.cols);
         let codes = self.take(tiles(rows) * TILE * cols);
         let bounds = self.take(BOUNDS * rows);
-        let kernel = match table.format {
-            Format::F32 => KernelId::CondenseF32,
-            Format::F16 => KernelId::CondenseF16,
-            _ => KernelId::CondenseBf16,
-        };
+        let kernels = [KernelId::CondenseF32, KernelId::CondenseF16, KernelId::CondenseBf16];
+        let kernel = of_format(table.format, kernels);
         let args = Args::new(&table.data.address()).with(&codes.address()).with(&bounds.address());
         let args = args.with(&int(rows)).with(&int(cols));
         let gpu = self.gpu();
@@ -172,7 +167,7 @@ impl Queue<'_> {
             cols: int(cols),
             tokens: int(tokens),
         });
-        let at_once = if kernel == KernelId::GemmHeadMma { 64 } else { VECTORS };
+        let at_once = kernel.tokens().unwrap_or(VECTORS);
         let grid = [tiles(rows).div_ceil(WARPS) as u32, tokens.div_ceil(at_once) as u32, 1];
         self.launch(kernel, Shape { grid, threads: THREADS, shared: 0 }, &args)?;
 
@@ -181,11 +176,8 @@ impl Queue<'_> {
         let args = args.with(&int(tiles(rows)));
         self.launch(KernelId::HeadFloor, one_each(tokens, 1024, 0), &args)?;
 
-        let kernel = match table.format {
-            Format::F32 => KernelId::RerankF32,
-            Format::F16 => KernelId::RerankF16,
-            _ => KernelId::RerankBf16,
-        };
+        let kernels = [KernelId::RerankF32, KernelId::RerankF16, KernelId::RerankBf16];
+        let kernel = of_format(table.format, kernels);
         let args = Args::new(&args::Rerank {
             table: table.data.address(),
             x: self.at(x),
@@ -210,11 +202,8 @@ impl Queue<'_> {
         to: &Region,
     ) -> Result<(), Error> {
         let &Output { table, x, .. } = output;
-        let kernel = match table.format {
-            Format::F32 => KernelId::RerankAtF32,
-            Format::F16 => KernelId::RerankAtF16,
-            _ => KernelId::RerankAtBf16,
-        };
+        let kernels = [KernelId::RerankAtF32, KernelId::RerankAtF16, KernelId::RerankAtBf16];
+        let kernel = of_format(table.format, kernels);
         let args = Args::new(&table.data.address()).with(&self.at(x)).with(&at.address());
         let args = args.with(&to.address()).with(&int(n));
         let args = args.with(&int(table.rows)).with(&int(table.cols));

@@ -154,11 +154,8 @@ impl<'g> Queue<'g> {
         scale: f32,
         out: &Floats,
     ) -> Result<(), Error> {
-        let kernel = match table.format {
-            Format::F32 => KernelId::EmbedF32,
-            Format::F16 => KernelId::EmbedF16,
-            _ => KernelId::EmbedBf16,
-        };
+        let kernels = [KernelId::EmbedF32, KernelId::EmbedF16, KernelId::EmbedBf16];
+        let kernel = of_format(table.format, kernels);
         let args = Args::new(&table.data.address()).with(&rows.0.args());
         let args = args.with(&int(table.cols)).with(&scale).with(&self.at(out));
         self.launch(kernel, one_each(rows.1, 256, 0), &args)
@@ -268,11 +265,8 @@ impl<'g> Queue<'g> {
         heads: &Heads<'_>,
         (cache, layer): (&Cache, usize),
     ) -> Result<(), Error> {
-        let kernel = match cache.format {
-            Format::F32 => KernelId::RopeAppendF32,
-            Format::F16 => KernelId::RopeAppendF16,
-            _ => KernelId::RopeAppendQ8,
-        };
+        let kernels = [KernelId::RopeAppendF32, KernelId::RopeAppendF16, KernelId::RopeAppendQ8];
+        let kernel = of_format(cache.format, kernels);
         let args = Args::new(&self.rope(heads, cache)).with(&rows.args()).with(&cache.args(layer));
         self.launch(kernel, one_each(count, 256, 0), &args)
     }
@@ -290,11 +284,8 @@ impl<'g> Queue<'g> {
         (cache, layer): (&Cache, usize),
         (parts, spans): (&Parts, usize),
     ) -> Result<(), Error> {
-        let kernel = match cache.format {
-            Format::F32 => KernelId::AttendF32,
-            Format::F16 => KernelId::AttendF16,
-            _ => KernelId::AttendQ8,
-        };
+        let kernels = [KernelId::AttendF32, KernelId::AttendF16, KernelId::AttendQ8];
+        let kernel = of_format(cache.format, kernels);
         let (size, group) = (cache.size, q.cols / cache.size / cache.kv_heads);
         let attend = self.attention(q, out, cache, parts);
         let rope = heads.map_or_else(args::Rope::default, |heads| self.rope(heads, cache));
@@ -317,11 +308,8 @@ impl<'g> Queue<'g> {
         (cache, layer): (&Cache, usize),
         (parts, spans): (&Parts, usize),
     ) -> Result<(), Error> {
-        let kernel = match cache.format {
-            Format::F32 => KernelId::PrefillF32,
-            Format::F16 => KernelId::PrefillF16,
-            _ => KernelId::PrefillQ8,
-        };
+        let kernels = [KernelId::PrefillF32, KernelId::PrefillF16, KernelId::PrefillQ8];
+        let kernel = of_format(cache.format, kernels);
         let args = Args::new(&self.attention(q, out, cache, parts)).with(&step.rows().args());
         let args = args.with(&cache.args(layer)).with(&step.tiles().address());
         let grid = [cache.kv_heads as u32, tiles as u32, spans as u32];
@@ -405,14 +393,11 @@ impl<'g> Queue<'g> {
         logits: &Floats,
     ) -> Result<(), Error> {
         let many = rows > 1;
-        let kernel = match (table.format, many) {
-            (Format::F32, false) => KernelId::GemvHeadF32,
-            (Format::F32, true) => KernelId::GemmHeadF32,
-            (Format::F16, false) => KernelId::GemvHeadF16,
-            (Format::F16, true) => KernelId::GemmHeadF16,
-            (_, false) => KernelId::GemvHeadBf16,
-            (_, true) => KernelId::GemmHeadBf16,
+        let kernels = match many {
+            false => [KernelId::GemvHeadF32, KernelId::GemvHeadF16, KernelId::GemvHeadBf16],
+            true => [KernelId::GemmHeadF32, KernelId::GemmHeadF16, KernelId::GemmHeadBf16],
         };
+        let kernel = of_format(table.format, kernels);
         let args = Args::new(&table.data.address()).with(&self.at(x)).with(&self.at(logits));
         let args = args.with(&int(table.rows)).with(&int(table.cols)).with(&int(rows));
         let grid =
@@ -441,6 +426,15 @@ impl<'g> Queue<'g> {
         let Quantized { q, scale, sum, cols } = *x;
         let [q, scale, sum] = [q, scale, sum].map(|at| self.scratch.address(at));
         args::Quantized { q, scale, sum, width: int(tiles::width(cols)) }
+    }
+}
+
+/// The one of three that is for numbers of a format: single precision, half, or another.
+pub(super) fn of_format(format: Format, [single, half, other]: [KernelId; 3]) -> KernelId {
+    match format {
+        Format::F32 => single,
+        Format::F16 => half,
+        _ => other,
     }
 }
 

@@ -152,9 +152,7 @@ impl Run {
         let expected = products_on(target(gpu)?, &sizes, (layers, &products(receipt, form)?));
         same("products", &found, &expected)
     }
-}
 
-impl Run {
     /// Launches for the logits: of all of them, where the sampler wants them, or of those of the copy of the output layer that may be
     /// the greatest. These may turn out to be too many equal ones, and then all are wanted.
     fn logits_on(&self, take: &mut impl FnMut(&[KernelId]) -> u64) -> Result<(), String> {
