@@ -199,7 +199,7 @@ fn look(listing: &str, device: &str) -> Result<()> {
                 .any(|line| line.split_whitespace().any(|word| word.starts_with(instruction)))
         };
         let mut wanted = Vec::new();
-        if name.starts_with("wmma") {
+        if name.starts_with("wmma") || name.starts_with("attn_prefill_mma") {
             wanted.push("HMMA");
         } else if name.contains("wgmma") {
             wanted.push("IGMMA");
@@ -209,7 +209,7 @@ fn look(listing: &str, device: &str) -> Result<()> {
         if name.contains("dp4a") {
             wanted.push("IDP.4A");
         }
-        if name.starts_with("gemm_i2s") {
+        if name.starts_with("gemm_i2s") || name.starts_with("attn_prefill_mma") {
             wanted.push("LDGSTS");
         }
         if let Some(lacks) = wanted.into_iter().find(|instruction| !has(instruction)) {

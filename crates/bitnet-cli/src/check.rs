@@ -106,7 +106,7 @@ fn gpu(_: &Args, _: usize) -> Result<bool> {
 
 #[cfg(feature = "cuda")]
 fn gpu(args: &Args, number: usize) -> Result<bool> {
-    use bitnet_inference::GpuValidator;
+    use bitnet_inference::{AccuracyResult, GpuValidator};
 
     use crate::model;
 
@@ -115,9 +115,17 @@ fn gpu(args: &Args, number: usize) -> Result<bool> {
     output::report(&found, args.json, || {
         let mut lines =
             vec![format!("{}, CUDA {}, kernels for {}", found.device, found.driver, found.target)];
-        lines.extend(found.accuracy_results.iter().map(|result| match result.different {
-            0 => format!("ok    {}: {} numbers, bit for bit", result.what, result.compared),
-            n => format!("WRONG {}: {n} of {} numbers differ", result.what, result.compared),
+        lines.extend(found.accuracy_results.iter().map(|result| {
+            let AccuracyResult { what, compared, different, distance, bound } = result;
+            match (result.is_right(), different) {
+                (true, 0) => format!("ok    {what}: {compared} numbers, bit for bit"),
+                (true, _) => {
+                    format!("ok    {what}: {compared} numbers, {distance:.1e} apart, of {bound:.0e} at most")
+                }
+                (false, different) => format!(
+                    "WRONG {what}: {different} of {compared} numbers differ, {distance:.1e} apart, of {bound:.0e} at most"
+                ),
+            }
         }));
         lines.extend(found.performance_stats.iter().map(|stats| {
             format!(

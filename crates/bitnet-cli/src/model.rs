@@ -135,6 +135,12 @@ pub(crate) struct How {
     #[cfg(feature = "cuda")]
     #[arg(long, value_name = "WAY", default_value = "graph", env = "BITNET_GPU_PASSES")]
     gpu_passes: bitnet_inference::GpuPasses,
+    /// Precision of what attention multiplies on a GPU: fp32 (the results of every processor), fp16 or bf16 (on tensor cores, near
+    /// those and faster in long texts; they take --cache-type f16 and compute capability 8.0), or auto (fp16 where the device and
+    /// the model have it, and else fp32).
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "PRECISION", default_value = "fp32", env = "BITNET_GPU_PRECISION")]
+    gpu_precision: bitnet_inference::PrecisionMode,
     /// What `bitnet tune` measured: `auto` takes it where that was written, `none` does without.
     #[arg(long, value_name = "FILE", default_value = "auto", env = "BITNET_TUNING")]
     pub(crate) tuning: Source,
@@ -205,6 +211,8 @@ impl How {
             tuning,
             #[cfg(feature = "cuda")]
             gpu_passes: self.gpu_passes,
+            #[cfg(feature = "cuda")]
+            gpu_precision: self.gpu_precision,
             ..Options::default()
         }
     }
@@ -358,7 +366,7 @@ impl fmt::Display for OnDevice {
 }
 
 /// Whether something went wrong that would not on another device.
-fn is_of_device(error: &anyhow::Error) -> bool {
+pub(crate) fn is_of_device(error: &anyhow::Error) -> bool {
     match error.downcast_ref() {
         Some(Error::Device(_)) => true,
         #[cfg(feature = "cuda")]

@@ -37,7 +37,7 @@ pub(crate) struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     verified: bool,
-    /// Whether the model was there to run it again.
+    /// Whether the model was there to run it again, and what gives the same result.
     rerun: bool,
     checks: Vec<Line>,
 }
@@ -63,6 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         context: wanted.context,
         dequantize: wanted.dequantize,
         device: wanted.device,
+        gpu_precision: wanted.gpu_precision,
         threads: wanted.threads,
         library: args.library.path(),
         ..args.how.measured(None)
@@ -71,9 +72,17 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let demo = args.model.is_none()
         && wanted.device != Device::Llama
         && receipt.model.sha256 == model::demo_sha256();
-    let engine = (demo || args.model.is_some())
+    let loaded = (demo || args.model.is_some())
         .then(|| model::load(args.model.as_deref(), &options))
-        .transpose()?;
+        .transpose();
+    let on_gpu = matches!(wanted.device, Device::Cuda(_));
+    let engine = match loaded {
+        Err(error) if on_gpu && model::is_of_device(&error) => {
+            exit::say(&format!("note: it is not run again: {error}"));
+            None
+        }
+        loaded => loaded?,
+    };
     if let Some(engine) = engine.as_ref().filter(|e| e.sha256() != receipt.model.sha256) {
         let what = format!(
             "the model has the hash {}, and {name} is of another: {}",
@@ -93,6 +102,10 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     }
     exit::say(&match rerun {
         true => format!("{name} holds: the same run gave the same result"),
+        false if on_gpu => format!(
+            "{name} can be true: attention in {} is repeated by this version on such a GPU, with the model",
+            wanted.gpu_precision
+        ),
         false => format!("{name} can be true: give the model with -m to run it again"),
     });
     Ok(End::Done)

@@ -4,7 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use crate::{CudaComputeCapability, tiles};
+use bitnet_kernels::Format;
+
+use crate::{CudaComputeCapability, PrecisionMode, tiles};
 
 /// Rows that a kernel for few rows takes at once.
 pub const VECTORS: usize = 8;
@@ -76,6 +78,8 @@ kernels! {
     PrefillF32 = "attn_prefill_f32" from 61 does "attend, join",
     PrefillF16 = "attn_prefill_f16" from 61 does "attend, join",
     PrefillQ8 = "attn_prefill_q8_0" from 61 does "attend, join",
+    BlendF16 = "attn_prefill_mma_f16" from 80 does "attend, join",
+    BlendBf16 = "attn_prefill_mma_bf16" from 80 does "attend, join",
     EmbedF32 = "embed_f32" from 61 does "embed",
     EmbedF16 = "embed_f16" from 61 does "embed",
     EmbedBf16 = "embed_bf16" from 61 does "embed",
@@ -189,6 +193,19 @@ impl KernelId {
             _ if target < KernelId::GemvHeadMma.needs() => KernelId::GemvHeadDp4a,
             0..=VECTORS => KernelId::GemvHeadMma,
             _ => KernelId::GemmHeadMma,
+        }
+    }
+
+    /// The kernel for attention of several rows together, in a precision that is not [`PrecisionMode::Auto`]; in less than single precision,
+    /// keys and values are stored in half.
+    #[must_use]
+    pub fn together(precision: PrecisionMode, kv: Format) -> KernelId {
+        match (precision, kv) {
+            (PrecisionMode::Fp16, _) => KernelId::BlendF16,
+            (PrecisionMode::Bf16, _) => KernelId::BlendBf16,
+            (_, Format::F32) => KernelId::PrefillF32,
+            (_, Format::F16) => KernelId::PrefillF16,
+            (..) => KernelId::PrefillQ8,
         }
     }
 
@@ -307,33 +324,80 @@ fn is_alone(target: &str) -> bool {
     target.ends_with('a')
 }
 
-/// Queries that attention takes together.
-const QUERIES: usize = 32;
-/// The greatest head that it does this with.
-const PREFILL_HEAD: usize = 128;
-
-/// Rows of a sequence that attention takes together, where so many queries of a row share keys and values, in heads of so many numbers;
-/// fewer than two if it does not.
-#[must_use]
-pub fn rows_together(group: usize, size: usize) -> usize {
-    let fits = size <= PREFILL_HEAD && size.is_multiple_of(4);
-    if fits { QUERIES.checked_div(group).unwrap_or(0) } else { 0 }
+/// Which rows of a pass attention takes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowTiles {
+    precision: PrecisionMode,
+    least: usize,
+    most: usize,
 }
 
-/// The rows of a pass that attention takes together, by the sequences of all: pieces of those of one sequence, which stand next to
-/// each other, of up to `most` rows and two at least.
-pub fn row_tiles(sequences: &[usize], most: usize) -> impl Iterator<Item = Range<usize>> {
-    let mut next = 0;
-    let runs = sequences.chunk_by(|a, b| a == b).map(move |run| {
-        let first = next;
-        next += run.len();
-        first..next
-    });
-    let pieces = runs.flat_map(move |run| {
-        let end = run.end;
-        run.step_by(most.max(1)).map(move |first| first..end.min(first + most))
-    });
-    pieces.filter(|tile| tile.len() > 1)
+impl RowTiles {
+    /// The greatest head of which it takes several rows.
+    const HEAD: usize = 128;
+
+    /// In a precision that is not [`PrecisionMode::Auto`], where so many queries of a row share keys and values, in heads of so many
+    /// numbers.
+    #[must_use]
+    pub fn new(precision: PrecisionMode, group: usize, size: usize) -> RowTiles {
+        // The exact kernels have others for rows that are alone. Queries of a block, and what a head must be a multiple of:
+        // `QUERIES` of `prefill.cu`, `BLEND_QUERIES` of `blend.cu`.
+        let (least, queries, unit): (_, usize, _) = match precision {
+            PrecisionMode::Fp32 => (2, 32, 4),
+            _ => (1, 64, 16),
+        };
+        let fits = size <= RowTiles::HEAD && size.is_multiple_of(unit);
+        let most = if fits { queries.checked_div(group).unwrap_or(0) } else { 0 };
+        RowTiles { precision, least, most }
+    }
+
+    /// Those of a model in a precision, on devices whose kernels are compiled for `target`; none where they have none for it. Where the
+    /// precision is to be chosen it is half, in which keys and values lose nothing, or else single.
+    #[must_use]
+    pub fn choose(
+        mode: PrecisionMode,
+        (target, kv): (CudaComputeCapability, Format),
+        (group, size): (usize, usize),
+    ) -> Option<RowTiles> {
+        let of = |precision| RowTiles::new(precision, group, size);
+        let halves = target >= KernelId::BlendF16.needs()
+            && kv == Format::F16
+            && of(PrecisionMode::Fp16).most > 0;
+        match mode {
+            PrecisionMode::Fp32 => Some(of(mode)),
+            PrecisionMode::Auto if halves => Some(of(PrecisionMode::Fp16)),
+            PrecisionMode::Auto => Some(of(PrecisionMode::Fp32)),
+            _ => halves.then(|| of(mode)),
+        }
+    }
+
+    /// The precision.
+    #[must_use]
+    pub fn precision(self) -> PrecisionMode {
+        self.precision
+    }
+
+    /// Rows of a tile; with fewer than one, or than two in single precision, there are none.
+    #[must_use]
+    pub fn most(self) -> usize {
+        self.most
+    }
+
+    /// The tiles of a pass, by the sequences of its rows: pieces of those of one sequence, which stand next to each other.
+    pub fn of(self, sequences: &[usize]) -> impl Iterator<Item = Range<usize>> {
+        let RowTiles { least, most, .. } = self;
+        let mut next = 0;
+        let runs = sequences.chunk_by(|a, b| a == b).map(move |run| {
+            let first = next;
+            next += run.len();
+            first..next
+        });
+        let pieces = runs.flat_map(move |run| {
+            let end = run.end;
+            run.step_by(most.max(1)).map(move |first| first..end.min(first + most))
+        });
+        pieces.filter(move |tile| tile.len() >= least)
+    }
 }
 
 /// Rows of recorded passes: as many as there are, or more that are not there.
@@ -370,16 +434,40 @@ mod tests {
 
     #[test]
     fn rows_of_a_sequence_are_taken_together() {
-        let tiles = |sequences: &[usize], most| row_tiles(sequences, most).collect::<Vec<_>>();
-        assert_eq!(tiles(&[3; 5], 2), [0..2, 2..4]);
-        assert_eq!(tiles(&[0, 0, 0, 1, 2, 2], 8), [0..3, 4..6]);
-        assert_eq!(tiles(&[7; 9], 4), [0..4, 4..8]);
-        assert_eq!((tiles(&[], 4), tiles(&[1, 1], 1), tiles(&[1, 1], 0)), (vec![], vec![], vec![]));
+        let exact = |group, size| RowTiles::new(PrecisionMode::Fp32, group, size);
+        let tiles = |sequences: &[usize], group| exact(group, 64).of(sequences).collect::<Vec<_>>();
+        assert_eq!(tiles(&[3; 5], 16), [0..2, 2..4]);
+        assert_eq!(tiles(&[0, 0, 0, 1, 2, 2], 4), [0..3, 4..6]);
+        assert_eq!(tiles(&[7; 9], 8), [0..4, 4..8]);
+        assert_eq!(
+            (tiles(&[], 8), tiles(&[1, 1], 32), tiles(&[1, 1], 64)),
+            (vec![], vec![], vec![])
+        );
         assert_eq!(
             [(4, 128), (3, 64), (32, 80), (4, 130), (4, 256), (0, 64)]
-                .map(|(g, s)| { rows_together(g, s) }),
+                .map(|(group, size)| exact(group, size).most()),
             [8, 10, 1, 0, 0, 0]
         );
+        let halves = |group, size| RowTiles::new(PrecisionMode::Fp16, group, size);
+        assert_eq!(halves(32, 64).of(&[3, 3, 3, 1]).collect::<Vec<_>>(), [0..2, 2..3, 3..4]);
+        assert_eq!([(4, 128), (65, 64), (4, 72)].map(|(g, s)| halves(g, s).most()), [16, 0, 0]);
+    }
+
+    #[test]
+    fn precisions_are_of_devices_keys_and_heads() {
+        let (old, new) = (CudaComputeCapability::new(6, 1), CudaComputeCapability::new(8, 0));
+        let chosen = |mode, (target, kv), size| {
+            RowTiles::choose(mode, (target, kv), (4, size)).map(RowTiles::precision)
+        };
+        let [single, half, brain, auto] = PrecisionMode::ALL;
+        for (of, size) in
+            [((old, Format::F16), 128), ((new, Format::F32), 128), ((new, Format::F16), 72)]
+        {
+            let found = PrecisionMode::ALL.map(|mode| chosen(mode, of, size));
+            assert_eq!(found, [Some(single), None, None, Some(single)], "{of:?} {size}");
+        }
+        let found = [single, half, brain, auto].map(|mode| chosen(mode, (new, Format::F16), 128));
+        assert_eq!(found, [Some(single), Some(half), Some(brain), Some(half)]);
     }
 
     /// Names are those of the processor's operations, where it has the same.

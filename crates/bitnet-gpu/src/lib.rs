@@ -5,7 +5,9 @@ mod capability;
 pub mod cuda;
 mod draw;
 pub mod kernels;
+mod precision;
 pub mod tiles;
 
 pub use capability::{CudaComputeCapability, UnknownCapability};
 pub use draw::{Cut, Draw};
+pub use precision::{PrecisionMode, UnknownPrecision};

@@ -2,12 +2,12 @@
 
 use std::{env, iter};
 
-use bitnet_gpu::CudaComputeCapability;
 use bitnet_gpu::kernels::{GpuPasses, KernelId, Needs, TARGETS, target_of};
+use bitnet_gpu::{CudaComputeCapability, PrecisionMode};
 use bitnet_kernels::manager::KernelBackend;
 use bitnet_kernels::{Device, Devices, Isa, KernelManager, Operation, kernels};
 
-use crate::gpu;
+use crate::{Options, gpu};
 
 /// The environment variable that makes [`gpu_available_runtime`] answer as if there were a GPU
 /// (`cuda` or `gpu`, in any case), or none (anything else): to test what follows from the answer.
@@ -105,15 +105,18 @@ pub fn gpu_faked() -> bool {
     Gpu::find().fake.is_some()
 }
 
-/// Refuses to run passes in a way that only GPUs have.
-pub(crate) fn check_passes(device: Device, passes: GpuPasses) -> Result<(), DeviceError> {
-    match (device, passes) {
-        (Device::Cuda(_), _) | (_, GpuPasses::Graph) => Ok(()),
-        (_, GpuPasses::Kernel) => {
-            let what = "passes in one kernel; leave out --gpu-passes kernel";
-            Err(DeviceError::Unsupported { device, what })
+/// Refuses to run passes in ways that only GPUs have.
+pub(crate) fn check_options(options: &Options) -> Result<(), DeviceError> {
+    let &Options { device, gpu_passes, gpu_precision, .. } = options;
+    let what = match (device, gpu_passes, gpu_precision) {
+        (Device::Cuda(_), ..) => return Ok(()),
+        (_, GpuPasses::Kernel, _) => "passes in one kernel; leave out --gpu-passes kernel",
+        (.., PrecisionMode::Fp16 | PrecisionMode::Bf16) => {
+            "attention in less than single precision; leave out --gpu-precision, or say auto"
         }
-    }
+        (.., PrecisionMode::Fp32 | PrecisionMode::Auto) => return Ok(()),
+    };
+    Err(DeviceError::Unsupported { device, what })
 }
 
 /// Makes sure that a device is there.

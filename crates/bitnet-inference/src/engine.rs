@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::{fmt, io};
 
 use bitnet_gguf::Gguf;
+use bitnet_gpu::PrecisionMode;
 use bitnet_gpu::kernels::GpuPasses;
 use bitnet_kernels::manager::Choice;
 use bitnet_kernels::op::{KV_BLOCK, SoftmaxFn};
@@ -55,6 +56,9 @@ pub struct Options {
     pub dequantize: bool,
     /// How a GPU runs passes of a few rows.
     pub gpu_passes: GpuPasses,
+    /// The precision of what attention multiplies on a GPU: in single, results are the bits of the processor. In all others they are near
+    /// them, and those of a text the same whatever else is computed beside it.
+    pub gpu_precision: PrecisionMode,
     /// What was measured on this machine.
     pub tuning: Option<Tuning>,
     /// The library of [`Device::Llama`], or a folder with one; the first that is found if not given. A program of
@@ -147,7 +151,7 @@ pub enum KvType {
 }
 
 impl KvType {
-    const fn format(self) -> Format {
+    pub(crate) const fn format(self) -> Format {
         match self {
             KvType::F32 => Format::F32,
             KvType::F16 => Format::F16,
@@ -240,7 +244,7 @@ impl Engine {
     /// As [`Engine::open`].
     pub fn of(checkpoint: Checkpoint, options: &Options) -> Result<Engine, Error> {
         device_features::open_all(options.device, &options.beside)?;
-        device_features::check_passes(options.device, options.gpu_passes)?;
+        device_features::check_options(options)?;
         let mut manager = options.manager()?;
         let tuning = options.tuning.as_ref();
         let config = checkpoint.config()?;
@@ -342,6 +346,21 @@ impl Engine {
     #[must_use]
     pub fn kv(&self) -> KvType {
         self.kv
+    }
+
+    /// The precision of what attention multiplies.
+    #[must_use]
+    pub fn attention(&self) -> PrecisionMode {
+        self.gpus.first().map_or(PrecisionMode::Fp32, |gpu| gpu.attention())
+    }
+
+    /// The format of keys and values, and how they were computed, if it is not as everywhere: what makes them others for the same text.
+    #[must_use]
+    pub fn cache_kind(&self) -> String {
+        match self.attention() {
+            PrecisionMode::Fp32 => self.kv.to_string(),
+            attention => format!("{}-{attention}", self.kv),
+        }
     }
 
     /// The model as it lies on disk.

@@ -71,6 +71,7 @@ pub use source::{
 pub use statistics::TernaryStatistics;
 pub use text::read_text;
 
+pub use bitnet_gpu::PrecisionMode;
 pub use bitnet_gpu::kernels::GpuPasses;
 pub use bitnet_kernels::shortlist::Candidate;
 

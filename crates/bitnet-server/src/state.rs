@@ -302,6 +302,6 @@ impl Model {
     /// What stands for the program and the way it computes: with the same, the same model and the same
     /// seed, answers are the same. Kernels, threads and other requests change nothing.
     pub(crate) fn fingerprint(&self) -> String {
-        format!("bitnet-{}-{}", env!("CARGO_PKG_VERSION"), self.engine.kv())
+        format!("bitnet-{}-{}", env!("CARGO_PKG_VERSION"), self.engine.cache_kind())
     }
 }

@@ -193,6 +193,7 @@ impl<'a> Statement<'a, '_> {
                 Op::CopyAsync { bytes, to: self.address(0)?, from: self.address(1)?, only }
             }
             ["setp", name, ..] => self.compare(name, ty()?).ok_or_else(unknown)??,
+            ["cvt", "rn", "f16x2" | "bf16x2", _] => self.compute(ty()?).ok_or_else(unknown)??,
             ["cvt", ..] => self.convert().ok_or_else(unknown)??,
             ["mov", _] if matches!(self.arguments[0], Argument::Many(_)) => {
                 let (out, ty) = (self.outs(0)?, ty()?);

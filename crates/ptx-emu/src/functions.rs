@@ -122,6 +122,18 @@ fn both(f: fn(u16, u16) -> u16, a: u64, b: u64) -> u64 {
     u64::from(f(a as u16, b as u16)) | u64::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
 }
 
+/// Single precision to half.
+fn half(x: u64) -> u64 {
+    let x = f32_of(x);
+    u64::from(if x.is_nan() { 0x7fff } else { f16::from_f32(x).to_bits() })
+}
+
+/// The same to brain floats.
+fn bfloat(x: u64) -> u64 {
+    let x = f32_of(x);
+    u64::from(if x.is_nan() { 0x7fff } else { bf16::from_f32(x).to_bits() })
+}
+
 /// The function of an opcode: its parts, less its type, which is given beside them.
 pub(crate) fn function(parts: &[&str], ty: Type) -> Option<Function> {
     use Kind::{Bits, Float, Pair, Signed, Unsigned};
@@ -130,6 +142,9 @@ pub(crate) fn function(parts: &[&str], ty: Type) -> Option<Function> {
         (["mov"] | ["cvta", "global"] | ["cvta", "to", "global"], ..) => one!(|_, a| a),
         (["cvta", "shared"], ..) => one!(|_, a| a + SHARED_WINDOW),
         (["cvta", "to", "shared"], ..) => one!(|_, a| a - SHARED_WINDOW),
+        // The first is the high one.
+        (["cvt", "rn", "f16x2"], Float, 32) => two!(|_, a, b| half(a) << 16 | half(b)),
+        (["cvt", "rn", "bf16x2"], Float, 32) => two!(|_, a, b| bfloat(a) << 16 | bfloat(b)),
         (["not"], Bits | Kind::Predicate, _) => one!(|_, a| !a),
         (["and"], Bits | Kind::Predicate, _) => two!(|_, a, b| a & b),
         (["or"], Bits | Kind::Predicate, _) => two!(|_, a, b| a | b),
@@ -330,14 +345,8 @@ pub(crate) fn conversion(parts: &[&str], to: Type, from: Type) -> Option<fn(u64)
         (["rn"], (Float, 32), (Signed, 64)) => |x| of_f32(x.cast_signed() as f32),
         ([], (Float, 32), (Float, 16)) => |x| canonical(f16::from_bits(x as u16).to_f32()),
         ([], (Float, 32), (BFloat, 16)) => |x| canonical(bf16::from_bits(x as u16).to_f32()),
-        (["rn"], (Float, 16), (Float, 32)) => |x| {
-            let x = f32_of(x);
-            u64::from(if x.is_nan() { 0x7fff } else { f16::from_f32(x).to_bits() })
-        },
-        (["rn"], (BFloat, 16), (Float, 32)) => |x| {
-            let x = f32_of(x);
-            u64::from(if x.is_nan() { 0x7fff } else { bf16::from_f32(x).to_bits() })
-        },
+        (["rn"], (Float, 16), (Float, 32)) => half,
+        (["rn"], (BFloat, 16), (Float, 32)) => bfloat,
         (["rni"], (Float, 32), (Float, 32)) => |x| canonical(f32_of(x).round_ties_even()),
         (["rzi"], (Float, 32), (Float, 32)) => |x| canonical(f32_of(x).trunc()),
         // What does not fit is the nearest that does; what is no number is 0.

@@ -171,12 +171,37 @@ fn a_receipt_names_the_gpu_and_what_it_ran() {
 }
 
 #[test]
+fn lesser_precisions_are_repeated_on_gpus_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("receipt.json");
+    let path = path.to_str().unwrap();
+    let flags = ["--device", "cuda", "--gpu-precision", "bf16", "--receipt", path];
+    let output = bitnet(Library::Fake, "", &[&RUN[..], &flags].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let receipt: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(receipt["machine"]["gpu"]["attention"], json!("bf16"));
+    for (library, config, said) in [
+        (Library::Nothing, "", "no NVIDIA driver"),
+        (Library::Fake, "cc=7.5", "compute capability 8.0"),
+    ] {
+        let verdict = bitnet(library, config, &["verify", path, "--json"]);
+        let found: Value = serde_json::from_slice(&verdict.stdout).unwrap();
+        assert_eq!(found["rerun"], json!(false));
+        let note = stderr(&verdict);
+        assert!(note.contains("it is not run again") && note.contains(said), "{note}");
+    }
+    let refused = bitnet(Library::Nothing, "", &[&RUN[..], &["--gpu-precision", "fp16"]].concat());
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("leave out --gpu-precision"), "{}", stderr(&refused));
+}
+
+#[test]
 fn a_gpu_is_held_to_the_processor() {
     let check = |config: &str| {
         bitnet(Library::Fake, config, &["check", "--device", "cuda", "--no-speed", "--json"])
     };
-    // Of devices with tensor cores also passes as a kernel.
-    for (config, models) in [("", 4), ("cc=7.5", 3)] {
+    // Of devices with tensor cores also passes as a kernel, and attention in lesser precisions.
+    for (config, models, near) in [("", 6, 2), ("cc=7.5", 3, 0)] {
         let output = check(config);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -184,9 +209,16 @@ fn a_gpu_is_held_to_the_processor() {
         let results = found["accuracy_results"].as_array().unwrap();
         assert!(results.len() > 10, "{results:?}");
         for result in results {
-            let compared = result["compared"].as_u64().unwrap();
-            assert!(result["different"] == json!(0) && compared > 0, "{result}");
+            assert!(result["compared"].as_u64().unwrap() > 0, "{result}");
+            let [bound, distance] =
+                ["bound", "distance"].map(|number| result[number].as_f64().unwrap());
+            let same = result["different"] == json!(0);
+            assert!(
+                same == (bound == 0.0) && same == (distance == 0.0) && distance <= bound,
+                "{result}"
+            );
         }
+        assert_eq!(results.iter().filter(|result| result["different"] != json!(0)).count(), near);
         // A prompt and a token are recorded, three tokens more are as the one.
         let stats = found["performance_stats"].as_array().unwrap();
         assert_eq!(stats.len(), models);

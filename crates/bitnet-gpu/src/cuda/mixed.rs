@@ -9,24 +9,11 @@ use super::gpu::Gpu;
 use super::memory::{Arena, piece};
 use super::probe::CudaDeviceInfo;
 use super::sys::{self, Region, Shape};
+use crate::PrecisionMode;
 use crate::kernels::KernelId;
 
-/// A precision of numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PrecisionMode {
-    /// Single: every device has it.
-    Fp32,
-    /// Half: from compute capability 6.1 on, with tensor cores from 8.0 on.
-    Fp16,
-    /// Brain floats: from compute capability 8.0 on, with tensor cores.
-    Bf16,
-    /// The last of these that the device has.
-    #[default]
-    Auto,
-}
-
 impl PrecisionMode {
-    /// What [`PrecisionMode::Auto`] is on a device.
+    /// What [`PrecisionMode::Auto`] is on a device for those who bring floats: brain floats, which have their range, before half precision.
     #[must_use]
     pub fn detect_best_precision(info: &CudaDeviceInfo) -> PrecisionMode {
         match (info.supports_bf16, info.supports_fp16) {

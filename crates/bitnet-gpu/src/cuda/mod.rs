@@ -26,7 +26,7 @@ pub use gpu::{Gpu, Launches};
 pub use health::MemoryResult;
 pub use launch::LaunchParams;
 pub use memory::{MemoryTracker, MemoryUse};
-pub use mixed::{MixedPrecisionKernel, MixedPrecisionMetrics, PrecisionMode};
+pub use mixed::{MixedPrecisionKernel, MixedPrecisionMetrics};
 pub use probe::{CudaDeviceInfo, DRIVER, Probe, version};
 pub use products::Input;
 pub use queue::{Activation, Cache, Heads, KV_BLOCK, Parts, Queue, Rows, SPAN};

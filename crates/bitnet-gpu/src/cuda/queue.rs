@@ -14,7 +14,7 @@ use super::step::Step;
 use super::sys::{Region, Shape};
 use super::together::Enqueued;
 use crate::kernels::KernelId;
-use crate::tiles;
+use crate::{PrecisionMode, tiles};
 
 /// Positions of a block of keys and values.
 pub const KV_BLOCK: usize = 16;
@@ -24,6 +24,14 @@ pub const SPAN: usize = 512;
 /// (`QUERY_STRIDE` and `GLANCE` of `prefill.cu`).
 const PREFILL_QUERIES: usize = 36;
 const PREFILL_POSITIONS: usize = 32;
+
+/// Bytes of shared memory of attention on tensor cores: keys and values of two times 32 positions, behind each row of which there are
+/// eight numbers more (`BLEND_STAGES`, `BLEND_GLANCE` and `BLEND_PAD` of `blend.cu`).
+fn blend_bytes(size: usize) -> usize {
+    const POSITIONS: usize = 32;
+    const PAD: usize = 8;
+    2 * 2 * (size * (POSITIONS + PAD) + POSITIONS * (size + PAD))
+}
 
 /// The gate of a feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,7 +304,7 @@ impl<'g> Queue<'g> {
     }
 
     /// Attention of the rows of a step that are taken together, which are in up to `tiles` pieces: what [`Queue::attend`] does without
-    /// `heads`, and keys and values are read once for all rows of a piece.
+    /// `heads`, and keys and values are read once for all rows of a piece. Where the step has them so, it is not exact.
     ///
     /// # Errors
     ///
@@ -308,12 +316,14 @@ impl<'g> Queue<'g> {
         (cache, layer): (&Cache, usize),
         (parts, spans): (&Parts, usize),
     ) -> Result<(), Error> {
-        let kernels = [KernelId::PrefillF32, KernelId::PrefillF16, KernelId::PrefillQ8];
-        let kernel = of_format(cache.format, kernels);
+        let kernel = KernelId::together(step.precision(), cache.format);
         let args = Args::new(&self.attention(q, out, cache, parts)).with(&step.rows().args());
         let args = args.with(&cache.args(layer)).with(&step.tiles().address());
         let grid = [cache.kv_heads as u32, tiles as u32, spans as u32];
-        let shared = 4 * cache.size * (PREFILL_QUERIES + PREFILL_POSITIONS);
+        let shared = match step.precision() {
+            PrecisionMode::Fp32 => 4 * cache.size * (PREFILL_QUERIES + PREFILL_POSITIONS),
+            _ => blend_bytes(cache.size),
+        };
         self.launch(kernel, Shape { grid, threads: 128, shared }, &args)
     }
 

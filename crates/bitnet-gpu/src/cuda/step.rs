@@ -11,9 +11,8 @@ use super::memory::{Arena, piece};
 use super::queue::{Cache, KV_BLOCK, Parts, Queue, Rows, SPAN};
 use super::sys::{self, Graph, Pinned, Region};
 use super::together::List;
-#[cfg(doc)]
-use crate::kernels::rows_together;
-use crate::kernels::{GpuPasses, bucket, row_tiles};
+use crate::PrecisionMode;
+use crate::kernels::{GpuPasses, RowTiles, bucket};
 
 /// A row that is not there.
 const NOBODY: i32 = -1;
@@ -42,8 +41,8 @@ pub struct Step {
     /// First and number of rows that it takes together.
     tiles: Region,
     capacity: usize,
-    /// Rows that attention takes together at most.
-    together: usize,
+    /// Which these are.
+    together: RowTiles,
     /// Those of the last pass that was set.
     cut: Vec<Range<usize>>,
 }
@@ -52,12 +51,12 @@ pub struct Step {
 const LISTS: usize = 6;
 
 impl Step {
-    /// Room for so many rows, of which attention takes up to so many [together](rows_together).
+    /// Room for so many rows, of which attention takes some together.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfMemory`].
-    pub fn new(gpu: &Gpu, capacity: usize, together: usize) -> Result<Step, Error> {
+    pub fn new(gpu: &Gpu, capacity: usize, together: RowTiles) -> Result<Step, Error> {
         let each = piece(4 * capacity);
         let region = gpu.allocate("the table of tokens", LISTS * each, "take --device cpu")?;
         let list = |index: usize| region.part(index * each, 4 * capacity);
@@ -100,12 +99,12 @@ impl Step {
     }
 
     /// Writes down the rows of the next pass, and which of them have outputs; behind them are rows that are not there,
-    /// and outputs of the first row. All of a pass before must be done. Gives the rows that attention takes together.
+    /// and outputs of the first row. All of a pass before must be done.
     ///
     /// # Panics
     ///
     /// If there are more rows than there is room for.
-    pub fn set(&mut self, rows: &[Row], outputs: &[usize]) -> &[Range<usize>] {
+    pub fn set(&mut self, rows: &[Row], outputs: &[usize]) {
         assert!(rows.len() <= self.capacity && outputs.len() <= self.capacity, "room for the rows");
         let each = piece(4 * self.capacity);
         let bytes = self.staging.bytes_mut();
@@ -122,11 +121,22 @@ impl Step {
         let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
         let mut alone: Vec<_> = rows.iter().map(|row| int(row.position)).collect();
         self.cut.clear();
-        self.cut.extend(row_tiles(&sequences, self.together));
+        self.cut.extend(self.together.of(&sequences));
         let tiles = self.cut.iter().flat_map(|tile| [int(tile.start), int(tile.len())]);
         self.cut.iter().for_each(|tile| alone[tile.clone()].fill(NOBODY));
         put(4, &mut alone.into_iter().chain(std::iter::repeat(NOBODY)));
         put(5, &mut tiles.chain(fill));
+    }
+
+    /// The precision in which attention takes rows together.
+    #[must_use]
+    pub fn precision(&self) -> PrecisionMode {
+        self.together.precision()
+    }
+
+    /// The rows of the last pass that attention takes together.
+    #[must_use]
+    pub fn cut(&self) -> &[Range<usize>] {
         &self.cut
     }
 

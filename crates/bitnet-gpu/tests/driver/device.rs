@@ -1,10 +1,11 @@
 //! Memory, kernels and graphs of a device.
 
+use bitnet_gpu::PrecisionMode;
 use bitnet_gpu::cuda::{
     Cache, CacheShape, Error, Floats, Gpu, Input, Loader, Matrix, Parts, Plan, Quantized, Recorded,
     Row, SPAN, Scratch, Step, Vector,
 };
-use bitnet_gpu::kernels::{GpuPasses, bucket};
+use bitnet_gpu::kernels::{GpuPasses, RowTiles, bucket};
 use bitnet_gpu::tiles;
 use bitnet_kernels::Format;
 use std::sync::Arc;
@@ -196,7 +197,7 @@ fn attention() {
     let blocks: Vec<u32> = (0..shape.blocks as u32).collect();
     cache.set_table(&gpu, 0, 0, &blocks).unwrap();
     let parts = Parts::new(&gpu, LAST + 1, 1, &shape).unwrap();
-    let mut step = Step::new(&gpu, LAST + 1, 0).unwrap();
+    let mut step = Step::new(&gpu, LAST + 1, RowTiles::new(PrecisionMode::Fp32, 0, 0)).unwrap();
     // The others are not there.
     let row = |i| Row {
         token: 0,

@@ -1,6 +1,7 @@
 //! Products of floats in other precisions.
 
-use bitnet_gpu::cuda::{Error, Gpu, MixedPrecisionKernel, PrecisionMode};
+use bitnet_gpu::PrecisionMode;
+use bitnet_gpu::cuda::{Error, Gpu, MixedPrecisionKernel};
 use fake_cuda::cases::{Case, Library};
 
 pub(crate) const CASES: &[Case] = &[

@@ -1,6 +1,7 @@
 //! Positions, keys and values, and attention.
 
-use bitnet_gpu::kernels::rows_together;
+use bitnet_gpu::PrecisionMode;
+use bitnet_gpu::kernels::{KernelId, RowTiles};
 use bitnet_kernels::op::{
     AttendArgs, AttendFn, JoinArgs, JoinFn, KV_BLOCK, Keys, Place, RopeArgs, RopeFn, SPAN,
     StoreArgs, StoreFn, part,
@@ -306,7 +307,7 @@ fn turn(
 fn rows_together_see_what_each_sees_alone() {
     for target in ["sm_61", "sm_80"] {
         for shape in SHAPES {
-            let most = rows_together(shape.group(), shape.size) as i32;
+            let most = RowTiles::new(PrecisionMode::Fp32, shape.group(), shape.size).most() as i32;
             if most < 2 {
                 assert_eq!(shape.size, 256);
                 continue;
@@ -337,6 +338,56 @@ fn rows_together_see_what_each_sees_alone() {
             for _ in 0..2 {
                 pass.launch_together(&cache, &rows, &tiles);
                 pass.compare(&cache, &rows, &q);
+            }
+        }
+    }
+}
+
+/// Rows on tensor cores, in each precision: close to what the processor has, and the same with whatever rows they are taken.
+#[test]
+fn rows_on_tensor_cores_are_close() {
+    for target in ["sm_80", "sm_90a"] {
+        for (precision, bound) in [(PrecisionMode::Fp16, 4e-6), (PrecisionMode::Bf16, 2e-2)] {
+            for shape in SHAPES.into_iter().filter(|shape| shape.format == Format::F16) {
+                let Shape { heads, kv_heads, size, .. } = shape;
+                let most = RowTiles::new(precision, shape.group(), size).most() as i32;
+                if most < 1 {
+                    assert_eq!(size, 256);
+                    continue;
+                }
+                let longest = SPAN as i32 * if size < 64 { 4 } else { 1 } + 1;
+                let taken = most.min(20);
+                let first: Vec<Row> = (longest - taken..longest).map(|at| (1, at)).collect();
+                let second = [(0, 15), (0, 16), (0, 17)];
+                let rows = [&first[..], &second].concat();
+                let mut random = Random::new(11);
+                let mut cache = Cache::new(shape, longest as usize);
+                for (sequence, most) in [(0, 18), (1, longest)] {
+                    for position in 0..most {
+                        let [mut k, v] = [0; 2].map(|_| random.floats(kv_heads * size));
+                        if (sequence, position) == (0, 17) {
+                            k[3] = f32::INFINITY;
+                        }
+                        cache.store((sequence, position), &k, &v);
+                    }
+                }
+                let q = random.floats(rows.len() * heads * size);
+                let mut pass = Pass::new(target, &cache, &rows, &q);
+                let kernel = KernelId::together(precision, shape.format).name();
+                let shared = 2 * 2 * (size * 40 + 32 * (size + 8));
+                let together = [[0, taken], [0, 0], [taken, 3]];
+                let alone: Vec<_> = (0..taken + 3).map(|row| [row, 1]).collect();
+                let all: Vec<_> = [&together[..], &together, &alone]
+                    .iter()
+                    .map(|tiles| {
+                        pass.launch_tiles(&cache, (&rows, tiles), (kernel, shared));
+                        bits(&pass.gpu.download::<f32>(pass.out, q.len()))
+                    })
+                    .collect();
+                assert!(all[0] == all[1] && all[0] == all[2], "{shape:?}");
+                let far = pass.distance(&cache, &rows, &q);
+                println!("{precision:?} {shape:?}: {far}");
+                assert!(far <= bound, "{shape:?}: {far}");
             }
         }
     }
@@ -419,14 +470,38 @@ impl Pass {
 
     /// The rows of each tile, which has the first of these and how many they are, together.
     fn launch_together(&mut self, cache: &Cache, rows: &[Row], tiles: &[[i32; 2]]) {
-        let shape = cache.shape;
-        let args = self.attention(shape);
+        let kernel = KernelId::together(PrecisionMode::Fp32, cache.shape.format).name();
+        let shared = 4 * cache.shape.size * (36 + 32);
+        self.launch_tiles(cache, (rows, tiles), (kernel, shared));
+    }
+
+    fn launch_tiles(
+        &mut self,
+        cache: &Cache,
+        (rows, tiles): (&[Row], &[[i32; 2]]),
+        (kernel, shared): (&str, usize),
+    ) {
+        let args = self.attention(cache.shape);
         let args = rows_args(&mut self.gpu, rows, args);
         let args = cache.args(&mut self.gpu, self.blocks, args);
         let args = args.with(self.gpu.upload(&tiles.concat()));
-        let kernel = format!("attn_prefill_{}", shape.suffix());
-        let grid = [shape.kv_heads as u32, tiles.len() as u32, self.spans as u32];
-        self.gpu.launch(&kernel, (grid, 128, 4 * shape.size * (36 + 32)), &args);
+        let grid = [cache.shape.kv_heads as u32, tiles.len() as u32, self.spans as u32];
+        self.gpu.launch(kernel, (grid, 128, shared), &args);
+    }
+
+    /// The greatest difference from what the processor has; what is no number there must be none here.
+    fn distance(&self, cache: &Cache, rows: &[Row], q: &[f32]) -> f32 {
+        let width = cache.shape.heads * cache.shape.size;
+        let mut far = 0.0_f32;
+        for (i, &row) in rows.iter().enumerate() {
+            let of = i * width..(i + 1) * width;
+            let there = self.gpu.download::<f32>(self.out + 4 * of.start as u64, of.len());
+            for (a, b) in there.iter().zip(cache.attend(&q[of], row)) {
+                assert_eq!(a.is_nan(), b.is_nan(), "{row:?}");
+                far = far.max((a - b).abs());
+            }
+        }
+        far
     }
 
     /// With what the processor makes of queries that are turned.

@@ -3,7 +3,7 @@
 use std::iter::Empty;
 use std::sync::Arc;
 
-use bitnet_gpu::CudaComputeCapability;
+use bitnet_gpu::{CudaComputeCapability, PrecisionMode};
 use bitnet_kernels::format::{Encoding, FormatError};
 use bitnet_kernels::shortlist::Candidate;
 use bitnet_kernels::{Device, Format};
@@ -89,6 +89,10 @@ impl Sink {
 
 impl OnGpu {
     pub(crate) fn device(&self) -> Device {
+        match *self {}
+    }
+
+    pub(crate) fn attention(&self) -> PrecisionMode {
         match *self {}
     }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::{ptr, thread};
 
 use bitnet_gpu::cuda::{self, Condensed, Gpu, Table, Vector};
-use bitnet_gpu::kernels::{GpuPasses, KernelId};
-use bitnet_gpu::{CudaComputeCapability, tiles};
+use bitnet_gpu::kernels::{GpuPasses, KernelId, RowTiles};
+use bitnet_gpu::{CudaComputeCapability, PrecisionMode, tiles};
 use bitnet_kernels::format::{self, Encoding, FormatError};
 use bitnet_kernels::{Device, Format, packed};
 
@@ -101,7 +101,19 @@ fn decoded(
 
 /// Devices that weights are put on while a model is loaded: each has all of them.
 #[derive(Debug)]
-pub(crate) struct Sink(Vec<cuda::Loader>, GpuPasses);
+pub(crate) struct Sink {
+    loaders: Vec<cuda::Loader>,
+    way: Way,
+}
+
+/// How a model computes there.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// How passes of a few rows are enqueued.
+    passes: GpuPasses,
+    /// Which rows attend together.
+    together: RowTiles,
+}
 
 /// Who sees the residual stream behind each layer.
 type See<'a> = &'a mut dyn FnMut(usize, &[f32]);
@@ -121,8 +133,7 @@ pub(crate) struct OnGpu {
     angles: HashMap<usize, [Vector; 2]>,
     /// Positions that there are angles for.
     context: usize,
-    /// How passes of a few rows are enqueued.
-    passes: GpuPasses,
+    way: Way,
 }
 
 /// Where something of a model is.
@@ -156,7 +167,12 @@ impl Sink {
         let block: usize =
             shapes.iter().map(|&(rows, cols)| cuda::Loader::matrix_bytes(rows, cols)).sum();
         let open = |number| Ok(cuda::Loader::new(&Gpu::open(number)?, config.layers * block)?);
-        Ok(Some(Sink(each(numbers, open)?, options.gpu_passes)))
+        let loaders = each(numbers, open)?;
+        let way = Way {
+            passes: options.gpu_passes,
+            together: together(options, config, loaders.iter().map(|loader| &**loader.gpu()))?,
+        };
+        Ok(Some(Sink { loaders, way }))
     }
 
     /// Puts a ternary matrix on each, from the format of a file, all of whose weights are multiplied by `side`.
@@ -172,8 +188,8 @@ impl Sink {
         };
         let mut packed = vec![0; tiles::bytes(rows, cols)];
         tiles::pack(&weights, cols, &mut packed);
-        let mut there = Vec::with_capacity(self.0.len());
-        for loader in &mut self.0 {
+        let mut there = Vec::with_capacity(self.loaders.len());
+        for loader in &mut self.loaders {
             let matrix = loader.matrix(&packed, (rows, cols), scale)?;
             there.push((matrix, loader.gpu().product_kernels(CHUNK).map(KernelId::name)));
         }
@@ -186,8 +202,8 @@ impl Sink {
             let what = "models whose weights have a scale for each group; use --device cpu";
             return Err(DeviceError::Unsupported { device: Device::Cuda(0), what }.into());
         }
-        let gpus = self.0.iter().map(|loader| Arc::clone(loader.gpu()));
-        let one = |gpu| Ok(Arc::new(OnGpu::new(gpu, model, (context, self.1))?));
+        let gpus = self.loaders.iter().map(|loader| Arc::clone(loader.gpu()));
+        let one = |gpu| Ok(Arc::new(OnGpu::new(gpu, model, (context, self.way))?));
         each(gpus.enumerate().collect(), one)
     }
 }
@@ -236,7 +252,7 @@ impl OnGpu {
     fn new(
         (replica, gpu): (usize, Arc<Gpu>),
         model: &Model,
-        (context, passes): (usize, GpuPasses),
+        (context, way): (usize, Way),
     ) -> Result<OnGpu, Error> {
         let mut bytes = 0;
         survey(model, |part| bytes += part.bytes(context));
@@ -247,8 +263,7 @@ impl OnGpu {
         }
         let mut loader = cuda::Loader::new(&gpu, bytes)?;
         let (tables, vectors, angles) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut on =
-            OnGpu { gpu, replica, tables, condensed: None, vectors, angles, context, passes };
+        let mut on = OnGpu { gpu, replica, tables, condensed: None, vectors, angles, context, way };
         let mut put = Ok(());
         survey(model, |part| {
             if put.is_ok() {
@@ -315,6 +330,42 @@ fn check(options: &Options) -> Result<(), DeviceError> {
     }
 }
 
+/// Which rows attend together, on all of some devices alike.
+fn together<'g>(
+    options: &Options,
+    config: &Config,
+    mut gpus: impl Iterator<Item = &'g Gpu> + Clone,
+) -> Result<RowTiles, Error> {
+    let (mode, kv) = (options.gpu_precision, options.kv.format());
+    let heads = (config.heads / config.kv_heads, config.head_size);
+    let on = |gpu: &Gpu, mode| RowTiles::choose(mode, (gpu.target().1, kv), heads);
+    let single = RowTiles::new(PrecisionMode::Fp32, heads.0, heads.1);
+    let chosen = match mode {
+        // What one cannot none does, or texts would depend on where they are computed.
+        PrecisionMode::Auto => {
+            let all = gpus.clone().all(|gpu| on(gpu, mode) != Some(single));
+            gpus.next().and_then(|gpu| if all { on(gpu, mode) } else { Some(single) })
+        }
+        _ => gpus.map(|gpu| on(gpu, mode)).reduce(|a, b| a.and(b)).flatten(),
+    };
+    let chosen = chosen.ok_or_else(|| {
+        let what = format!(
+            "attention in {mode}: it takes compute capability 8.0, --cache-type f16, and heads of a multiple of 16 numbers up to 128; \
+             say --gpu-precision auto"
+        );
+        cuda::Error::Unsupported { what }
+    })?;
+    match (options.gpu_passes, chosen.precision()) {
+        (GpuPasses::Graph, _) | (_, PrecisionMode::Fp32) => Ok(chosen),
+        (GpuPasses::Kernel, attention) => {
+            let what = format!(
+                "passes in one kernel with attention in {attention}; leave out --gpu-passes kernel"
+            );
+            Err(cuda::Error::Unsupported { what }.into())
+        }
+    }
+}
+
 /// Cosines and sines of all positions `[context, frequencies]`, as the processor has them.
 fn angles(frequencies: &[f32], context: usize) -> (Vec<f32>, Vec<f32>) {
     let all =
@@ -340,6 +391,11 @@ fn row(row: &Row) -> cuda::Row {
 }
 
 impl OnGpu {
+    /// The precision of what attention multiplies.
+    pub(crate) fn attention(&self) -> PrecisionMode {
+        self.way.together.precision()
+    }
+
     /// What receipts say of the device.
     pub(crate) fn used(&self) -> GpuUsed {
         let (info, (target, _)) = (self.gpu.info(), self.gpu.target());
@@ -350,6 +406,7 @@ impl OnGpu {
             driver: cuda::version(self.gpu.driver()),
             target: target.to_owned(),
             ptx_sha256: sha256(self.gpu.ptx()),
+            attention: self.attention().to_string(),
             dropped_passes: 0,
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bitnet_gpu::cuda::{
     self, CacheShape, Floats, Launches, Parts, Pick, Picks, Plan, Queue, Recorded, SPAN, Step,
 };
-use bitnet_gpu::kernels::{bucket, rows_together};
+use bitnet_gpu::kernels::bucket;
 use bitnet_kernels::Format;
 use bitnet_kernels::shortlist::Candidate;
 
@@ -74,7 +74,7 @@ impl Passes {
         (cache, sequences, format): (KvCache, usize, Format),
     ) -> Result<Passes, Error> {
         let (gpu, c) = (&on.gpu, &model.config);
-        if on.passes.of(gpu.target().1, (1, true), &columns(c)) != on.passes {
+        if on.way.passes.of(gpu.target().1, (1, true), &columns(c)) != on.way.passes {
             let what = "passes in one kernel: its kernels are not for this device, or the rows of the model too long; leave out \
                         --gpu-passes kernel";
             return Err(cuda::Error::Unsupported { what: what.to_owned() }.into());
@@ -98,7 +98,7 @@ impl Passes {
         Ok(Passes {
             there: cuda::Cache::new(gpu, shape)?,
             parts: Parts::new(gpu, CHUNK, c.heads, &shape)?,
-            step: Step::new(gpu, CHUNK, rows_together(c.heads / c.kv_heads, c.head_size))?,
+            step: Step::new(gpu, CHUNK, on.way.together)?,
             scratch: cuda::Scratch::new(gpu, &plan)?,
             picks: Picks::new(gpu, CHUNK)?,
             known: vec![Vec::new(); sequences],
@@ -165,8 +165,8 @@ impl Passes {
                 self.on.gpu.synchronize()?;
                 let blocks = all.iter().map(|row| row.sequence).collect::<Vec<_>>();
                 self.tell_blocks(&blocks)?;
-                let tiles = self.step.set(&all, outputs);
-                let size = size_of(&all, outputs.len(), tiles);
+                self.step.set(&all, outputs);
+                let size = size_of(&all, outputs.len(), self.step.cut());
                 self.step.send(&self.on.gpu)?;
                 match see {
                     Some(see) => {
@@ -202,7 +202,8 @@ impl Passes {
         let mut queue = Queue::new(&on.gpu, scratch);
         picks.enqueue_next(&mut queue, (rows.len(), step), slot)?;
         let mut launches = queue.launches().clone();
-        self.replay((size_of(&rows, rows.len(), &[]), 1 - self.head.which), &mut launches)?;
+        let size = size_of(&rows, rows.len(), self.step.cut());
+        self.replay((size, 1 - self.head.which), &mut launches)?;
         self.ahead = Some(Ahead { rows, launches });
         Ok(())
     }
@@ -247,7 +248,7 @@ impl Passes {
         buffers.last = *head.hidden(which);
         let mut failed = None;
         let cols = columns(&model.config);
-        let way = on.passes.of(on.gpu.target().1, (size.rows, size.apart), &cols);
+        let way = on.way.passes.of(on.gpu.target().1, (size.rows, size.apart), &cols);
         let recorded = Recorded::new((&on.gpu, scratch), way, |queue| {
             let mut pass = Pass {
                 queue,
@@ -423,7 +424,7 @@ fn size_of(rows: &[cuda::Row], outputs: usize, tiles: &[Range<usize>]) -> Size {
         rows: bucket(rows.len()),
         outputs: some(outputs),
         spans: bucket(spans),
-        apart: are_apart(rows),
+        apart: tiles.is_empty() && are_apart(rows),
         tiles: some(tiles.len()),
         alone: tiles.iter().map(Range::len).sum::<usize>() < rows.len(),
     }

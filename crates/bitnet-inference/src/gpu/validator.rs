@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bitnet_gpu::cuda::{self, Gpu, Loader, Plan, Queue, Scratch};
 use bitnet_gpu::kernels::{GpuPasses, KernelId};
-use bitnet_gpu::tiles;
+use bitnet_gpu::{PrecisionMode, tiles};
 use bitnet_kernels::op::{NormArgs, NormFn};
 use bitnet_kernels::{Device, Format, KernelManager, Pool, format};
 use serde::Serialize;
@@ -46,14 +46,27 @@ pub struct ValidationResults {
 }
 
 /// Numbers of a GPU beside those of the processor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AccuracyResult {
     /// What was computed.
     pub what: String,
-    /// Numbers that were compared, bit for bit.
+    /// Numbers that were compared.
     pub compared: usize,
-    /// Numbers that differ.
+    /// Numbers that differ in a bit.
     pub different: usize,
+    /// The length of the differences of all, as a share of the length of all.
+    pub distance: f64,
+    /// How much it may be; with nothing, no bit differs.
+    pub bound: f64,
+}
+
+impl AccuracyResult {
+    /// Whether the numbers are what they must be.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        // What is no number is within no bound.
+        self.different == 0 || (self.bound > 0.0 && self.distance <= self.bound)
+    }
 }
 
 /// The speed of a kernel.
@@ -95,6 +108,10 @@ const ROWS: [usize; 6] = [1, 8, 9, 32, 64, 128];
 const PROMPT: u32 = 40;
 const AFTER: u32 = 4;
 
+/// How far logits may be from those of the processor with attention in lesser precisions, as a share of their length: what is quantised to
+/// bytes behind it may be rounded to others.
+const NEAR: [(PrecisionMode, f64); 2] = [(PrecisionMode::Fp16, 2e-3), (PrecisionMode::Bf16, 3e-2)];
+
 /// Matrices of a layer of BitNet b1.58 2B-4T, whose products are timed.
 const TIMED: [(&str, usize, usize); 3] =
     [("q, k, v", 3840, 2560), ("attention output", 2560, 2560), ("down", 2560, 6912)];
@@ -121,13 +138,25 @@ impl GpuValidator {
     ) -> Result<ValidationResults, Error> {
         let mut accuracy_results = self.products()?;
         let mut performance_stats = Vec::new();
-        for kv in [KvType::F32, KvType::F16, KvType::Q8_0] {
-            let (result, stats) = self.model(&model, (kv, GpuPasses::Graph))?;
-            accuracy_results.push(result);
-            performance_stats.extend(stats);
-        }
+        let graph = Options { device: Device::Cuda(self.number), ..Options::default() };
+        let mut ways = [KvType::F32, KvType::F16, KvType::Q8_0]
+            .map(|kv| (format!("keys and values in {kv}"), Options { kv, ..graph.clone() }, 0.0))
+            .to_vec();
         if self.gpu.has(KernelId::MegaDecode) && self.gpu.info().cooperative_launch {
-            let (result, stats) = self.model(&model, (KvType::F16, GpuPasses::Kernel))?;
+            let kernel = Options { gpu_passes: GpuPasses::Kernel, ..graph.clone() };
+            ways.push(("passes as a kernel".to_owned(), kernel, 0.0));
+        }
+        if self.gpu.has(KernelId::BlendF16) {
+            ways.extend(NEAR.map(|(gpu_precision, bound)| {
+                (
+                    format!("attention in {gpu_precision}"),
+                    Options { gpu_precision, ..graph.clone() },
+                    bound,
+                )
+            }));
+        }
+        for way in ways {
+            let (result, stats) = self.model(&model, way)?;
             accuracy_results.push(result);
             performance_stats.extend(stats);
         }
@@ -139,7 +168,7 @@ impl GpuValidator {
             }
             false => (None, Vec::new()),
         };
-        let right = accuracy_results.iter().all(|result| result.different == 0);
+        let right = accuracy_results.iter().all(AccuracyResult::is_right);
         let cuda::MemoryResult { total_bytes, free_bytes, tested_bytes, wrong_bytes, leaked_bytes } =
             memory;
         Ok(ValidationResults {
@@ -211,11 +240,10 @@ impl GpuValidator {
     fn model(
         &self,
         model: impl Fn() -> Result<Checkpoint, Error>,
-        (kv, gpu_passes): (KvType, GpuPasses),
+        (way, there, bound): (String, Options, f64),
     ) -> Result<(AccuracyResult, Option<PerformanceStats>), Error> {
-        let logits = |device, gpu_passes| -> Result<_, Error> {
-            let options =
-                Options { device, kv, context: Some(128), gpu_passes, ..Options::default() };
+        let logits = |options| -> Result<_, Error> {
+            let options = Options { context: Some(128), ..options };
             let engine = Engine::of(model()?, &options)?;
             let mut session = engine.session(1)?;
             let token = |i: u32| (i * i * 7 + i * 131 + 1) % engine.vocabulary() as u32;
@@ -227,13 +255,11 @@ impl GpuValidator {
             }
             Ok((logits, session.performance_stats()))
         };
-        let (found, stats) = logits(Device::Cuda(self.number), gpu_passes)?;
-        let (expected, _) = logits(Device::Cpu, GpuPasses::Graph)?;
-        let what = match gpu_passes {
-            GpuPasses::Graph => format!("logits of a model, keys and values in {kv}"),
-            GpuPasses::Kernel => "logits of a model, passes as a kernel".to_owned(),
-        };
-        Ok((compared(what, &found, &expected), stats))
+        let kv = there.kv;
+        let (found, stats) = logits(there)?;
+        let (expected, _) = logits(Options { kv, ..Options::default() })?;
+        let result = compared(format!("logits of a model, {way}"), &found, &expected);
+        Ok((AccuracyResult { bound, ..result }, stats))
     }
 
     /// Products as in decoding, with weights that are in no cache.
@@ -296,8 +322,18 @@ const EPS: f32 = 1e-5;
 fn compared(what: String, found: &[f32], expected: &[f32]) -> AccuracyResult {
     let differs = |(a, b): &(&f32, &f32)| a.to_bits() != b.to_bits();
     let missing = found.len().abs_diff(expected.len());
-    let different = found.iter().zip(expected).filter(differs).count() + missing;
-    AccuracyResult { what, compared: expected.len(), different }
+    let pairs = || found.iter().zip(expected);
+    let different = pairs().filter(differs).count() + missing;
+    let [apart, all] = pairs().fold([0.0; 2], |[apart, all], (&a, &b)| {
+        let [a, b] = [a, b].map(f64::from);
+        [apart + (a - b) * (a - b), all + b * b]
+    });
+    let distance = match missing {
+        0 if different == 0 => 0.0,
+        0 => (apart / all).sqrt(),
+        _ => f64::INFINITY,
+    };
+    AccuracyResult { what, compared: expected.len(), different, distance, bound: 0.0 }
 }
 
 /// Knuth's multiplicative hash: numbers that are the same everywhere.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bitnet_gpu::kernels::{KernelId, TARGETS, bucket, row_tiles, rows_together, target_of};
-use bitnet_gpu::{CudaComputeCapability, tiles};
-use bitnet_kernels::Operation;
+use bitnet_gpu::kernels::{KernelId, RowTiles, TARGETS, bucket, target_of};
+use bitnet_gpu::{CudaComputeCapability, PrecisionMode, tiles};
+use bitnet_kernels::{Format, Operation};
 
 use super::passes::Run;
 use super::verify::{is_hex, same};
-use super::{GpuUsed, MatrixUsed, Model, Receipt};
+use super::{GpuUsed, MatrixUsed, Receipt};
+use crate::KvType;
 use crate::arch::{self, Calls};
 use crate::session::CHUNK;
 
@@ -109,21 +110,22 @@ impl Run {
         let forms = arch::calls(&receipt.model.architecture);
         let form = forms.iter().find(|form| form.quantize * blocks == quantized).or(forms.first());
         let form = form.ok_or_else(|| format!("{} is unknown", receipt.model.architecture))?;
-        let passes_of_many: u64 =
-            sizes.iter().filter(|(rows, _)| *rows > 1).map(|(_, passes)| passes).sum();
         let apart = if form.fused { 0 } else { blocks };
-        let [rope, attend, prefill] = match receipt.request.kv.as_str() {
-            "f32" => [KernelId::RopeAppendF32, KernelId::AttendF32, KernelId::PrefillF32],
-            "f16" => [KernelId::RopeAppendF16, KernelId::AttendF16, KernelId::PrefillF16],
-            _ => [KernelId::RopeAppendQ8, KernelId::AttendQ8, KernelId::PrefillQ8],
+        let kv = receipt.request.kv.parse::<KvType>()?.format();
+        let [rope, attend] = match kv {
+            Format::F32 => [KernelId::RopeAppendF32, KernelId::AttendF32],
+            Format::F16 => [KernelId::RopeAppendF16, KernelId::AttendF16],
+            _ => [KernelId::RopeAppendQ8, KernelId::AttendQ8],
         };
-        let (together, alone) = attended(&sizes, most_together(&receipt.model));
+        let row_tiles = row_tiles(receipt, (gpu, kv))?;
+        let prefill = KernelId::together(row_tiles.precision(), kv);
+        let Attended { together, alone, apart: turned } = attended(&sizes, row_tiles);
         let embeddings = [KernelId::EmbedF32, KernelId::EmbedF16, KernelId::EmbedBf16];
         let exact = [
             ("embeddings", take(&embeddings), passes),
             ("norms", norms, form.norm * blocks + self.outputs().saturating_sub(whole)),
             ("rows that became bytes", quantized, form.quantize * blocks),
-            (rope.name(), take(&[rope]), layers * passes_of_many),
+            (rope.name(), take(&[rope]), layers * (passes - turned)),
             (attend.name(), take(&[attend]), layers * alone),
             (prefill.name(), take(&[prefill]), layers * together),
             (KernelId::Add.name(), take(&[KernelId::Add]), 2 * apart),
@@ -182,24 +184,50 @@ impl Run {
     }
 }
 
-/// Rows that attention takes together.
-fn most_together(model: &Model) -> usize {
+/// Which rows attention takes together, in the precision that is named.
+fn row_tiles(receipt: &Receipt, (gpu, kv): (&GpuUsed, Format)) -> Result<RowTiles, String> {
+    let model = &receipt.model;
     let rows = |matrix: usize| model.matrices.get(matrix).map_or(0, |matrix| matrix.rows);
     let size = rows(0).checked_div(model.heads).unwrap_or(0);
     let group = model.heads.checked_div(rows(1).checked_div(size).unwrap_or(0)).unwrap_or(0);
-    match (usize::try_from(group), usize::try_from(size)) {
-        (Ok(group), Ok(size)) => rows_together(group, size),
-        _ => 0,
-    }
+    let [group, size] = [group, size].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let found = match attention(gpu)? {
+        PrecisionMode::Auto => None,
+        mode => RowTiles::choose(mode, (target(gpu)?, kv), (group, size)),
+    };
+    found.ok_or_else(|| {
+        let GpuUsed { target, attention, .. } = gpu;
+        format!("attention in {attention} with keys and values in {kv} and heads of {size} numbers is not for {target}")
+    })
 }
 
-/// Passes with rows that attention takes together, and passes with rows that it takes one by one.
-fn attended(sizes: &[(usize, u64)], most: usize) -> (u64, u64) {
-    sizes.iter().fold((0, 0), |(together, alone), &(rows, passes)| {
-        let taken: usize = row_tiles(&vec![0; rows], most).map(|tile| tile.len()).sum();
+/// The precision of what attention multiplied.
+pub(super) fn attention(gpu: &GpuUsed) -> Result<PrecisionMode, String> {
+    gpu.attention.parse().map_err(|e| format!("{e}"))
+}
+
+/// Passes.
+#[derive(Default)]
+struct Attended {
+    /// With rows that attention takes together.
+    together: u64,
+    /// With rows that it takes one by one.
+    alone: u64,
+    /// With one row, which it takes so.
+    apart: u64,
+}
+
+/// How attention took the rows of all passes, of so many rows each and so many passes.
+fn attended(sizes: &[(usize, u64)], tiles: RowTiles) -> Attended {
+    let mut all = Attended::default();
+    for &(rows, passes) in sizes {
+        let taken: usize = tiles.of(&vec![0; rows]).map(|tile| tile.len()).sum();
         let either = |is_so: bool| if is_so { passes } else { 0 };
-        (together + either(taken > 0), alone + either(taken < rows))
-    })
+        all.together += either(taken > 0);
+        all.alone += either(taken < rows);
+        all.apart += either(rows == 1 && taken == 0);
+    }
+    all
 }
 
 /// Launches of products in all passes, of so many rows each and so many passes, over so many layers.

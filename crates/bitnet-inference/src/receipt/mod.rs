@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use bitnet_gpu::PrecisionMode;
 use bitnet_kernels::{Device, limits};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -180,6 +181,8 @@ pub struct GpuUsed {
     pub target: String,
     /// SHA-256 of the text of the kernels, which the driver has compiled.
     pub ptx_sha256: String,
+    /// The precision of what attention multiplied: with `fp32`, results are those of every processor.
+    pub attention: String,
     /// Passes that were begun before their tokens were known, and dropped: what they launched is counted nowhere else.
     pub dropped_passes: u64,
 }
@@ -354,16 +357,24 @@ impl Receipt {
         Ok(receipt)
     }
 
-    /// The options that give the same result on any machine; where a library computed, with the same library.
+    /// The options that give the same result on any machine; where a library computed, with the same library, and where attention on a GPU
+    /// was not in single precision, on such a GPU.
     ///
     /// # Errors
     ///
-    /// Where the format of keys and values is unknown.
+    /// Where the format of keys and values is unknown, or the precision.
     pub fn options(&self) -> Result<Options, String> {
+        let precision = self.machine.gpu.as_ref().map(launches::attention).transpose()?;
+        let gpu_precision = precision.unwrap_or_default();
         Ok(Options {
             context: Some(usize::try_from(self.request.context).unwrap_or(usize::MAX)),
             kv: self.request.kv.parse::<KvType>()?,
-            device: if self.machine.library.is_some() { Device::Llama } else { Device::Cpu },
+            device: match gpu_precision {
+                _ if self.machine.library.is_some() => Device::Llama,
+                PrecisionMode::Fp32 => Device::Cpu,
+                _ => Device::Cuda(0),
+            },
+            gpu_precision,
             // The order of sums depends on them there.
             threads: self.machine.library.is_some().then_some(self.machine.threads as usize),
             dequantize: self.dequantized,

@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bitnet_gpu::PrecisionMode;
 use bitnet_gpu::kernels::KernelId as GpuKernelId;
 use bitnet_kernels::manager::KernelBackend;
 use bitnet_kernels::{Device, Format, Isa, KernelId};
 
 use super::launches;
 use super::passes::Run;
-use super::{Model, Outcome, Receipt, SCHEMA, kernels};
+use super::{GpuUsed, Model, Outcome, Receipt, SCHEMA, kernels};
 use crate::generate::Generation;
 use crate::session::CHUNK;
 use crate::{Config, Engine, Error, WeightsRead};
@@ -29,7 +30,7 @@ pub struct Check {
 pub struct Verdict {
     /// Every check that was made.
     pub checks: Vec<Check>,
-    /// Whether the model was there to run it again.
+    /// Whether the model was there to run it again, and what gives the same result.
     pub rerun: bool,
 }
 
@@ -59,7 +60,8 @@ impl fmt::Display for Verdict {
 }
 
 /// Checks a receipt by arithmetic, and with the model by running it again. The engine must have been
-/// opened with [`Receipt::options`].
+/// opened with [`Receipt::options`]. Where attention on a GPU was not in single precision, only kernels of the same text on a GPU of
+/// the same generation run it again.
 ///
 /// # Errors
 ///
@@ -105,8 +107,9 @@ pub fn verify(receipt: &Receipt, engine: Option<&Engine>) -> Result<Verdict, Err
         let used = super::MachineUsed::new(engine, 0);
         verdict.check("the library", same("library", &receipt.machine.library, &used.library));
         verdict.check("the model", model(receipt, engine));
+        verdict.rerun = receipt.machine.gpu.as_ref().is_none_or(|gpu| repeats(gpu, used.gpu));
         // What is already known to be something else need not be run.
-        if verdict.holds() {
+        if verdict.rerun && verdict.holds() {
             verdict.check("the same run again", rerun(receipt, engine)?);
         }
     }
@@ -278,6 +281,15 @@ fn model(receipt: &Receipt, engine: &Engine) -> Result<(), String> {
     same("matrices", &shapes(&found.matrices), &shapes(&matrices))?;
     same("context", &receipt.request.context, &(engine.context() as u64))?;
     same("keys and values", &receipt.request.kv, &engine.kv().to_string())
+}
+
+/// Whether what a GPU computed comes out again on what is here.
+fn repeats(gpu: &GpuUsed, here: Option<GpuUsed>) -> bool {
+    let of = |gpu: &GpuUsed| {
+        [&gpu.attention, &gpu.compute_capability, &gpu.ptx_sha256].map(String::clone)
+    };
+    launches::attention(gpu) == Ok(PrecisionMode::Fp32)
+        || here.is_some_and(|here| of(&here) == of(gpu))
 }
 
 /// Runs what was asked for again, and compares what came out and what it took.

@@ -23,8 +23,8 @@ use crate::sha256::finish;
 /// The version of the files.
 const VERSION: &str = "bitnet prompt cache 2";
 
-/// What a file says of itself: the version, the model, how its weights were read, the format of keys and
-/// values, and the hash of all that follows.
+/// What a file says of itself: the version, the model, how its weights were read, what keys and
+/// values are, and the hash of all that follows.
 const FIELDS: [&str; 5] = ["format", "model_sha256", "weights", "kv", "sha256"];
 
 /// A tensor of a file.
@@ -88,7 +88,7 @@ impl Scheduler<'_> {
         };
         parts.extend(blocks.iter().enumerate().map(block));
         let hash = hash(parts.iter().map(|(_, part)| part.2));
-        let (model, kv) = (engine.sha256().to_owned(), engine.kv().to_string());
+        let (model, kv) = (engine.sha256().to_owned(), engine.cache_kind());
         let values = [VERSION.to_owned(), model, engine.weights_read(), kv, hash];
         let fields = FIELDS.into_iter().map(str::to_owned).zip(values).collect::<HashMap<_, _>>();
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -164,12 +164,12 @@ impl Scheduler<'_> {
                  file"
             ));
         }
-        let here = self.engine.kv().to_string();
+        let here = self.engine.cache_kind();
         let found = kv.ok_or(damaged)?;
         if *found != here {
             return Err(format!(
-                "its keys and values are {found}, and here they are {here}: run with --cache-type \
-                 {found}, or give another file"
+                "its keys and values are {found}, and here they are {here}: run with the --cache-type, and on a GPU \
+                 the --gpu-precision, that it was made with, or give another file"
             ));
         }
         let tokens = tensors.tensor("tokens").map_err(|_| damaged)?;

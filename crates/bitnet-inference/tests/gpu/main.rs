@@ -7,6 +7,7 @@ mod failures;
 #[path = "../common/reference.rs"]
 mod models;
 mod performance;
+mod precision;
 mod receipts;
 mod replicas;
 mod requests;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
             requests::CASES,
             receipts::CASES,
             performance::CASES,
+            precision::CASES,
             replicas::CASES,
             failures::CASES,
         ]
@@ -64,7 +66,7 @@ pub(crate) fn prompt(tokens: u32) -> Vec<u32> {
     (0..tokens).map(|i| (i * i * 7 + i * 131) % 2040).collect()
 }
 
-fn bits(numbers: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|x| x.to_bits()).collect()
 }
 

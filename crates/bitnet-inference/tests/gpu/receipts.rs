@@ -17,7 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     ("forged_receipts_do_not_hold", Library::Fake, "", forged),
 ];
 
-fn receipt(engine: &Engine, prompt: Vec<u32>, limit: usize) -> Receipt {
+pub(crate) fn receipt(engine: &Engine, prompt: Vec<u32>, limit: usize) -> Receipt {
     receipt_of(engine, Request::new(prompt, Sampling::default(), limit))
 }
 

@@ -10,6 +10,7 @@
 #include "wgmma.cu"
 #include "attend.cu"
 #include "prefill.cu"
+#include "blend.cu"
 #include "head.cu"
 #include "select.cu"
 #include "condensed.cu"

@@ -22,6 +22,31 @@ struct RowTile {
     int count;
 };
 
+// The end of a block that has written its parts: the last one of a row and the heads that it is for joins them. `last` has room for each row.
+template <int THREADS>
+DEVICE void join_rows(const Attend &a, const Rows &rows, const Cache &cache, const RowTile &tile, u32 *last) {
+    const int head = blockIdx.x, span = blockIdx.z;
+    const u64 stride = (u64)gridDim.z * a.group * (cache.size + 2);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x < tile.count) {
+        const int row = tile.first + threadIdx.x, spans = rows.position[row] / SPAN + 1;
+        last[threadIdx.x] = 0;
+        if (span < spans) {
+            last[threadIdx.x] = atomicInc(a.counters + row * cache.kv_heads + head, spans - 1) == spans - 1;
+        }
+    }
+    __syncthreads();
+    for (int i = 0; i < tile.count; i++) {
+        if (last[i]) {
+            __threadfence();
+            const int row = tile.first + i, spans = rows.position[row] / SPAN + 1;
+            const u64 of = (u64)row * cache.kv_heads + head;
+            join<THREADS>(a, cache.size, a.parts + of * stride, spans, a.out + of * a.group * cache.size);
+        }
+    }
+}
+
 extern __shared__ float4 prefill_memory[];
 
 // What a block keeps in shared memory besides queries, keys and values.
@@ -264,24 +289,7 @@ DEVICE void attend_together(const Attend &a, const Rows &rows, const Cache &cach
             part[size + 1] = wrong ? NOT_A_NUMBER : look.sums[query][0];
         }
     }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x < tile.count) {
-        const int row = tile.first + threadIdx.x, spans = rows.position[row] / SPAN + 1;
-        look.last[threadIdx.x] = 0;
-        if (span < spans) {
-            look.last[threadIdx.x] = atomicInc(a.counters + row * cache.kv_heads + head, spans - 1) == spans - 1;
-        }
-    }
-    __syncthreads();
-    for (int i = 0; i < tile.count; i++) {
-        if (look.last[i]) {
-            __threadfence();
-            const int row = tile.first + i, spans = rows.position[row] / SPAN + 1;
-            const u64 of = (u64)row * cache.kv_heads + head;
-            join<PREFILL_THREADS>(a, size, a.parts + of * stride, spans, a.out + of * a.group * size);
-        }
-    }
+    join_rows<PREFILL_THREADS>(a, rows, cache, tile, look.last);
 }
 
 #define PREFILL_KERNEL(name, KV)                                                                                       \

@@ -18,7 +18,7 @@ pub(super) struct Size {
     pub(super) outputs: usize,
     /// Spans of positions.
     pub(super) spans: usize,
-    /// Whether no two rows are of one sequence.
+    /// Whether no two rows are of one sequence, and attention takes them one by one: then it turns and stores what they have.
     pub(super) apart: bool,
     /// Pieces of rows that attention takes together.
     pub(super) tiles: usize,
