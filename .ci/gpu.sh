@@ -16,9 +16,6 @@ cargo build --quiet --workspace --bin xtask
 LD_LIBRARY_PATH=$nvidia/cuda_nvrtc/lib "$target/debug/xtask" gpu-build --check
 "$target/debug/xtask" gpu-sass --ptxas "$ptxas" --nvdisasm "$nvdisasm"
 
-# Kernels that are changed must be found out: more of them than with all tests.
-BITNET_PTX_MUTANTS=40 cargo test --workspace --test kernels -- mutants:: --nocapture
-
 # Always the whole workspace: a package alone has dependencies with fewer features, built once more.
 cargo test --workspace --features bitnet-cli/cuda --test driver --test gpu
 cargo test --workspace --features bitnet-cli/cuda --test cli -- test_backend_selection
