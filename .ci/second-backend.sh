@@ -37,8 +37,8 @@ mac=$(fetch mac-arm64-metal 3.21.1 cd11a52fab1935fde5abd221b5ecf8167686b45e386b6
 windows=$(fetch win-x64 3.21.1 9e48b1bf39e41c8b955a20006a3bdfd4861bedbb2661c87f7e29a5207f1ff0e8)
 
 # Always the whole workspace: a package alone has dependencies with fewer features, built once more.
-build=(--workspace --features bitnet-cli/ffi)
-cargo build --quiet "${build[@]}" --bin xtask --bin bitnet
+build=(--workspace --features bitnet-cli/ffi,bitnet-cli/cuda)
+cargo build --quiet "${build[@]}"
 
 # analysed FILE LINE...: its report must have these lines.
 analysed() {
@@ -81,5 +81,12 @@ cargo test "${build[@]}" --test ffi
 cargo test "${build[@]}" --test cli -- test_backend_selection
 cargo test "${build[@]}" -p bitnet-inference --lib -- device_features
 
+echo "--- beside what computes here, and on a GPU, whose driver is one that interprets"
+bitnet=$target/debug/bitnet
+"$bitnet" check --reference "$new"
+mkdir -p "$target/driver"
+ln -sf "$target/debug/deps/libfake_cuda.so" "$target/driver/libcuda.so.1"
+LD_LIBRARY_PATH=$target/driver "$bitnet" check --device cuda --no-speed --reference "$new" | tail -n 9
+
 echo "--- the table"
-"$target/debug/bitnet" crossval --reference "$new" --no-model
+"$bitnet" crossval --reference "$new" --no-model

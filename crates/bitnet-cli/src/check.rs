@@ -4,8 +4,10 @@ use anyhow::Result;
 use bitnet_inference::device_features;
 use bitnet_kernels::{Cpu, Device, Isa, conformance};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::exit::{self, End, Usage};
+use crate::model::Library;
 use crate::output;
 
 /// Flags of `bitnet check`.
@@ -18,12 +20,32 @@ pub(crate) struct Args {
     /// Measure nothing: on a GPU, how fast products are, and its memory.
     #[arg(long)]
     no_speed: bool,
+    #[command(flatten)]
+    library: Library,
     /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
 }
 
-/// What `--json` prints of a processor.
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<T> {
+    #[serde(flatten)]
+    found: T,
+    /// What the library of another engine, where one is named, computes of the demo model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cross_check: Option<Value>,
+}
+
+/// The demo model on a device beside the same in another engine.
+#[derive(Debug, Default)]
+struct CrossCheck {
+    report: Option<Value>,
+    text: String,
+    differs: bool,
+}
+
+/// What is printed of a processor.
 #[derive(Debug, Serialize)]
 struct Kernels {
     device: String,
@@ -33,6 +55,7 @@ struct Kernels {
     skipped: Vec<String>,
     /// Those that are wrong, with the first case.
     failures: Vec<Failed>,
+    /// Whether nothing is wrong.
     success: bool,
 }
 
@@ -51,8 +74,8 @@ struct Failed {
 pub(crate) fn run(args: &Args) -> Result<End> {
     device_features::open(args.device).map_err(bitnet_inference::Error::from)?;
     let success = match args.device {
-        Device::Cpu => kernels(args)?,
-        Device::Cuda(number) => gpu(args, number)?,
+        Device::Cpu => kernels(args, cross_check(args)?)?,
+        Device::Cuda(number) => gpu(args, number, cross_check(args)?)?,
         device => {
             let what =
                 format!("{device} has no kernels of ours: `bitnet crossval` compares libraries");
@@ -66,11 +89,25 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     Ok(End::Refuted)
 }
 
+#[cfg(feature = "ffi")]
+fn cross_check(args: &Args) -> Result<CrossCheck> {
+    let Some(library) = args.library.path() else { return Ok(CrossCheck::default()) };
+    let found = crate::crossval::demo(args.device, &library)?;
+    let report = Some(serde_json::to_value(&found)?);
+    Ok(CrossCheck { report, text: found.text(), differs: !found.holds() })
+}
+
+#[cfg(not(feature = "ffi"))]
+#[expect(clippy::unnecessary_wraps, reason = "with libraries it can fail")]
+fn cross_check(_: &Args) -> Result<CrossCheck> {
+    Ok(CrossCheck::default())
+}
+
 /// Every kernel of this processor.
-fn kernels(args: &Args) -> Result<bool> {
+fn kernels(args: &Args, beside: CrossCheck) -> Result<bool> {
     let found = conformance::run(&Cpu::detect());
     let tested = |isa: &Isa| Tested { isa: isa.name(), kernels: found.tested_on(*isa) };
-    let report = Kernels {
+    let found = Kernels {
         device: args.device.to_string(),
         tested: Isa::ALL.iter().map(tested).filter(|tested| tested.kernels > 0).collect(),
         skipped: found.skipped.iter().map(ToString::to_string).collect(),
@@ -82,8 +119,9 @@ fn kernels(args: &Args) -> Result<bool> {
                 case: failure.case.clone(),
             })
             .collect(),
-        success: found.failures.is_empty(),
+        success: found.failures.is_empty() && !beside.differs,
     };
+    let report = Report { found, cross_check: beside.report };
     output::report(&report, args.json, || {
         let isa = |tested: &Tested| {
             format!(
@@ -92,27 +130,31 @@ fn kernels(args: &Args) -> Result<bool> {
             )
         };
         let wrong = |failed: &Failed| format!("WRONG       {}: {}\n", failed.kernel, failed.case);
-        let lines = report.tested.iter().map(isa).chain(report.failures.iter().map(wrong));
-        lines.collect()
+        let Kernels { tested, failures, .. } = &report.found;
+        let lines = tested.iter().map(isa).chain(failures.iter().map(wrong));
+        lines.chain([beside.text]).collect()
     })?;
-    Ok(report.success)
+    Ok(report.found.success)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu(_: &Args, _: usize) -> Result<bool> {
+fn gpu(_: &Args, _: usize, _: CrossCheck) -> Result<bool> {
     Err(Usage("this build has no kernels for GPUs: build it with --features cuda".to_owned())
         .into())
 }
 
 #[cfg(feature = "cuda")]
-fn gpu(args: &Args, number: usize) -> Result<bool> {
+fn gpu(args: &Args, number: usize, beside: CrossCheck) -> Result<bool> {
     use bitnet_inference::{AccuracyResult, GpuValidator};
 
     use crate::model;
 
     let validator = GpuValidator::new(number)?;
-    let found = validator.run(model::demo, !args.no_speed)?;
-    output::report(&found, args.json, || {
+    let mut found = validator.run(model::demo, !args.no_speed)?;
+    found.success &= !beside.differs;
+    let report = Report { found, cross_check: beside.report };
+    output::report(&report, args.json, || {
+        let found = &report.found;
         let mut lines =
             vec![format!("{}, CUDA {}, kernels for {}", found.device, found.driver, found.target)];
         lines.extend(found.accuracy_results.iter().map(|result| {
@@ -162,7 +204,7 @@ fn gpu(args: &Args, number: usize) -> Result<bool> {
                 100.0 * result.share
             )
         }));
-        lines.into_iter().map(|line| line + "\n").collect()
+        lines.into_iter().map(|line| line + "\n").chain([beside.text]).collect()
     })?;
-    Ok(found.success)
+    Ok(report.found.success)
 }

@@ -15,7 +15,8 @@ use bitnet_ffi::discover::{Discovery, resolve};
 use bitnet_ffi::{Host, LibraryInfo, Patience, Reference, parity};
 use bitnet_gguf::{Gguf, Writer};
 use bitnet_inference::convert::{Conversion, Target};
-use bitnet_inference::{Activation, Contents};
+use bitnet_inference::{Activation, Contents, Options};
+use bitnet_kernels::Device;
 use serde::Serialize;
 
 use crate::exit::{self, End, Unreadable, Usage};
@@ -76,7 +77,7 @@ pub(crate) struct Args {
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     library: LibraryInfo,
     verdict: Verdict,
     /// What was compared, with both times.
@@ -89,14 +90,9 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args) -> Result<End> {
-    let library = match args.model.library.path() {
-        Some(path) => resolve(&path)?,
-        None => Discovery::find().backend()?.path.clone(),
-    };
     let call = std::time::Duration::from_secs(args.patience);
     let patience = Patience { open: call.min(Patience::default().open), call };
-    let mut reference = Reference::open(&library, Host::this_program()?, patience)?;
-    exit::say(&format!("FFI library validated: {}", report::library(reference.info())));
+    let mut reference = open(args.model.library.path().as_deref(), patience)?;
     let kernels = if args.no_kernels { Vec::new() } else { parity::check(&mut reference)? };
     let info = reference.info().clone();
     let (model, failed) = match args.no_model {
@@ -122,7 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let report = Report { library: info, verdict, table: lines.collect(), model, error, kernels };
     // What there is of kernels is worth seeing all the same.
     if failed.is_none() || !report.kernels.is_empty() {
-        output::report(&report, args.json, || report::text(&report))?;
+        output::report(&report, args.json, || report.text())?;
     }
     if let Some(failed) = failed {
         if args.format.is_none() && failed.is::<bitnet_ffi::Error>() {
@@ -130,7 +126,41 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         }
         return Err(failed);
     }
-    Ok(if verdict == Verdict::Different { End::Refuted } else { End::Done })
+    Ok(if report.holds() { End::Done } else { End::Refuted })
+}
+
+/// Opens a library; the first that is found, if none is named.
+fn open(library: Option<&Path>, patience: Patience) -> Result<Reference> {
+    let library = match library {
+        Some(path) => resolve(path)?,
+        None => Discovery::find().backend()?.path.clone(),
+    };
+    let reference = Reference::open(&library, Host::this_program()?, patience)?;
+    exit::say(&format!("FFI library validated: {}", report::library(reference.info())));
+    Ok(reference)
+}
+
+/// Compares the demo model on a device, on one text.
+pub(crate) fn demo(device: Device, library: &Path) -> Result<Report> {
+    let reference = open(Some(library), Patience::default())?;
+    let info = reference.info().clone();
+    let folder = folder()?;
+    let file = file((None, None), (info.contract, folder.path()))?;
+    let engine = model::load(Some(&file), &Options { device, ..Options::default() })?;
+    let found = Engines::new(&engine, reference, &file)?.compare(&[TEXTS[0].to_owned()], (4, 1))?;
+    Ok(Report {
+        library: info,
+        verdict: found.verdict,
+        table: found.lines(),
+        model: Some(found),
+        error: None,
+        kernels: Vec::new(),
+    })
+}
+
+/// Where models are written for a library.
+fn folder() -> Result<tempfile::TempDir> {
+    tempfile::tempdir().context("cannot make a folder for the model")
 }
 
 /// Compares on a model.
@@ -146,17 +176,20 @@ fn compare(args: &Args, reference: Reference) -> Result<Found> {
     if texts.is_empty() {
         return Err(Usage("there is no text to compare on".to_owned()).into());
     }
-    let folder = tempfile::tempdir().context("cannot make a folder for the model")?;
-    let file = file(args, (reference.info().contract, folder.path()))?;
+    let folder = folder()?;
+    let source = (args.model.file()?, args.format);
+    let file = file(source, (reference.info().contract, folder.path()))?;
     let engine = args.model.load_file(&file)?;
     Engines::new(&engine, reference, &file)?
         .compare(&texts, (args.tokens, args.repetitions as usize))
 }
 
-/// The model as a file that both engines read.
-fn file(args: &Args, (contract, folder): (Contract, &Path)) -> Result<PathBuf> {
-    let path = args.model.file()?;
-    let target = match (&path, args.format) {
+/// A model as a file that both engines read, in a format if it is named; the demo model if none is given.
+fn file(
+    (path, format): (Option<PathBuf>, Option<Target>),
+    (contract, folder): (Contract, &Path),
+) -> Result<PathBuf> {
+    let target = match (&path, format) {
         (_, Some(target)) => target,
         (Some(path), None) if path.is_file() => return Ok(path.clone()),
         (Some(_), None) => {

@@ -124,79 +124,94 @@ fn time(nanoseconds: u64) -> String {
     }
 }
 
-pub(super) fn text(report: &Report) -> String {
-    let mut text = String::new();
-    let head = ["", "theirs", "ours", "agreement", "their time", "our time", ""].map(str::to_owned);
-    let rows = report.table.iter().map(|line| {
-        let [theirs, ours] =
-            line.nanoseconds.map_or(["".to_owned(), "".to_owned()], |times| times.map(time));
-        let ratio = line.nanoseconds.map(|[theirs, ours]| theirs as f64 / ours.max(1) as f64);
-        [
-            line.what.clone(),
-            line.theirs.clone(),
-            line.ours.clone(),
-            format!("{}{}", line.agreement, if line.holds { "" } else { " (!)" }),
-            theirs,
-            ours,
-            ratio.map_or(String::new(), |ratio| format!("{ratio:.2}x")),
-        ]
-    });
-    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let widths: [usize; 7] =
-        std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
+impl Report {
+    /// Whether nothing differs but for how numbers are rounded.
+    pub(crate) fn holds(&self) -> bool {
+        self.verdict != Verdict::Different
     }
-    if let Some(found) = &report.model {
-        let _ = writeln!(text, "\nmodel: {}", found.described);
-        let others = found.texts.iter().map(|text| text.other_token).enumerate();
-        for (index, OtherToken { at, ours, theirs }) in others.filter_map(|(i, o)| Some((i, o?))) {
-            let name =
-                |token: Option<u32>| token.map_or("nothing".to_owned(), |token| token.to_string());
-            let _ = writeln!(
-                text,
-                "text {index}: token {at} is {} for the library and {} here",
-                name(theirs),
-                name(ours)
-            );
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let head =
+            ["", "theirs", "ours", "agreement", "their time", "our time", ""].map(str::to_owned);
+        let rows = self.table.iter().map(|line| {
+            let [theirs, ours] =
+                line.nanoseconds.map_or(["".to_owned(), "".to_owned()], |times| times.map(time));
+            let ratio = line.nanoseconds.map(|[theirs, ours]| theirs as f64 / ours.max(1) as f64);
+            [
+                line.what.clone(),
+                line.theirs.clone(),
+                line.ours.clone(),
+                format!("{}{}", line.agreement, if line.holds { "" } else { " (!)" }),
+                theirs,
+                ours,
+                ratio.map_or(String::new(), |ratio| format!("{ratio:.2}x")),
+            ]
+        });
+        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+        let widths: [usize; 7] = std::array::from_fn(|i| {
+            rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)
+        });
+        for row in &rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            let _ = writeln!(text, "{}", line.trim_end());
         }
-        if let Some(first) = &found.divergence {
-            let _ = writeln!(
-                text,
-                "first other prediction: text {}, position {}: token {} for the library, {} here",
-                first.text, first.position, first.likeliest[1], first.likeliest[0]
-            );
-            let layers: Vec<_> = first.layers.iter().map(|&difference| share(difference)).collect();
-            if !layers.is_empty() {
-                let _ = writeln!(text, "difference behind each layer there: {}", layers.join(", "));
+        if let Some(found) = &self.model {
+            let _ = writeln!(text, "\nmodel: {}", found.described);
+            let others = found.texts.iter().map(|text| text.other_token).enumerate();
+            for (index, OtherToken { at, ours, theirs }) in
+                others.filter_map(|(i, o)| Some((i, o?)))
+            {
+                let name = |token: Option<u32>| {
+                    token.map_or("nothing".to_owned(), |token| token.to_string())
+                };
+                let _ = writeln!(
+                    text,
+                    "text {index}: token {at} is {} for the library and {} here",
+                    name(theirs),
+                    name(ours)
+                );
+            }
+            if let Some(first) = &found.divergence {
+                let _ = writeln!(
+                    text,
+                    "first other prediction: text {}, position {}: token {} for the library, {} here",
+                    first.text, first.position, first.likeliest[1], first.likeliest[0]
+                );
+                let layers: Vec<_> =
+                    first.layers.iter().map(|&difference| share(difference)).collect();
+                if !layers.is_empty() {
+                    let _ =
+                        writeln!(text, "difference behind each layer there: {}", layers.join(", "));
+                }
+            }
+            let measured = [("prompts", &found.prompt), ("generation", &found.generation)];
+            for (what, times) in measured.into_iter().filter(|(_, times)| times.rust_time_ns > 0) {
+                let improvement = times.performance_improvement() * 100.0;
+                let advice =
+                    if times.migration_recommended() { "recommended" } else { "not recommended" };
+                let _ = writeln!(
+                    text,
+                    "{what}: {improvement:+.0} % of the library's time saved, migration {advice}"
+                );
             }
         }
-        let measured = [("prompts", &found.prompt), ("generation", &found.generation)];
-        for (what, times) in measured.into_iter().filter(|(_, times)| times.rust_time_ns > 0) {
-            let improvement = times.performance_improvement() * 100.0;
-            let advice =
-                if times.migration_recommended() { "recommended" } else { "not recommended" };
-            let _ = writeln!(
-                text,
-                "{what}: {improvement:+.0} % of the library's time saved, migration {advice}"
-            );
+        let failed: Vec<_> =
+            self.table.iter().filter(|line| !line.holds).map(|line| line.what.as_str()).collect();
+        let failed =
+            if failed.is_empty() { String::new() } else { format!(" ({})", failed.join(", ")) };
+        if let Some(error) = &self.error {
+            let _ = writeln!(text, "no model was compared: {error}");
         }
+        let verdict = match (self.verdict, &self.model) {
+            (Verdict::Same, None) => "formats and kernels compute what they must",
+            (verdict, _) => verdict.text(),
+        };
+        let _ = writeln!(text, "verdict: {verdict}{failed}");
+        text
     }
-    let failed: Vec<_> =
-        report.table.iter().filter(|line| !line.holds).map(|line| line.what.as_str()).collect();
-    let failed =
-        if failed.is_empty() { String::new() } else { format!(" ({})", failed.join(", ")) };
-    if let Some(error) = &report.error {
-        let _ = writeln!(text, "no model was compared: {error}");
-    }
-    let verdict = match (report.verdict, &report.model) {
-        (Verdict::Same, None) => "formats and kernels compute what they must",
-        (verdict, _) => verdict.text(),
-    };
-    let _ = writeln!(text, "verdict: {verdict}{failed}");
-    text
 }

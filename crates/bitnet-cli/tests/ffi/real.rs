@@ -118,6 +118,21 @@ fn the_demo_model_computes_the_same() {
     assert_eq!(report["model"]["texts"].as_array().unwrap().len(), 6);
 }
 
+/// What `bitnet check` has besides, where a library is named.
+#[test]
+fn what_computes_is_held_to_it() {
+    let Some(path) = library() else { return };
+    let check = ["check", "--json", "--reference", path.to_str().unwrap()];
+    let output = bitnet().args(check).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["success"], true);
+    let beside = &report["cross_check"];
+    assert!(beside["library"]["path"].as_str().is_some_and(|found| !found.is_empty()));
+    assert_eq!(beside["model"]["texts"].as_array().unwrap().len(), 1);
+    assert!(beside["model"]["agreement"]["positions"].as_u64().unwrap() > 20, "{report:#}");
+}
+
 /// Whole models: tokens are the same, predictions alike, and so is what is generated.
 #[test]
 fn models_compute_the_same() {
