@@ -1,5 +1,6 @@
 //! Kernels for GPUs.
 
+mod access;
 mod capability;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -8,6 +9,7 @@ pub mod kernels;
 mod precision;
 pub mod tiles;
 
+pub use access::{AccessPattern, analyze_access_pattern};
 pub use capability::{CudaComputeCapability, UnknownCapability};
 pub use draw::{Cut, Draw};
 pub use precision::{PrecisionMode, UnknownPrecision};

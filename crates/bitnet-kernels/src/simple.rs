@@ -174,12 +174,23 @@ pub fn matmul_i2s(
     k: usize,
 ) -> Result<(), SimpleError> {
     let shape = [m, n, k];
-    let product = |x: usize, y: usize| x.checked_mul(y).ok_or(SimpleError::Overflow { shape });
-    length("a", a.len(), product(m, k)?)?;
-    length("b", b.len(), product(k, n)?)?;
-    length("c", c.len(), product(m, n)?)?;
+    check_matmul([a.len(), b.len(), c.len()], shape)?;
     (kernels()?.0.run)(MatmulArgs { a, b, c, shape });
     Ok(())
+}
+
+/// Whether slices `a`, `b` and `c` of so many elements are those of a product [`matmul_i2s`] of the shape
+/// `[m, n, k]`, whatever computes it.
+///
+/// # Errors
+///
+/// As [`matmul_i2s`].
+pub fn check_matmul([a, b, c]: [usize; 3], shape: [usize; 3]) -> Result<(), SimpleError> {
+    let [m, n, k] = shape;
+    let product = |x: usize, y: usize| x.checked_mul(y).ok_or(SimpleError::Overflow { shape });
+    length("a", a, product(m, k)?)?;
+    length("b", b, product(k, n)?)?;
+    length("c", c, product(m, n)?)
 }
 
 /// Ternary weights from floating-point ones, by the mean of their absolute values.

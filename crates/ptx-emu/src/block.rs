@@ -6,7 +6,7 @@ use crate::error::{Error, Place, Space};
 use crate::inst::{
     Address, Function, Inst, LANES, Lanes, Op, Operand, SHARED_WINDOW, Shuffle, Vote, Window,
 };
-use crate::launch::{self, Launch};
+use crate::launch::{self, Executed, Launch, Read};
 use crate::matrix::{self, TILE};
 use crate::memory::Memory;
 use crate::order::{Order, Unordered};
@@ -94,7 +94,7 @@ impl<'a> Block<'a> {
     pub(crate) fn run(
         &mut self,
         memory: &mut Memory,
-        executed: &mut [bool],
+        executed: &mut [Executed],
         left: &mut u64,
         to_the_end: bool,
     ) -> Result<(), Error> {
@@ -191,7 +191,12 @@ impl<'a> Block<'a> {
     }
 
     /// One instruction of the lanes `at.mask` of a warp.
-    fn step(&mut self, at: At, memory: &mut Memory, executed: &mut [bool]) -> Result<(), Error> {
+    fn step(
+        &mut self,
+        at: At,
+        memory: &mut Memory,
+        executed: &mut [Executed],
+    ) -> Result<(), Error> {
         let Some(inst) = self.entry.code.get(at.pc) else {
             return Err(self.trap(at, "the kernel has ended without `ret`"));
         };
@@ -209,8 +214,16 @@ impl<'a> Block<'a> {
         if active == 0 {
             return Ok(());
         }
-        executed[at.pc] = true;
         let at = At { mask: active, ..at };
+        let executed = &mut executed[at.pc];
+        executed.ever = true;
+        if let Op::Load { window: Window::Global, ty, out, at: address, .. } = &inst.op
+            && executed.read.is_none()
+            && at.mask == u32::MAX
+        {
+            let addresses = self.addresses(at, *address)?.to_vec();
+            executed.read = Some(Read { addresses, bytes: ty.bytes() * out.len() });
+        }
         match self.execute(inst, at, memory)? {
             Next::Step => self.warps[at.warp].jump(at.mask, at.pc + 1),
             Next::There => {}

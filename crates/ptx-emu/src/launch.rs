@@ -1,6 +1,6 @@
 //! A launch: blocks one after another, or all at once where they wait for one another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::block::Block;
 use crate::error::Error;
@@ -33,6 +33,24 @@ pub struct Report {
     pub instructions: u64,
     /// Lines of the text whose instructions were executed by a thread.
     pub lines: BTreeSet<usize>,
+    /// What the first whole warp read that came to a load from global memory, by the lines of these.
+    pub reads: BTreeMap<usize, Read>,
+}
+
+/// What a warp reads at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The addresses of its threads.
+    pub addresses: Vec<u64>,
+    /// Bytes of each.
+    pub bytes: usize,
+}
+
+/// What is known of an instruction that was executed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Executed {
+    pub(crate) ever: bool,
+    pub(crate) read: Option<Read>,
 }
 
 /// Shared memory of a block at most, of any device.
@@ -55,7 +73,7 @@ impl Module {
         let no_entry = || Error::NoEntry(kernel.to_owned());
         let entry = self.entries.get(kernel).ok_or_else(no_entry)?;
         check(kernel, entry, launch)?;
-        let mut executed = vec![false; entry.code.len()];
+        let mut executed = vec![Executed::default(); entry.code.len()];
         let mut left = launch.limit;
         let [x, y, z] = launch.grid;
         let blocks = (0..z).flat_map(|z| (0..y).flat_map(move |y| (0..x).map(move |x| [x, y, z])));
@@ -69,9 +87,12 @@ impl Module {
         };
         memory.order = None;
         ran?;
-        let lines = entry.code.iter().zip(&executed).filter(|(_, executed)| **executed);
-        let lines = lines.map(|(inst, _)| inst.line).collect();
-        Ok(Report { instructions: launch.limit - left, lines })
+        let mut report = Report { instructions: launch.limit - left, ..Report::default() };
+        for (inst, executed) in entry.code.iter().zip(executed).filter(|(_, code)| code.ever) {
+            report.lines.insert(inst.line);
+            report.reads.extend(executed.read.map(|read| (inst.line, read)));
+        }
+        Ok(report)
     }
 
     /// The lines of the text that have instructions of a kernel.
@@ -86,7 +107,7 @@ impl Module {
 fn at_once(
     all: &mut Vec<Block<'_>>,
     memory: &mut Memory,
-    (executed, left): (&mut [bool], &mut u64),
+    (executed, left): (&mut [Executed], &mut u64),
 ) -> Result<(), Error> {
     while !all.is_empty() {
         for block in &mut *all {

@@ -24,6 +24,6 @@ mod shared;
 mod warp;
 
 pub use error::{Error, Place, Space};
-pub use launch::{Launch, Report};
+pub use launch::{Launch, Read, Report};
 pub use memory::Memory;
 pub use parse::Module;

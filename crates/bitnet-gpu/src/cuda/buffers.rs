@@ -136,6 +136,28 @@ impl Scratch {
         Ok(())
     }
 
+    /// Writes rows of bytes `[rows, cols]`, which stand for themselves: their scales are one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`].
+    pub(crate) fn write_bytes(&self, gpu: &Gpu, to: &Quantized, rows: &[i8]) -> Result<(), Error> {
+        let width = tiles::width(to.cols);
+        let count = rows.len() / to.cols;
+        let mut padded = vec![0; count * width];
+        let mut sums = Vec::with_capacity(4 * count);
+        for (row, padded) in rows.chunks(to.cols).zip(padded.chunks_mut(width)) {
+            padded.iter_mut().zip(row).for_each(|(to, from)| *to = from.cast_unsigned());
+            sums.extend(row.iter().map(|&x| i32::from(x)).sum::<i32>().to_le_bytes());
+        }
+        let ones = bytes_of(&vec![1.0; count]);
+        for (at, bytes) in [(to.q, padded), (to.scale, ones), (to.sum, sums)] {
+            sys::upload(gpu.compute(), &self.region.part(at, bytes.len()), &bytes)?;
+            gpu.traffic.up(bytes.len());
+        }
+        Ok(())
+    }
+
     /// The first rows of some floats; waits for all that was enqueued before.
     ///
     /// # Errors

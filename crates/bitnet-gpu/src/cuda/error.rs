@@ -1,5 +1,7 @@
 //! What can go wrong with a GPU.
 
+use bitnet_kernels::simple::SimpleError;
+
 use super::probe::Probe;
 use crate::CudaComputeCapability;
 
@@ -78,6 +80,9 @@ pub enum Error {
         /// What came out.
         what: String,
     },
+    /// Slices that are not those of the matrices.
+    #[error(transparent)]
+    Arguments(#[from] SimpleError),
     /// The kernels cannot do this.
     #[error("not on a GPU: {what}")]
     Unsupported {

@@ -6,9 +6,11 @@ mod device;
 mod mixed;
 mod peers;
 mod probe;
+mod simple;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fake_cuda::cases::main(&[probe::CASES, device::CASES, mixed::CASES, peers::CASES].concat())
+    let all = [probe::CASES, device::CASES, mixed::CASES, peers::CASES, simple::CASES];
+    fake_cuda::cases::main(&all.concat())
 }

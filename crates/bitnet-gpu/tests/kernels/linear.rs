@@ -1,6 +1,7 @@
 //! Products with ternary matrices.
 
-use bitnet_gpu::tiles;
+use bitnet_gpu::{AccessPattern, analyze_access_pattern, tiles};
+use ptx_emu::{Read, Report};
 
 use crate::gpu::{Args, GATES, Gpu, Random, bits};
 
@@ -108,8 +109,18 @@ fn run(
     kernel: Kernel,
     matrices: &[Matrix],
     x: &Activations,
-    (before, gate): (Option<f32>, Option<i32>),
+    how: (Option<f32>, Option<i32>),
 ) -> Vec<Vec<f32>> {
+    reported(kernel, matrices, x, how).0
+}
+
+/// The same, and what it did for that.
+fn reported(
+    kernel: Kernel,
+    matrices: &[Matrix],
+    x: &Activations,
+    (before, gate): (Option<f32>, Option<i32>),
+) -> (Vec<Vec<f32>>, Report) {
     let mut gpu = Gpu::new(kernel.target);
     let (tokens, width) = (x.q.len(), tiles::width(x.cols));
     let (args, results) = upload(&mut gpu, Args::default(), (matrices, x.cols), (tokens, before));
@@ -126,12 +137,12 @@ fn run(
     let tiles = if gate.is_some() { tiles_of(&matrices[..1]) } else { tiles_of(matrices) };
     let blocks = tiles.div_ceil(kernel.tiles[usize::from(gate.is_some())]);
     let grid = [blocks, tokens.div_ceil(kernel.tokens) as u32, 1];
-    gpu.launch(
+    let report = gpu.launch(
         kernel.names[usize::from(gate.is_some())],
         (grid, kernel.threads, kernel.shared),
         &args,
     );
-    results.into_iter().map(|(y, n)| gpu.download(y, n)).collect()
+    (results.into_iter().map(|(y, n)| gpu.download(y, n)).collect(), report)
 }
 
 /// The matrices, and room for what they have for results: where that is, and how much.
@@ -180,6 +191,26 @@ fn products_are_exact() {
             let expected = matrix.product(&x).concat();
             let y = run(kernel, &[matrix], &x, (None, None));
             assert!(y[0] == expected, "{kernel:?} {tokens} {rows} {cols}");
+        }
+    }
+}
+
+/// The threads of a warp read weights that lie next to each other, 16 bytes each.
+#[test]
+fn weights_are_read_in_sequence() {
+    for kernel in KERNELS {
+        for gate in [None, Some(0)] {
+            let matrices = [3, 4].map(|seed| Matrix::new(128, 640, seed));
+            let x = Activations::new(kernel.tokens, 640, 5);
+            let reads = reported(kernel, &matrices, &x, (None, gate)).1.reads;
+            let pattern = |read: &Read| {
+                let indices = read.addresses.iter().map(|at| *at as usize / read.bytes);
+                analyze_access_pattern(&indices.collect::<Vec<_>>())
+            };
+            let patterns: Vec<_> =
+                reads.values().filter(|read| read.bytes == 16).map(pattern).collect();
+            let sound = patterns.iter().all(|pattern| *pattern == AccessPattern::Sequential);
+            assert!(!patterns.is_empty() && sound, "{kernel:?} {gate:?}: {patterns:?}");
         }
     }
 }
