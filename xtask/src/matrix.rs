@@ -51,7 +51,7 @@ const GPUS: &str = "
 
 In builds with the feature `cuda`, for models whose ternary weights become one layout whatever their format in the file
 ([`tiles.rs`](../../crates/bitnet-gpu/src/tiles.rs)). CI runs each in an interpreter of their text and holds it to the kernels of the
-processor, bit for bit; none of that was done on a device. Operations are those above where they have their names.
+processor, bit for bit (`attn_prefill_mma_` and products of floats to bounds); none of that was done on a device. Operations are those above where they have their names.
 
 ";
 

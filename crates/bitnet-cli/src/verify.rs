@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitnet_inference::receipt::{Check, Receipt, verify};
 use bitnet_inference::{Options, read_text};
 use bitnet_kernels::Device;
@@ -64,6 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         dequantize: wanted.dequantize,
         device: wanted.device,
         gpu_precision: wanted.gpu_precision,
+        gpu_passes: wanted.gpu_passes,
         threads: wanted.threads,
         library: args.library.path(),
         ..args.how.measured(None)
@@ -76,12 +77,10 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         .then(|| model::load(args.model.as_deref(), &options))
         .transpose();
     let on_gpu = matches!(wanted.device, Device::Cuda(_));
-    let engine = match loaded {
-        Err(error) if on_gpu && model::is_of_device(&error) => {
-            exit::say(&format!("note: it is not run again: {error}"));
-            None
-        }
-        loaded => loaded?,
+    // All that arithmetic finds is worth seeing where such a GPU is not here.
+    let (engine, failed) = match loaded {
+        Err(error) if on_gpu && model::is_of_device(&error) => (None, Some(error)),
+        loaded => (loaded?, None),
     };
     if let Some(engine) = engine.as_ref().filter(|e| e.sha256() != receipt.model.sha256) {
         let what = format!(
@@ -100,13 +99,19 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         exit::say(&format!("{name} does not hold"));
         return Ok(End::Refuted);
     }
-    exit::say(&match rerun {
-        true => format!("{name} holds: the same run gave the same result"),
-        false if on_gpu => format!(
-            "{name} can be true: attention in {} is repeated by this version on such a GPU, with the model",
+    if let Some(error) = failed {
+        exit::say(&format!("{name} can be true, and is not run again"));
+        return Err(error);
+    }
+    let said = match (rerun, &engine) {
+        (true, _) => format!("{name} holds: the same run gave the same result"),
+        (false, None) => format!("{name} can be true: give the model with -m to run it again"),
+        (false, Some(_)) => bail!(
+            "{name} can be true, and is not run again: what attention in {} gives is given again only by the same kernels on a GPU of \
+             the same compute capability",
             wanted.gpu_precision
         ),
-        false => format!("{name} can be true: give the model with -m to run it again"),
-    });
+    };
+    exit::say(&said);
     Ok(End::Done)
 }

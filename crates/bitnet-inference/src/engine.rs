@@ -354,12 +354,12 @@ impl Engine {
         self.gpus.first().map_or(PrecisionMode::Fp32, |gpu| gpu.attention())
     }
 
-    /// The format of keys and values, and how they were computed, if it is not as everywhere: what makes them others for the same text.
+    /// The format of keys and values, and what computes them if it is not as everywhere: what makes them others for the same text.
     #[must_use]
     pub fn cache_kind(&self) -> String {
-        match self.attention() {
-            PrecisionMode::Fp32 => self.kv.to_string(),
-            attention => format!("{}-{attention}", self.kv),
+        match self.gpus.first().and_then(|gpu| gpu.kind()) {
+            None => self.kv.to_string(),
+            Some(kind) => format!("{}-{kind}", self.kv),
         }
     }
 

@@ -5,7 +5,7 @@ use std::env;
 /// Words that are separated by spaces:
 ///
 /// * `devices=2`: so many (1),
-/// * `cc=8.6`: of this compute capability (9.0),
+/// * `cc=8.6`: of this compute capability (9.0); with `cc=9.0,8.6` the second and all behind it of another,
 /// * `memory=1000000`: with so many bytes each (1 GiB),
 /// * `driver=12040`: the version of CUDA that it knows (12.4),
 /// * `peers=no`: devices cannot reach each other's memory,
@@ -17,7 +17,8 @@ const VARIABLE: &str = "BITNET_FAKE_CUDA";
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) devices: i32,
-    pub(crate) capability: (i32, i32),
+    /// Of each device; of those behind the last as of that.
+    pub(crate) capabilities: Vec<(i32, i32)>,
     pub(crate) memory: usize,
     pub(crate) driver: i32,
     pub(crate) peers: bool,
@@ -37,11 +38,17 @@ pub(crate) struct Failure {
 }
 
 impl Config {
+    /// The compute capability of a device.
+    pub(crate) fn capability(&self, device: i32) -> (i32, i32) {
+        let all = &self.capabilities;
+        all[usize::try_from(device).unwrap_or(0).min(all.len() - 1)]
+    }
+
     /// What the environment says; nothing where that cannot be understood.
     pub(crate) fn read() -> Option<Config> {
         let mut config = Config {
             devices: 1,
-            capability: (9, 0),
+            capabilities: vec![(9, 0)],
             memory: 1 << 30,
             driver: 12_040,
             peers: true,
@@ -53,8 +60,12 @@ impl Config {
             match name {
                 "devices" => config.devices = value.parse().ok()?,
                 "cc" => {
-                    let (major, minor) = value.split_once('.')?;
-                    config.capability = (major.parse().ok()?, minor.parse().ok()?);
+                    let capability = |value: &str| {
+                        let (major, minor) = value.split_once('.')?;
+                        Some((major.parse().ok()?, minor.parse().ok()?))
+                    };
+                    config.capabilities =
+                        value.split(',').map(capability).collect::<Option<_>>()?;
                 }
                 "memory" => config.memory = value.parse().ok()?,
                 "driver" => config.driver = value.parse().ok()?,

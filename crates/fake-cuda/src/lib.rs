@@ -123,7 +123,7 @@ driver! {
     };
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, of: c_int) |state| {
         device(state, of)?;
-        let (major, minor) = state.config.capability;
+        let (major, minor) = state.config.capability(of);
         give(value, match attribute {
             // Threads of a block; and of its sides.
             1..=3 => 1024,
@@ -150,7 +150,7 @@ driver! {
             // Cooperative launches.
             95 => 1,
             // Shared memory of a block, for those who ask for more.
-            97 => most_shared(state.config.capability) as i32,
+            97 => most_shared((major, minor)) as i32,
             _ => 0,
         })
     };
@@ -329,7 +329,7 @@ driver! {
         let function = state.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
         // Dynamic shared memory: with what the kernel has in any case no more than there is.
         if attribute == 8 {
-            if value as usize + fixed_shared(function) > most_shared(state.config.capability) {
+            if value as usize + fixed_shared(function) > most_shared(state.config.capability(0)) {
                 return Err(code::INVALID_VALUE);
             }
             function.shared.store(value as usize, Ordering::Relaxed);
@@ -439,7 +439,7 @@ fn load(
         log(&format!("PTX {} is newer than the driver", parsed.version));
         return Err(code::PTX_VERSION);
     }
-    let (major, minor) = state.config.capability;
+    let (major, minor) = state.config.capability(0);
     let (target, has) = (number(&parsed.target), 10 * major + minor);
     if target > has || (parsed.target.ends_with('a') && target != has) {
         log(&format!("{} is not for sm_{has}", parsed.target));

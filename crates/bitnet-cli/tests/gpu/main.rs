@@ -7,6 +7,7 @@ mod serve;
 use std::process::Output;
 
 use assert_cmd::Command;
+use bitnet_inference::receipt::Receipt;
 use fake_cuda::cases::{Library, folder};
 use serde_json::{Value, json};
 
@@ -180,15 +181,28 @@ fn lesser_precisions_are_repeated_on_gpus_only() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let receipt: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(receipt["machine"]["gpu"]["attention"], json!("bf16"));
-    for (library, config, said) in [
-        (Library::Nothing, "", "no NVIDIA driver"),
-        (Library::Fake, "cc=7.5", "compute capability 8.0"),
+    // As if a device had computed: the hash has to be made again.
+    let mut real = Receipt::read(&std::fs::read_to_string(path).unwrap()).unwrap();
+    real.machine.gpu.as_mut().unwrap().uuid = "1234567890abcdef".repeat(2);
+    real.sha256 = real.digest();
+    std::fs::write(path, serde_json::to_string(&real).unwrap()).unwrap();
+    for (library, config, code, said) in [
+        (Library::Fake, "", 0, "the same run gave the same result"),
+        (Library::Nothing, "", 2, "no NVIDIA driver"),
+        (Library::Fake, "cc=7.5", 2, "8.0 at least"),
+        (
+            Library::Fake,
+            "cc=8.6",
+            1,
+            "only by the same kernels on a GPU of the same compute capability",
+        ),
     ] {
         let verdict = bitnet(library, config, &["verify", path, "--json"]);
         let found: Value = serde_json::from_slice(&verdict.stdout).unwrap();
-        assert_eq!(found["rerun"], json!(false));
+        assert_eq!(found["rerun"], json!(code == 0), "{config}");
+        assert_eq!(found["verified"], json!(true), "{config}");
         let note = stderr(&verdict);
-        assert!(note.contains("it is not run again") && note.contains(said), "{note}");
+        assert!(verdict.status.code() == Some(code) && note.contains(said), "{note}");
     }
     let refused = bitnet(Library::Nothing, "", &[&RUN[..], &["--gpu-precision", "fp16"]].concat());
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));

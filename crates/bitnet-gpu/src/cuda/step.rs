@@ -47,8 +47,9 @@ pub struct Step {
     cut: Vec<Range<usize>>,
 }
 
-/// Lists of the table: tokens, sequences, positions, outputs, rows that attention takes one by one, and together.
-const LISTS: usize = 6;
+/// Lists of the table: tokens, sequences, positions, outputs, rows that attention takes one by one; and together, of which each has two
+/// numbers.
+const LISTS: usize = 7;
 
 impl Step {
     /// Room for so many rows, of which attention takes some together.
@@ -61,7 +62,8 @@ impl Step {
         let region = gpu.allocate("the table of tokens", LISTS * each, "take --device cpu")?;
         let list = |index: usize| region.part(index * each, 4 * capacity);
         let rows = Rows { token: list(0), sequence: list(1), position: list(2) };
-        let [outputs, alone, tiles] = [3, 4, 5].map(list);
+        let [outputs, alone] = [3, 4].map(list);
+        let tiles = region.part(5 * each, 2 * each);
         let staging = Pinned::new(&gpu.context(), LISTS * each)?;
         Ok(Step {
             staging,
@@ -108,24 +110,29 @@ impl Step {
         assert!(rows.len() <= self.capacity && outputs.len() <= self.capacity, "room for the rows");
         let each = piece(4 * self.capacity);
         let bytes = self.staging.bytes_mut();
-        let mut put = |list: usize, numbers: &mut dyn Iterator<Item = i32>| {
-            let (words, _) = bytes[list * each..][..each].as_chunks_mut();
+        let capacity = self.capacity;
+        let mut put = |list: usize, count: usize, numbers: &mut dyn Iterator<Item = i32>| {
+            let (words, _) = bytes[list * each..][..4 * count].as_chunks_mut();
             words.iter_mut().zip(numbers).for_each(|(word, number)| *word = number.to_le_bytes());
         };
         let int = |n: usize| i32::try_from(n).unwrap_or(NOBODY);
         let fill = std::iter::repeat(0);
-        put(0, &mut rows.iter().map(|row| row.token.cast_signed()).chain(fill.clone()));
-        put(1, &mut rows.iter().map(|row| int(row.sequence)).chain(fill.clone()));
-        put(2, &mut rows.iter().map(|row| int(row.position)).chain(std::iter::repeat(NOBODY)));
-        put(3, &mut outputs.iter().map(|&row| int(row)).chain(fill.clone()));
+        put(0, capacity, &mut rows.iter().map(|row| row.token.cast_signed()).chain(fill.clone()));
+        put(1, capacity, &mut rows.iter().map(|row| int(row.sequence)).chain(fill.clone()));
+        put(
+            2,
+            capacity,
+            &mut rows.iter().map(|row| int(row.position)).chain(std::iter::repeat(NOBODY)),
+        );
+        put(3, capacity, &mut outputs.iter().map(|&row| int(row)).chain(fill.clone()));
         let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
         let mut alone: Vec<_> = rows.iter().map(|row| int(row.position)).collect();
         self.cut.clear();
         self.cut.extend(self.together.of(&sequences));
         let tiles = self.cut.iter().flat_map(|tile| [int(tile.start), int(tile.len())]);
         self.cut.iter().for_each(|tile| alone[tile.clone()].fill(NOBODY));
-        put(4, &mut alone.into_iter().chain(std::iter::repeat(NOBODY)));
-        put(5, &mut tiles.chain(fill));
+        put(4, capacity, &mut alone.into_iter().chain(std::iter::repeat(NOBODY)));
+        put(5, 2 * capacity, &mut tiles.chain(fill));
     }
 
     /// The precision in which attention takes rows together.

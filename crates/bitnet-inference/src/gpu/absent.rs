@@ -96,6 +96,10 @@ impl OnGpu {
         match *self {}
     }
 
+    pub(crate) fn kind(&self) -> Option<&str> {
+        match *self {}
+    }
+
     pub(crate) fn used(&self) -> GpuUsed {
         match *self {}
     }

@@ -5,8 +5,8 @@ mod passes;
 mod survey;
 mod validator;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 use std::{ptr, thread};
 
 use bitnet_gpu::cuda::{self, Condensed, Gpu, Table, Vector};
@@ -134,6 +134,7 @@ pub(crate) struct OnGpu {
     /// Positions that there are angles for.
     context: usize,
     way: Way,
+    kind: OnceLock<String>,
 }
 
 /// Where something of a model is.
@@ -168,10 +169,8 @@ impl Sink {
             shapes.iter().map(|&(rows, cols)| cuda::Loader::matrix_bytes(rows, cols)).sum();
         let open = |number| Ok(cuda::Loader::new(&Gpu::open(number)?, config.layers * block)?);
         let loaders = each(numbers, open)?;
-        let way = Way {
-            passes: options.gpu_passes,
-            together: together(options, config, loaders.iter().map(|loader| &**loader.gpu()))?,
-        };
+        let way =
+            Way { passes: options.gpu_passes, together: together(options, config, &loaders)? };
         Ok(Some(Sink { loaders, way }))
     }
 
@@ -263,7 +262,17 @@ impl OnGpu {
         }
         let mut loader = cuda::Loader::new(&gpu, bytes)?;
         let (tables, vectors, angles) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut on = OnGpu { gpu, replica, tables, condensed: None, vectors, angles, context, way };
+        let mut on = OnGpu {
+            gpu,
+            replica,
+            tables,
+            condensed: None,
+            vectors,
+            angles,
+            context,
+            way,
+            kind: OnceLock::new(),
+        };
         let mut put = Ok(());
         survey(model, |part| {
             if put.is_ok() {
@@ -330,40 +339,40 @@ fn check(options: &Options) -> Result<(), DeviceError> {
     }
 }
 
-/// Which rows attend together, on all of some devices alike.
-fn together<'g>(
+/// Which rows attend together, on all of some devices alike. In lesser precisions they are of one generation, or texts would depend on
+/// where they are computed.
+fn together(
     options: &Options,
     config: &Config,
-    mut gpus: impl Iterator<Item = &'g Gpu> + Clone,
+    loaders: &[cuda::Loader],
 ) -> Result<RowTiles, Error> {
     let (mode, kv) = (options.gpu_precision, options.kv.format());
     let heads = (config.heads / config.kv_heads, config.head_size);
-    let on = |gpu: &Gpu, mode| RowTiles::choose(mode, (gpu.target().1, kv), heads);
-    let single = RowTiles::new(PrecisionMode::Fp32, heads.0, heads.1);
-    let chosen = match mode {
-        // What one cannot none does, or texts would depend on where they are computed.
-        PrecisionMode::Auto => {
-            let all = gpus.clone().all(|gpu| on(gpu, mode) != Some(single));
-            gpus.next().and_then(|gpu| if all { on(gpu, mode) } else { Some(single) })
-        }
-        _ => gpus.map(|gpu| on(gpu, mode)).reduce(|a, b| a.and(b)).flatten(),
+    let generation = |loader: &cuda::Loader| {
+        let gpu = loader.gpu();
+        (gpu.info().compute_capability, gpu.target().1)
     };
-    let chosen = chosen.ok_or_else(|| {
-        let what = format!(
-            "attention in {mode}: it takes compute capability 8.0, --cache-type f16, and heads of a multiple of 16 numbers up to 128; \
-             say --gpu-precision auto"
-        );
-        cuda::Error::Unsupported { what }
-    })?;
-    match (options.gpu_passes, chosen.precision()) {
-        (GpuPasses::Graph, _) | (_, PrecisionMode::Fp32) => Ok(chosen),
-        (GpuPasses::Kernel, attention) => {
-            let what = format!(
-                "passes in one kernel with attention in {attention}; leave out --gpu-passes kernel"
-            );
-            Err(cuda::Error::Unsupported { what }.into())
+    let generations: BTreeSet<_> = loaders.iter().map(generation).collect();
+    let chosen = match (generations.first(), generations.len()) {
+        (Some(&(_, target)), 1) => RowTiles::choose(mode, (target, kv), heads),
+        _ => None,
+    };
+    let what = match (mode, options.gpu_passes, chosen) {
+        (PrecisionMode::Fp32, ..)
+        | (PrecisionMode::Auto, GpuPasses::Kernel, _)
+        | (PrecisionMode::Auto, _, None) => {
+            return Ok(RowTiles::new(PrecisionMode::Fp32, heads.0, heads.1));
         }
-    }
+        (_, GpuPasses::Graph, Some(tiles)) => return Ok(tiles),
+        (_, GpuPasses::Kernel, _) => {
+            format!("passes in one kernel with attention in {mode}; leave out --gpu-passes kernel")
+        }
+        (_, GpuPasses::Graph, None) => format!(
+            "attention in {mode}: it takes devices of one compute capability, 8.0 at least, --cache-type f16, and heads of a multiple \
+             of 16 numbers up to 128, of which 64 at most share keys; say --gpu-precision auto"
+        ),
+    };
+    Err(cuda::Error::Unsupported { what }.into())
 }
 
 /// Cosines and sines of all positions `[context, frequencies]`, as the processor has them.
@@ -394,6 +403,16 @@ impl OnGpu {
     /// The precision of what attention multiplies.
     pub(crate) fn attention(&self) -> PrecisionMode {
         self.way.together.precision()
+    }
+
+    /// What else gives the keys and values that come out here, where those of the processor are others: the precision of attention, the
+    /// generation of the device, and the beginning of the hash of the kernels.
+    pub(crate) fn kind(&self) -> Option<&str> {
+        let kind = || {
+            let GpuUsed { compute_capability, ptx_sha256, attention, .. } = self.used();
+            format!("{attention}-{compute_capability}-{}", &ptx_sha256[..8])
+        };
+        (self.attention() != PrecisionMode::Fp32).then(|| self.kind.get_or_init(kind).as_str())
     }
 
     /// What receipts say of the device.

@@ -118,6 +118,9 @@ impl Run {
             _ => [KernelId::RopeAppendQ8, KernelId::AttendQ8],
         };
         let row_tiles = row_tiles(receipt, (gpu, kv))?;
+        if whole > 0 && row_tiles.precision() != PrecisionMode::Fp32 {
+            return Err(format!("passes in one kernel, with attention in {}", gpu.attention));
+        }
         let prefill = KernelId::together(row_tiles.precision(), kv);
         let Attended { together, alone, apart: turned } = attended(&sizes, row_tiles);
         let embeddings = [KernelId::EmbedF32, KernelId::EmbedF16, KernelId::EmbedBf16];
@@ -191,19 +194,19 @@ fn row_tiles(receipt: &Receipt, (gpu, kv): (&GpuUsed, Format)) -> Result<RowTile
     let size = rows(0).checked_div(model.heads).unwrap_or(0);
     let group = model.heads.checked_div(rows(1).checked_div(size).unwrap_or(0)).unwrap_or(0);
     let [group, size] = [group, size].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    let found = match attention(gpu)? {
-        PrecisionMode::Auto => None,
-        mode => RowTiles::choose(mode, (target(gpu)?, kv), (group, size)),
-    };
+    let found = RowTiles::choose(attention(gpu)?, (target(gpu)?, kv), (group, size));
     found.ok_or_else(|| {
         let GpuUsed { target, attention, .. } = gpu;
-        format!("attention in {attention} with keys and values in {kv} and heads of {size} numbers is not for {target}")
+        format!("attention in {attention} with keys and values in {kv} and {group} heads of {size} numbers is not for {target}")
     })
 }
 
 /// The precision of what attention multiplied.
 pub(super) fn attention(gpu: &GpuUsed) -> Result<PrecisionMode, String> {
-    gpu.attention.parse().map_err(|e| format!("{e}"))
+    match gpu.attention.parse() {
+        Ok(PrecisionMode::Auto) => Err("attention in auto, which is no precision".to_owned()),
+        found => found.map_err(|e| e.to_string()),
+    }
 }
 
 /// Passes.

@@ -364,8 +364,10 @@ impl Receipt {
     ///
     /// Where the format of keys and values is unknown, or the precision.
     pub fn options(&self) -> Result<Options, String> {
-        let precision = self.machine.gpu.as_ref().map(launches::attention).transpose()?;
-        let gpu_precision = precision.unwrap_or_default();
+        let gpu_precision = match (&self.machine.library, &self.machine.gpu) {
+            (None, Some(gpu)) => launches::attention(gpu)?,
+            _ => PrecisionMode::Fp32,
+        };
         Ok(Options {
             context: Some(usize::try_from(self.request.context).unwrap_or(usize::MAX)),
             kv: self.request.kv.parse::<KvType>()?,

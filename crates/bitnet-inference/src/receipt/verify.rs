@@ -107,7 +107,8 @@ pub fn verify(receipt: &Receipt, engine: Option<&Engine>) -> Result<Verdict, Err
         let used = super::MachineUsed::new(engine, 0);
         verdict.check("the library", same("library", &receipt.machine.library, &used.library));
         verdict.check("the model", model(receipt, engine));
-        verdict.rerun = receipt.machine.gpu.as_ref().is_none_or(|gpu| repeats(gpu, used.gpu));
+        verdict.rerun =
+            receipt.machine.gpu.as_ref().is_none_or(|gpu| repeats(gpu, used.gpu.as_ref()));
         // What is already known to be something else need not be run.
         if verdict.rerun && verdict.holds() {
             verdict.check("the same run again", rerun(receipt, engine)?);
@@ -203,6 +204,9 @@ fn device(receipt: &Receipt) -> Result<(), String> {
         let gpu =
             machine.gpu.as_ref().ok_or_else(|| format!("{device} is a GPU, and none is named"))?;
         launches::device(gpu)?;
+        if receipt.dequantized {
+            return Err(format!("{device} computes with no floating-point weights"));
+        }
     } else if device != Device::Cpu || machine.gpu.is_some() {
         return Err(format!(
             "this version has no kernels for {device} on a GPU: it cannot be true"
@@ -254,6 +258,9 @@ const LIBRARIES: [&str; 2] = [KernelBackend::LlamaCpu.name(), KernelBackend::Lla
 fn library(receipt: &Receipt, device: Device) -> Result<(), String> {
     let found = receipt.machine.library.as_ref().filter(|_| device == Device::Llama);
     let library = found.ok_or_else(|| format!("a library computes on {}", Device::Llama))?;
+    if let Some(gpu) = &receipt.machine.gpu {
+        return Err(format!("a library computed, and not {}", gpu.name));
+    }
     if library.file.is_empty() || !is_hex(&library.sha256, 64) {
         return Err(format!("{library:?} is no file of a library"));
     }
@@ -284,12 +291,12 @@ fn model(receipt: &Receipt, engine: &Engine) -> Result<(), String> {
 }
 
 /// Whether what a GPU computed comes out again on what is here.
-fn repeats(gpu: &GpuUsed, here: Option<GpuUsed>) -> bool {
-    let of = |gpu: &GpuUsed| {
-        [&gpu.attention, &gpu.compute_capability, &gpu.ptx_sha256].map(String::clone)
-    };
+fn repeats(gpu: &GpuUsed, here: Option<&GpuUsed>) -> bool {
+    fn of(gpu: &GpuUsed) -> [&str; 3] {
+        [&gpu.attention, &gpu.compute_capability, &gpu.ptx_sha256]
+    }
     launches::attention(gpu) == Ok(PrecisionMode::Fp32)
-        || here.is_some_and(|here| of(&here) == of(gpu))
+        || here.is_some_and(|here| of(here) == of(gpu))
 }
 
 /// Runs what was asked for again, and compares what came out and what it took.

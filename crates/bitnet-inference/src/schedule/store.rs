@@ -167,9 +167,20 @@ impl Scheduler<'_> {
         let here = self.engine.cache_kind();
         let found = kv.ok_or(damaged)?;
         if *found != here {
+            // As `Engine::cache_kind` says it: the format, the precision of attention, and what computed.
+            let mut parts = found.splitn(3, '-');
+            let (kv, attention) = (parts.next().unwrap_or_default(), parts.next());
+            let precision = match attention {
+                Some(attention) => {
+                    format!(
+                        " and --gpu-precision {attention}, on such a GPU with this version of the kernels,"
+                    )
+                }
+                None if here.contains('-') => " and --gpu-precision fp32".to_owned(),
+                None => String::new(),
+            };
             return Err(format!(
-                "its keys and values are {found}, and here they are {here}: run with the --cache-type, and on a GPU \
-                 the --gpu-precision, that it was made with, or give another file"
+                "its keys and values are {found}, and here they are {here}: run with --cache-type {kv}{precision} or give another file"
             ));
         }
         let tokens = tensors.tensor("tokens").map_err(|_| damaged)?;

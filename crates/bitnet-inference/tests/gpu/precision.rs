@@ -3,8 +3,8 @@
 use std::iter;
 
 use bitnet_gguf::Gguf;
-use bitnet_inference::receipt::{Receipt, verify};
-use bitnet_inference::{Engine, GpuPasses, Input, KvType, Options, PrecisionMode, Session};
+use bitnet_inference::receipt::{LibraryUsed, Receipt, verify};
+use bitnet_inference::{CHUNK, Engine, GpuPasses, Input, KvType, Options, PrecisionMode, Session};
 use bitnet_kernels::Device;
 use fake_cuda::cases::{Case, Library};
 
@@ -15,8 +15,15 @@ use crate::{bits, on_cpu, on_gpu, prompt};
 pub(crate) const CASES: &[Case] = &[
     ("lesser_precisions_give_logits_that_are_near", Library::Fake, "cc=8.6", near),
     ("texts_are_the_same_whatever_is_beside_them", Library::Fake, "", beside),
+    ("many_texts_are_each_as_alone", Library::Fake, "", many),
     ("receipts_in_lesser_precisions_hold", Library::Fake, "", receipts),
     ("precisions_are_refused_where_they_are_not", Library::Fake, "", refused),
+    (
+        "devices_of_several_generations_have_single_precision",
+        Library::Fake,
+        "devices=2 cc=9.0,8.6",
+        several,
+    ),
     ("older_devices_have_single_precision", Library::Fake, "cc=7.5", older),
 ];
 
@@ -68,12 +75,27 @@ fn beside() {
     }
 }
 
+/// As many texts as a pass has room for, each of a token: more pieces than there are of rows that attend together in others.
+fn many() {
+    let engine = load(DEMO, &Options { context: Some(32), ..of(PrecisionMode::Fp16) });
+    let input = |sequence, token| Input { sequence, token, logits: true };
+    let token = |sequence: usize| 7 * (sequence % 3) as u32 + 3;
+    let alone = [0, 1, 2].map(|i| {
+        let mut session = engine.session(1).unwrap();
+        bits(session.run(&[input(0, token(i))]).unwrap())
+    });
+    let mut session = engine.session(CHUNK).unwrap();
+    let inputs: Vec<_> = (0..CHUNK).map(|sequence| input(sequence, token(sequence))).collect();
+    let found = bits(session.run(&inputs).unwrap());
+    for (sequence, found) in found.chunks(alone[0].len()).enumerate() {
+        assert!(found == alone[sequence % 3], "text {sequence}");
+    }
+}
+
 fn receipts() {
     let engine = load(DEMO, &of(PrecisionMode::Auto));
-    assert_eq!(
-        (engine.attention(), engine.cache_kind().as_str()),
-        (PrecisionMode::Fp16, "f16-fp16")
-    );
+    assert_eq!(engine.attention(), PrecisionMode::Fp16);
+    assert!(engine.cache_kind().starts_with("f16-fp16-9.0-"), "{}", engine.cache_kind());
     let sound = real(&receipt(&engine, prompt(12), 3));
     assert_eq!(sound.machine.gpu.as_ref().unwrap().attention, "fp16");
     assert!(sound.kernels.contains_key("attn_prefill_mma_f16"));
@@ -105,6 +127,23 @@ fn receipts() {
         let found = forge(&|receipt| receipt.request.kv = kv.to_owned());
         assert_eq!(found, ["calls of kernels"], "{kv}");
     }
+    let found = forge(&|receipt| _ = receipt.kernels.insert("i2s_gpu_megadecode".to_owned(), 3));
+    assert_eq!(found, ["calls of kernels"]);
+    assert_eq!(forge(&|receipt| receipt.dequantized = true), ["kernels of the device"]);
+    let library = LibraryUsed { file: "libllama.so".to_owned(), sha256: "0".repeat(64) };
+    let of_library = |receipt: &mut Receipt| {
+        receipt.machine.device = "llama".to_owned();
+        receipt.machine.library = Some(library.clone());
+        receipt.kernels = [("Llama_CPU".to_owned(), 1)].into();
+    };
+    assert!(forge(&of_library).contains(&"kernels of the device"));
+    let mut forged = sound.clone();
+    of_library(&mut forged);
+    let options = forged.options().unwrap();
+    assert_eq!((options.device, options.gpu_precision), (Device::Llama, PrecisionMode::Fp32));
+    forged.machine.library = None;
+    forged.machine.gpu.as_mut().unwrap().attention = "auto".to_owned();
+    assert!(forged.options().unwrap_err().contains("is no precision"));
     for name in ["attn_prefill_mma_f16", "rope_kv_append_f16"] {
         let found = forge(&|receipt| *receipt.kernels.get_mut(name).unwrap() += 1);
         assert_eq!(found, ["calls of kernels"], "{name}");
@@ -127,16 +166,29 @@ fn refused() {
         let error = refusal(&Options { gpu_passes: GpuPasses::Kernel, ..of(mode) });
         assert!(error.contains("leave out --gpu-passes kernel"), "{error}");
     }
+    let kernel = Options { gpu_passes: GpuPasses::Kernel, ..of(PrecisionMode::Auto) };
+    assert_eq!(load(DEMO, &kernel).attention(), PrecisionMode::Fp32);
     let auto = |kv| load(DEMO, &Options { kv, ..of(PrecisionMode::Auto) }).attention();
     assert_eq!([KvType::F32, KvType::Q8_0].map(auto), [PrecisionMode::Fp32; 2]);
     let cpu = load(DEMO, &Options { gpu_precision: PrecisionMode::Auto, ..on_cpu() });
     assert_eq!(cpu.attention(), PrecisionMode::Fp32);
 }
 
+fn several() {
+    for mode in LESSER {
+        let both = Options { beside: vec![Device::Cuda(1)], ..of(mode) };
+        let error = refusal(&both);
+        assert!(error.contains("devices of one compute capability"), "{error}");
+        let auto = Options { gpu_precision: PrecisionMode::Auto, ..both };
+        assert_eq!(load(DEMO, &auto).attention(), PrecisionMode::Fp32);
+        assert_eq!(load(DEMO, &Options { device: Device::Cuda(1), ..of(mode) }).attention(), mode);
+    }
+}
+
 fn older() {
     for mode in LESSER {
         let error = refusal(&of(mode));
-        assert!(error.contains("compute capability 8.0"), "{error}");
+        assert!(error.contains("8.0 at least"), "{error}");
     }
     let auto = load(DEMO, &of(PrecisionMode::Auto));
     assert_eq!((auto.attention(), auto.cache_kind().as_str()), (PrecisionMode::Fp32, "f16"));

@@ -3,13 +3,13 @@
 use bitnet_gguf::{Gguf, TensorType};
 use bitnet_inference::{
     Best, Capacity, Constraint, Cut, Draw, Engine, Event, Generation, Input, Logits, Options,
-    Request, Sampling, Scheduler, Wanted,
+    PrecisionMode, Request, Sampling, Scheduler, Wanted,
 };
 use bitnet_kernels::Device;
 use fake_cuda::cases::{Case, Library};
 
 use crate::common::{DEMO, load};
-use crate::{both, on_cpu, prompt};
+use crate::{both, on_cpu, on_gpu, prompt};
 
 pub(crate) const CASES: &[Case] = &[
     ("requests_give_the_same_tokens", Library::Fake, "", requests),
@@ -201,12 +201,14 @@ fn ahead() {
     assert!(here.len() > 20, "{here:?}");
 }
 
-/// Written by either, and read by the other.
+/// Written by either, and read by the other; in lesser precision only by what has the same.
 fn stored() {
     let folder = tempfile::tempdir().unwrap();
-    let engines = both(&on_cpu());
+    let [cpu, gpu] = both(&on_cpu());
+    let half = Options { gpu_precision: PrecisionMode::Fp16, ..on_gpu() };
+    let engines = [cpu, gpu, load(DEMO, &half)];
     let tokens = prompt(33);
-    let files = [0, 1].map(|which| {
+    let files = [0, 1, 2].map(|which| {
         let path = folder.path().join(which.to_string());
         let request = Request::new(tokens.clone(), Sampling::greedy(), 2);
         let scheduler = Scheduler::new(&engines[which], Capacity::default()).unwrap();
@@ -215,8 +217,18 @@ fn stored() {
         assert_eq!(generation.into_scheduler().save(&path, &tokens).unwrap(), 32);
         path
     });
+    for (which, from, flags) in [
+        (0, 2, "--cache-type f16 and --gpu-precision fp16"),
+        (2, 1, "--cache-type f16 and --gpu-precision fp32"),
+    ] {
+        let mut scheduler = Scheduler::new(&engines[which], Capacity::default()).unwrap();
+        let error = scheduler.restore(&files[from]).unwrap_err().to_string();
+        assert!(error.contains(flags), "{error}");
+    }
+    let mut scheduler = Scheduler::new(&engines[2], Capacity::default()).unwrap();
+    assert_eq!(scheduler.restore(&files[2]).unwrap(), 32);
     // The order of the fields of the header is not always the same.
-    let [here, there] = files.each_ref().map(|path| {
+    let [here, there, _] = files.each_ref().map(|path| {
         let bytes = std::fs::read(path).unwrap();
         let header = u64::from_le_bytes(*bytes.first_chunk().unwrap());
         bytes[8 + header as usize..].to_vec()

@@ -1,4 +1,4 @@
-// Attention of rows of one sequence by products of numbers of 16 bits, on tensor cores: sums and weights are of single precision. What comes of
+// Attention of rows of one sequence by products of numbers of 16 bits, on tensor cores: sums are of single precision. What comes of
 // a row is the same with whatever rows it is taken, if what they see is finite; it is not what attend.cu gives, to the bit.
 
 #if __CUDA_ARCH__ >= 800
