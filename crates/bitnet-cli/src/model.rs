@@ -136,8 +136,8 @@ pub(crate) struct How {
     #[arg(long, value_name = "WAY", default_value = "graph", env = "BITNET_GPU_PASSES")]
     gpu_passes: bitnet_inference::GpuPasses,
     /// Precision of what attention multiplies on a GPU: fp32 (the results of every processor), fp16 or bf16 (on tensor cores, near
-    /// those and meant for long prompts; they take --cache-type f16 and compute capability 8.0), or auto (fp16 where the device and
-    /// the model have it, and else fp32).
+    /// those and meant for long prompts; they take --cache-type f16 and compute capability 8.0), or auto (fp16 where devices, model
+    /// and --gpu-passes have it, and else fp32).
     #[cfg(feature = "cuda")]
     #[arg(long, value_name = "PRECISION", default_value = "fp32", env = "BITNET_GPU_PRECISION")]
     gpu_precision: bitnet_inference::PrecisionMode,

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let receipt =
         Receipt::read(&text).map_err(|e| Unreadable(format!("{name} is no receipt: {e}")))?;
     let wanted = receipt.options().map_err(|e| Unreadable(format!("{name}: {e}")))?;
-    let options = Options {
+    let mut options = Options {
         kv: wanted.kv,
         context: wanted.context,
         dequantize: wanted.dequantize,
@@ -69,6 +69,11 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         library: args.library.path(),
         ..args.how.measured(None)
     };
+    let on_gpu = matches!(wanted.device, Device::Cuda(_));
+    if on_gpu {
+        // These are choices among kernels of processors.
+        (options.kernels, options.layout) = (wanted.kernels, wanted.layout);
+    }
     // A library reads files only.
     let demo = args.model.is_none()
         && wanted.device != Device::Llama
@@ -76,7 +81,6 @@ pub(crate) fn run(args: &Args) -> Result<End> {
     let loaded = (demo || args.model.is_some())
         .then(|| model::load(args.model.as_deref(), &options))
         .transpose();
-    let on_gpu = matches!(wanted.device, Device::Cuda(_));
     // All that arithmetic finds is worth seeing where such a GPU is not here.
     let (engine, failed) = match loaded {
         Err(error) if on_gpu && model::is_of_device(&error) => (None, Some(error)),

@@ -18,14 +18,11 @@ pub enum AccessPattern {
 #[must_use]
 pub fn analyze_access_pattern(indices: &[usize]) -> AccessPattern {
     let mut strides = indices.windows(2).map(|pair| pair[1].checked_sub(pair[0]));
-    match strides.next() {
-        None | Some(Some(1)) if strides.all(|stride| stride == Some(1)) => {
-            AccessPattern::Sequential
-        }
-        Some(Some(stride)) if strides.all(|other| other == Some(stride)) => {
-            AccessPattern::Strided { stride }
-        }
-        _ => AccessPattern::Random,
+    let Some(first) = strides.next() else { return AccessPattern::Sequential };
+    match first.filter(|_| strides.all(|stride| stride == first)) {
+        None => AccessPattern::Random,
+        Some(1) => AccessPattern::Sequential,
+        Some(stride) => AccessPattern::Strided { stride },
     }
 }
 

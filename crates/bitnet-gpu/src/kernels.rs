@@ -177,13 +177,10 @@ impl KernelId {
         .filter(|_| fits)
     }
 
-    /// Rows that it multiplies in one launch, by ternary weights: all, or a few.
+    /// Rows that it multiplies in one launch, by ternary weights: as many as there can be blocks for, or a few.
     #[must_use]
     pub fn rows(self) -> usize {
-        match self.tokens() {
-            Some(_) => usize::MAX,
-            None => VECTORS,
-        }
+        self.tokens().map_or(VECTORS, |tokens| 65_535 * tokens)
     }
 
     /// The kernel that multiplies so many hidden states by the copy of an output layer, of those that are compiled for `target`.

@@ -300,7 +300,8 @@ impl Model {
     }
 
     /// What stands for the program and the way it computes: with the same, the same model and the same
-    /// seed, answers are the same. Kernels, threads and other requests change nothing.
+    /// seed, answers are the same. Kernels, threads and other requests change nothing,
+    /// unless attention is to be in less than single precision: then kernels and GPU are named.
     pub(crate) fn fingerprint(&self) -> String {
         format!("bitnet-{}-{}", env!("CARGO_PKG_VERSION"), self.engine.cache_kind())
     }

@@ -5,7 +5,7 @@ use std::env;
 /// Words that are separated by spaces:
 ///
 /// * `devices=2`: so many (1),
-/// * `cc=8.6`: of this compute capability (9.0); with `cc=9.0,8.6` the second and all behind it of another,
+/// * `cc=8.6`: of this compute capability (9.0); with `cc=9.0,8.6` the second and all behind it of another, no newer one,
 /// * `memory=1000000`: with so many bytes each (1 GiB),
 /// * `driver=12040`: the version of CUDA that it knows (12.4),
 /// * `peers=no`: devices cannot reach each other's memory,

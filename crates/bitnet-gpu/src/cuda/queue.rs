@@ -309,6 +309,10 @@ impl<'g> Queue<'g> {
     /// # Errors
     ///
     /// As [`Queue::embed`].
+    ///
+    /// # Panics
+    ///
+    /// If there are more pieces than the step has room for.
     pub fn attend_together(
         &mut self,
         (step, tiles): (&Step, usize),
@@ -316,6 +320,7 @@ impl<'g> Queue<'g> {
         (cache, layer): (&Cache, usize),
         (parts, spans): (&Parts, usize),
     ) -> Result<(), Error> {
+        assert!(8 * tiles <= step.tiles().bytes(), "as many pieces as there is room for");
         let kernel = KernelId::together(step.precision(), cache.format);
         let args = Args::new(&self.attention(q, out, cache, parts)).with(&step.rows().args());
         let args = args.with(&cache.args(layer)).with(&step.tiles().address());

@@ -12,10 +12,13 @@ use super::products::Input;
 use super::queue::Queue;
 use crate::tiles;
 
-/// Products of one shape that are on the device at a time.
+/// Products of one shape that are on the device at a time, and bytes of these unless one has more.
 const TOGETHER: usize = 16;
-/// Columns with which no sum in a kernel overflows, and far more than any model has.
-const MOST: usize = 1 << 18;
+const BYTES: usize = 256 << 20;
+/// Columns of `a` with which no sum in a kernel overflows, and far more than any model has.
+const COLUMNS: usize = 1 << 18;
+/// Rows of `a` and columns of `b`: the kernels count them in 32 bits.
+const ROWS: usize = 1 << 30;
 
 /// A product: `c = a b`, `[m, k]` by `[k, n]`, as [`matmul_i2s`](bitnet_kernels::simple::matmul_i2s) defines it.
 #[derive(Debug)]
@@ -64,27 +67,32 @@ impl Gpu {
     }
 
     /// Several products, which stay in their order. Those of one shape are computed together, with the same memory, which is
-    /// given back at the end; no more than 16 of them are waited for at a time.
+    /// given back at the end: up to 16 at a time, which are copied there, computed and copied back.
     ///
     /// # Errors
     ///
-    /// [`Error::Arguments`] where a slice does not have the elements of its matrix; then nothing has been computed.
-    /// [`Error::Unsupported`] where rows are too long, [`Error::OutOfMemory`], [`Error::Driver`].
+    /// [`Error::Arguments`] where a slice does not have the elements of its matrix, and [`Error::Unsupported`] where one is too large; then
+    /// nothing has been computed. [`Error::OutOfMemory`] and [`Error::Driver`], behind which some may have been.
     pub fn batch_matmul_i2s(
         self: &Arc<Gpu>,
         batch: &mut [BatchMatmulParams<'_>],
     ) -> Result<(), Error> {
         for product in &*batch {
             check_matmul([product.a.len(), product.b.len(), product.c.len()], product.shape())?;
-            if product.k > MOST {
-                let what = format!("rows of {} numbers; up to {MOST} can be multiplied", product.k);
+            let [m, n, k] = product.shape();
+            if k > COLUMNS || m.max(n) > ROWS {
+                let what = format!(
+                    "a product of m = {m}, n = {n}, k = {k}; there are those of up to {ROWS}, {ROWS} and {COLUMNS}"
+                );
                 return Err(Error::Unsupported { what });
             }
         }
         let mut order: Vec<_> = batch.iter_mut().filter(|product| !product.c.is_empty()).collect();
         order.sort_by_key(|product| product.shape());
         for group in order.chunk_by_mut(|a, b| a.shape() == b.shape()) {
-            for some in group.chunks_mut(TOGETHER) {
+            let [m, n, k] = group[0].shape();
+            let each = Loader::matrix_bytes(n, k) + m * (tiles::width(k) + 4 * n);
+            for some in group.chunks_mut((BYTES / each.max(1)).clamp(1, TOGETHER)) {
                 self.multiply(some)?;
             }
         }

@@ -62,7 +62,7 @@ fn refused() {
     let (a, b) = (vec![1; k], vec![2; k]);
     let long = BatchMatmulParams { a: &a, b: &b, c: &mut [0.0], m: 1, n: 1, k };
     let error = gpu.matmul_i2s(long).unwrap_err();
-    assert!(error.to_string().contains("rows of 262145 numbers"), "{error}");
+    assert!(error.to_string().contains("k = 262145; there are those of up to"), "{error}");
     // The greatest sum, and the least; the weights of 16 rows are a megabyte.
     for (x, expected) in [(-128, -33_554_432.0), (127, 33_292_288.0)] {
         let (a, mut c) = (vec![x; k - 1], [0.0]);

@@ -30,7 +30,9 @@ pub(super) fn device(gpu: &GpuUsed) -> Result<(), String> {
         [major, minor].iter().all(|number| number.parse::<u32>().is_ok())
     });
     let sound = is_hex(&gpu.uuid, 32) && is_hex(&gpu.ptx_sha256, 64) && !gpu.name.is_empty();
-    if !sound || !is_version || takes.map(|(_, from)| from) != Some(target(gpu)?) {
+    let is_written_so = capability.is_some_and(|found| found.to_string() == gpu.compute_capability);
+    if !sound || !is_version || !is_written_so || takes.map(|(_, from)| from) != Some(target(gpu)?)
+    {
         return Err(format!("{gpu:?} is no GPU that kernels could run on"));
     }
     match gpu.uuid.starts_with(FAKE) {

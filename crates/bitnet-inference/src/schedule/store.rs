@@ -173,7 +173,7 @@ impl Scheduler<'_> {
             let precision = match attention {
                 Some(attention) => {
                     format!(
-                        " and --gpu-precision {attention}, on such a GPU with this version of the kernels,"
+                        " and --gpu-precision {attention}, on such a GPU with the kernels that made it,"
                     )
                 }
                 None if here.contains('-') => " and --gpu-precision fp32".to_owned(),

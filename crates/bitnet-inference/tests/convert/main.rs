@@ -7,15 +7,17 @@ mod formats;
 #[path = "../common/reference.rs"]
 mod models;
 mod output;
+#[path = "../common/rewritten.rs"]
+mod rewritten;
 mod table;
 mod tokenizers;
 
 use std::path::{Path, PathBuf};
 
-use bitnet_gguf::{Gguf, TensorType, Writer};
 use bitnet_inference::convert::{Conversion, Proof, Target};
 use bitnet_inference::{Checkpoint, Contents, Engine, Error, Options, ReadAs};
-use bitnet_kernels::{Format, format};
+use bitnet_kernels::Format;
+use rewritten::rewritten;
 
 /// The demo model as a file.
 fn demo() -> PathBuf {
@@ -53,28 +55,6 @@ fn bits(engine: &Engine) -> Vec<u32> {
     let tokens = engine.config().vocabulary.unwrap_or(96).min(96) as u32;
     let ids: Vec<_> = (0..24).map(|i| (i * i * 7 + i * 31) % tokens).collect();
     common::logits(engine, &ids).iter().map(|x| x.to_bits()).collect()
-}
-
-/// The demo model with its matrices in a format that the file does not tell, in the place of I2_S.
-fn rewritten(to: Format) -> Vec<u8> {
-    let demo = Gguf::from_static("demo.gguf", common::DEMO).unwrap();
-    let mut writer = Writer::new();
-    for (key, value) in demo.metadata() {
-        writer = writer.metadata(key, value.clone());
-    }
-    for t in demo.tensors() {
-        let mut data = demo.data(t).unwrap().to_vec();
-        if t.type_id == TensorType::I2S.id() {
-            let (cols, rows) = (t.dims[0] as usize, t.dims[1] as usize);
-            let scale = format::check(Format::I2S, &data, rows, cols).unwrap();
-            let weights = format::decode(Format::I2S, &data, rows, cols).unwrap();
-            data = format::encode(to, &weights, rows, cols, scale).unwrap();
-        }
-        writer = writer.tensor(&t.name, &t.dims, t.type_id, data);
-    }
-    let mut file = Vec::new();
-    writer.write_to(&mut file).unwrap();
-    file
 }
 
 /// How much logits changed, relative to their size.

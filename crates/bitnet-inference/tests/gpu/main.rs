@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod failures;
+mod formats;
 #[path = "../common/reference.rs"]
 mod models;
 mod performance;
@@ -11,6 +12,8 @@ mod precision;
 mod receipts;
 mod replicas;
 mod requests;
+#[path = "../common/rewritten.rs"]
+mod rewritten;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../common/tiny.rs"]
 mod tiny;
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
             CASES,
             requests::CASES,
             receipts::CASES,
+            formats::CASES,
             performance::CASES,
             precision::CASES,
             replicas::CASES,

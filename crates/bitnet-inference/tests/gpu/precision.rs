@@ -127,8 +127,6 @@ fn receipts() {
         let found = forge(&|receipt| receipt.request.kv = kv.to_owned());
         assert_eq!(found, ["calls of kernels"], "{kv}");
     }
-    let found = forge(&|receipt| _ = receipt.kernels.insert("i2s_gpu_megadecode".to_owned(), 3));
-    assert_eq!(found, ["calls of kernels"]);
     assert_eq!(forge(&|receipt| receipt.dequantized = true), ["kernels of the device"]);
     let library = LibraryUsed { file: "libllama.so".to_owned(), sha256: "0".repeat(64) };
     let of_library = |receipt: &mut Receipt| {

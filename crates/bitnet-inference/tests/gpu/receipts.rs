@@ -76,6 +76,11 @@ fn in_one_kernel() {
         let options = Options { threads: Some(1), ..real.options().unwrap() };
         let verdict = verify(&real, Some(&load(DEMO, &options))).unwrap();
         assert!(verdict.holds(), "{verdict}");
+        // They have attention in single precision.
+        let mut forged = real.clone();
+        forged.machine.gpu.as_mut().unwrap().attention = "fp16".to_owned();
+        forged.sha256 = forged.digest();
+        assert_eq!(wrong(&verify(&forged, None).unwrap()), ["calls of kernels"]);
         for change in [1, -1] {
             let mut forged = real.clone();
             let launches = forged.kernels.get_mut("i2s_gpu_megadecode").unwrap();
