@@ -18,7 +18,7 @@ LD_LIBRARY_PATH=$nvidia/cuda_nvrtc/lib "$target/debug/xtask" gpu-build --check
 
 # Always the whole workspace: a package alone has dependencies with fewer features, built once more.
 cargo test --workspace --features bitnet-cli/cuda --test driver --test gpu
-cargo test --workspace --features bitnet-cli/cuda --test cli -- test_backend_selection
+cargo test --workspace --features bitnet-cli/cuda --test cli -- kernels:: test_backend_selection
 
 # What is run where a GPU is at hand, so that it runs then.
 mkdir -p "$target/driver"

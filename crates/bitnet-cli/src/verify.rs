@@ -104,8 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<End> {
         return Ok(End::Refuted);
     }
     if let Some(error) = failed {
-        exit::say(&format!("{name} can be true, and is not run again"));
-        return Err(error);
+        bail!("{name} can be true, and is not run again: {error:#}");
     }
     let said = match (rerun, &engine) {
         (true, _) => format!("{name} holds: the same run gave the same result"),

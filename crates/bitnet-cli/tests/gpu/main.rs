@@ -188,8 +188,8 @@ fn lesser_precisions_are_repeated_on_gpus_only() {
     std::fs::write(path, serde_json::to_string(&real).unwrap()).unwrap();
     for (library, config, code, said) in [
         (Library::Fake, "", 0, "the same run gave the same result"),
-        (Library::Nothing, "", 2, "no NVIDIA driver"),
-        (Library::Fake, "cc=7.5", 2, "8.0 at least"),
+        (Library::Nothing, "", 1, "no NVIDIA driver"),
+        (Library::Fake, "cc=7.5", 1, "8.0 at least"),
         (
             Library::Fake,
             "cc=8.6",
